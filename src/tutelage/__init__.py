@@ -1,0 +1,53 @@
+"""tutelage: the best image classifier from a few labels, a large pool, and any timm backbone."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tutelage.deploy.model_folder import load_model
+    from tutelage.settings import Noise, Optim, Select, SelftrainSettings, TrainSettings
+    from tutelage.verbs import (
+        check,
+        demo,
+        evaluate,
+        label,
+        models,
+        predict,
+        report,
+        selftrain,
+        train,
+    )
+
+_HOME = {  # public name: module, loaded when the name is first used
+    "load_model": "deploy.model_folder",
+    **dict.fromkeys(["Noise", "Optim", "Select", "SelftrainSettings", "TrainSettings"], "settings"),
+    **dict.fromkeys(
+        ["check", "demo", "evaluate", "label", "models", "predict", "report", "selftrain", "train"],
+        "verbs",
+    ),
+}
+
+__all__ = [
+    "Noise",
+    "Optim",
+    "Select",
+    "SelftrainSettings",
+    "TrainSettings",
+    "check",
+    "demo",
+    "evaluate",
+    "label",
+    "load_model",
+    "models",
+    "predict",
+    "report",
+    "selftrain",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used, so that `import tutelage` is instant."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'tutelage' has no attribute {name!r}")
+    return getattr(import_module(f"tutelage.{_HOME[name]}"), name)

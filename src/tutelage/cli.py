@@ -1,0 +1,138 @@
+"""The command `tutelage`: a verb and its flags -> the function of the same name."""
+
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tutelage.errors import Interrupted, TutelageError, UsageError
+
+VERBS = {  # name: what it does, an example
+    "check": ("look at every image before training", "--data LABELED --unlabeled POOL"),
+    "train": ("train on the labels alone", "--data LABELED --model resnet18 --out RUN"),
+    "selftrain": (
+        "train on labels and pool, and say whether the pool helped",
+        "--data LABELED --unlabeled POOL --model resnet18 --budget 1h --out RUN",
+    ),
+    "label": ("label a pool with a trained model", "--model RUN --data POOL --out LABELS"),
+    "evaluate": ("accuracy of a trained model", "RUN --data TEST"),
+    "predict": ("label image files with a trained model", "RUN IMAGES... --out preds.csv"),
+    "report": ("write a run's page again", "RUN"),
+    "models": ("list the networks", "'efficientnet*' --pretrained"),
+    "demo": ("self-train on handwritten digits, in under 3 minutes", ""),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb; returns the exit code: 0 ok, 2 usage, 3 data, 4 interrupted, 1 anything else."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"tutelage {version('tutelage')}")
+        return 0
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        _call(arguments[0], arguments[1:])
+    except (KeyboardInterrupt, Interrupted) as error:
+        reason = str(error) or "stopped"
+        print(f"{reason}\nto go on: {shlex.join(['tutelage', *arguments])}", file=sys.stderr)
+        return Interrupted.exit_code
+    except BrokenPipeError:
+        return 0
+    except TutelageError as error:
+        print(f"tutelage {arguments[0]}: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _help() -> str:
+    """The verbs, without loading anything."""
+    lines = [
+        "usage: tutelage VERB [flags]      (tutelage VERB --help lists a verb's flags)",
+        "",
+        "Turn a few labeled images and many unlabeled ones into an image classifier.",
+        "",
+        *(f"  {name:<10} {what}" for name, (what, _) in VERBS.items()),
+        "",
+        "examples",
+        *(f"  tutelage {name} {example}".rstrip() for name, (_, example) in VERBS.items()),
+        "",
+        "exit codes: 0 ok, 2 usage, 3 data problem, 4 interrupted (the same command goes on)",
+    ]
+    return "\n".join(lines)
+
+
+def _call(verb: str, arguments: list[str]) -> None:
+    """Parse a verb's flags and do it."""
+    from tutelage.values import nearest
+
+    if verb not in VERBS:
+        raise UsageError(f"there is no such verb{nearest(verb, VERBS)}; see tutelage --help")
+    from tutelage import settings, verbs
+
+    if verb == "train":
+        verbs.run_train(_settings(settings.TrainSettings, verb, arguments))
+    elif verb == "selftrain":
+        verbs.run_selftrain(_settings(settings.SelftrainSettings, verb, arguments))
+    else:
+        functions: dict[str, Callable[..., object]] = {
+            "check": verbs.check, "label": verbs.label, "evaluate": verbs.evaluate,
+            "predict": verbs.predict, "report": verbs.report, "models": verbs.models,
+            "demo": verbs.demo,
+        }  # fmt: skip
+        _tyro(functions[verb], verb, arguments)
+
+
+def _settings(kind: type[Any], verb: str, arguments: list[str]) -> Any:
+    """Settings from flags, over those of a YAML file where --config names one."""
+    import tyro
+
+    from tutelage.values import from_plain, load_yaml
+
+    arguments, file = _take_config(arguments)
+    if file is None:
+        return _tyro(kind, verb, arguments)
+    given = load_yaml(file)
+    required = {f.name for f in fields(kind) if f.default is f.default_factory is MISSING}
+    blank = dict.fromkeys(required - set(given), "")
+    default = from_plain(kind, {**blank, **given})
+    for name in blank:
+        object.__setattr__(default, name, tyro.MISSING)
+    return _tyro(kind, verb, arguments, default=default)
+
+
+def _take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
+    """The arguments without `--config FILE`, and the file."""
+    for i, argument in enumerate(arguments):
+        if argument == "--config":
+            if i + 1 == len(arguments):
+                raise UsageError("--config needs the path of a YAML file")
+            return arguments[:i] + arguments[i + 2 :], Path(arguments[i + 1])
+        if argument.startswith("--config="):
+            return arguments[:i] + arguments[i + 1 :], Path(argument.removeprefix("--config="))
+    return arguments, None
+
+
+def _tyro(target: Any, verb: str, arguments: list[str], default: Any = None) -> Any:
+    """Let tyro parse; it prints help and typo hints, and exits with 2 where flags are wrong."""
+    import tyro
+
+    what, example = VERBS[verb]
+    about = f"{what.capitalize()}.\n\nExample: tutelage {verb} {example}"
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(target, prog=f"tutelage {verb}", args=arguments, description=about, **options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The types that every part shares: batches, time, and randomness as a function of the step."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import blake2b
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from tutelage.errors import UsageError
+
+Metrics: TypeAlias = dict[str, Tensor]  # detached scalars
+
+
+@dataclass(frozen=True, slots=True)
+class Labeled:
+    """Images with targets."""
+
+    images: Tensor  # (B, 3, H, W) float32 in [0, 1]
+    targets: Tensor  # (B, K) float32, rows sum to 1
+
+
+@dataclass(frozen=True, slots=True)
+class Unlabeled:
+    """Pool images in the views that the method asked for."""
+
+    rows: Tensor  # (U,) int64, rows of the pool
+    views: Mapping[str, Tensor]  # name -> (U, 3, H, W) float32 in [0, 1]
+    targets: Tensor | None  # (U, K) float32 from the pool's label table
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one step sees."""
+
+    labeled: Labeled
+    unlabeled: Unlabeled | None = None
+
+    def pool(self) -> Unlabeled:
+        """The unlabeled part; raises UsageError where the recipe has no pool."""
+        if self.unlabeled is None:
+            raise UsageError("this method needs unlabeled images: give the recipe a pool")
+        return self.unlabeled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stretch of training with constant image size and strength of noise."""
+
+    steps: int
+    size: int  # pixels, side of the square network input
+    magnitude: float  # RandAugment, 0 to 10
+    cutout: float = 0.0  # side of the gray square over the image's side, 0 to 1
+
+    def __post_init__(self) -> None:
+        """Reject values that no training could mean."""
+        if self.steps < 1 or self.size < 1:
+            raise UsageError(f"a stage needs at least 1 step and 1 pixel, got {self}")
+        if not 0 <= self.magnitude <= 10 or not 0 <= self.cutout <= 1:
+            raise UsageError(f"magnitude is 0 to 10 and cutout 0 to 1, got {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Where training stands; schedules are functions of `fraction`."""
+
+    step: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        """Share of the steps that lie behind, in [0, 1)."""
+        return self.step / self.total
+
+
+class Dice(IntEnum):
+    """What a random draw is for. A new use gets a new number at the end."""
+
+    SPLIT = 0
+    LABELED_ORDER = 1
+    POOL_ORDER = 2
+    LABELED_VIEW = 3
+    POOL_VIEW = 4
+    STEP = 5
+    INIT = 6
+    SELECT = 7
+    BOOTSTRAP = 8
+    ROUND = 9
+
+
+def fold(seed: int, use: Dice, step: int) -> int:
+    """A 63-bit seed that depends on all three numbers and on nothing else."""
+    digest = blake2b(f"{seed}/{int(use)}/{step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def generator(seed: int, use: Dice, step: int) -> torch.Generator:
+    """A CPU generator for one use at one step: nothing to save, nothing to drift."""
+    return torch.Generator().manual_seed(fold(seed, use, step))

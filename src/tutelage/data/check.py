@@ -1,0 +1,222 @@
+"""Look at every image before training: what can't be read, what is there twice, what is missing."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+
+from tutelage.core import Dice, generator
+from tutelage.data.decode import read
+from tutelage.data.issues import Issue
+from tutelage.data.pixels import THREADS
+from tutelage.data.source import Images
+from tutelage.data.sources.folder import labeled_folder, pool_folder
+from tutelage.errors import UsageError
+from tutelage.values import nearest
+
+BAD_SHARE = 0.01  # more unreadable images than this are no accident
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What reading an image told; `problem` is empty where it could be read."""
+
+    content: str  # hash of size and pixels, so that copies in other files are found
+    width: int
+    height: int
+    problem: str = ""
+
+
+@dataclass
+class Part:
+    """The labeled, validation, test or pool images, with what is known of each."""
+
+    images: Images
+    facts: list[Facts] = field(default_factory=list)
+
+    def keep(self, rows: Sequence[int]) -> "Part":
+        """These rows alone."""
+        return Part(self.images.keep(rows), [self.facts[row] for row in rows])
+
+    def contents(self) -> set[str]:
+        """The images' content hashes."""
+        return {fact.content for fact in self.facts}
+
+
+@dataclass
+class Survey:
+    """All images that can be used, and all that was found on the way."""
+
+    parts: dict[str, Part]  # labeled, and where given: val, test, pool
+    issues: list[Issue]
+
+
+def survey(
+    data: Path,
+    *,
+    val: Path | None = None,
+    test: Path | None = None,
+    pool: Path | None = None,
+    advance: Callable[[str, int], Advance] = lambda name, total: lambda done: None,
+) -> Survey:
+    """List and read all images, and leave out what can't be trained or judged on.
+
+    `advance(name, total)` gives a function that hears how many more images are read. Fatal
+    issues are in the result for the caller to raise; where folders are missing it raises
+    UsageError itself.
+    """
+    parts: dict[str, Part] = {}
+    issues: list[Issue] = []
+    for name, root in (("labeled", data), ("val", val), ("test", test)):
+        if root is not None:
+            images, found = labeled_folder(root, name)
+            parts[name] = Part(images)
+            issues += found
+    if pool is not None:
+        images, found = pool_folder(pool)
+        parts["pool"] = Part(images)
+        issues += found
+    for name in ("val", "test"):
+        if name in parts:
+            labeled = parts["labeled"].images
+            parts[name].images, found = class_numbers(
+                parts[name].images, labeled.classes, str(labeled.root), name
+            )
+            issues += found
+    if any(issue.severity == "fatal" for issue in issues):
+        return Survey(parts, issues)
+    for name, part in parts.items():
+        part.facts = examine(part.images.paths, advance(name, len(part.images)))
+        parts[name], found = readable(part, name)
+        issues += found
+    for judge in ("test", "val"):
+        if judge in parts:
+            issues += _unseen(parts, judge)
+    return Survey(parts, issues)
+
+
+def examine(paths: Sequence[Path], advance: Advance = lambda done: None) -> list[Facts]:
+    """Read every image whole, by a few threads."""
+    facts = []
+    with ThreadPoolExecutor(THREADS) as threads:
+        for fact in threads.map(_examine, paths):
+            facts.append(fact)
+            advance(1)
+    return facts
+
+
+def _examine(path: Path) -> Facts:
+    """Decode one image; whatever a decoder raises becomes the problem's text."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = read(path)
+        pixels = blake2b(image.tobytes(), digest_size=16)
+        pixels.update(f"{image.width}x{image.height}".encode())
+        return Facts(pixels.hexdigest(), image.width, image.height)
+    except Exception as error:  # noqa: BLE001: decoders raise OSError, SyntaxError, ValueError, …
+        return Facts("", 0, 0, f"{type(error).__name__}: {error}")
+
+
+def class_numbers(
+    images: Images, classes: tuple[str, ...], owner: str, part: str
+) -> tuple[Images, list[Issue]]:
+    """The same images numbered as in `classes`; a class that isn't among them is fatal."""
+    issues = []
+    for extra in [c for c in images.classes if c not in classes]:
+        issues.append(
+            Issue("fatal", "unknown class", part, str(images.root / extra),
+                  f"class {extra!r} of {images.root} is not among the classes of {owner}"
+                  f"{nearest(extra, classes)}: rename it, or train with images of it")
+        )  # fmt: skip
+    for missing in [c for c in classes if c not in images.classes]:
+        issues.append(
+            Issue("note", "class not judged", part, str(images.root),
+                  f"{images.root} has no images of class {missing!r}")
+        )  # fmt: skip
+    if any(issue.severity == "fatal" for issue in issues):
+        return images, issues
+    number = {name: i for i, name in enumerate(classes)}
+    labels = tuple(number[images.classes[label]] for label in images.labels or ())
+    return Images(images.root, images.names, labels, classes), issues
+
+
+def readable(part: Part, name: str) -> tuple[Part, list[Issue]]:
+    """Drop what can't be read; fatal above 1 %, and where a class loses its last image."""
+    bad = [row for row, fact in enumerate(part.facts) if fact.problem]
+    if not bad:
+        return part, []
+    many = len(bad) > BAD_SHARE * len(part.images)
+    issues = [
+        Issue("dropped", "unreadable", name, str(part.images.paths[row]), part.facts[row].problem)
+        for row in bad
+    ]
+    kept = part.keep([row for row, fact in enumerate(part.facts) if not fact.problem])
+    if many:
+        first = part.images.paths[bad[0]]
+        issues.append(
+            Issue("fatal", "many unreadable", name, str(part.images.root),
+                  f"{len(bad)} of {len(part.images)} images can't be read, which is above "
+                  f"{BAD_SHARE:.0%}; the first is {first}: mend or remove them")
+        )  # fmt: skip
+    return kept, issues
+
+
+def _unseen(parts: dict[str, Part], judge: str) -> list[Issue]:
+    """Take what is judged on out of what is trained on; equal pixels are the same image."""
+    judged = parts[judge].contents()
+    issues = []
+    for name in ("labeled", "pool"):
+        if name not in parts:
+            continue
+        part = parts[name]
+        twins = [row for row, fact in enumerate(part.facts) if fact.content in judged]
+        issues += [
+            Issue("dropped", f"also in {judge}", name, str(part.images.paths[row]),
+                  f"the same pixels are among the {judge} images")
+            for row in twins
+        ]  # fmt: skip
+        out = set(twins)
+        parts[name] = part.keep([row for row in range(len(part.images)) if row not in out])
+    return issues
+
+
+def split(part: Part, fraction: float, *, seed: int) -> tuple[list[int], list[int], list[Issue]]:
+    """Rows to train on and rows to validate on: that share of each class, at least one each."""
+    labels = part.images.label_tensor()
+    issues, train, val = [], [], []
+    for number, name in enumerate(part.images.classes):
+        rows = (labels == number).nonzero()[:, 0]
+        if len(rows) < 2:
+            issues.append(
+                Issue("fatal", "too few labels", "labeled", str(part.images.root / name),
+                      f"class {name!r} has {len(rows)} usable images, and splitting off a "
+                      "validation part needs 2: add some, give --val, or set --val-fraction 0")
+            )  # fmt: skip
+            continue
+        order = rows[_shuffled(len(rows), seed, number)].tolist()
+        cut = min(len(rows) - 1, max(1, round(fraction * len(rows))))
+        val += order[:cut]
+        train += order[cut:]
+    return sorted(train), sorted(val), issues
+
+
+def _shuffled(length: int, seed: int, number: int) -> list[int]:
+    order: list[int] = torch.randperm(
+        length, generator=generator(seed, Dice.SPLIT, number)
+    ).tolist()
+    return order
+
+
+def common_side(facts: Sequence[Facts]) -> int:
+    """Median shorter side in pixels."""
+    sides = sorted(min(fact.width, fact.height) for fact in facts)
+    if not sides:
+        raise UsageError("no image can be read")
+    return sides[len(sides) // 2]

@@ -1,0 +1,50 @@
+"""What is wrong with the data, as rows that a person can work through."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from tutelage.errors import DataProblem
+from tutelage.files import write_text
+
+Severity = Literal["fatal", "dropped", "note"]
+
+
+@dataclass(frozen=True)
+class Issue:
+    """One finding: fatal stops, dropped leaves the image out, note is good to know."""
+
+    severity: Severity
+    kind: str
+    part: str  # labeled, val, test or pool
+    path: str
+    detail: str
+
+
+def write_issues(path: Path, issues: Sequence[Issue]) -> None:
+    """issues.csv: a header and a row for each issue, the fatal ones first."""
+    order = {"fatal": 0, "dropped": 1, "note": 2}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in fields(Issue)])
+    writer.writerows(astuple(i) for i in sorted(issues, key=lambda i: order[i.severity]))
+    write_text(path, text.getvalue())
+
+
+def stop_if_fatal(issues: Sequence[Issue], where: Path) -> None:
+    """Raises DataProblem with the fatal issues, after writing all of them to issues.csv."""
+    fatal = [issue for issue in issues if issue.severity == "fatal"]
+    if not fatal:
+        return
+    path = where / "issues.csv"
+    write_issues(path, issues)
+    lines = [f"  {issue.part}: {issue.detail}" for issue in fatal[:10]]
+    if len(fatal) > len(lines):
+        lines.append(f"  and {len(fatal) - len(lines)} more")
+    number = f"{len(fatal)} problem" + "s" * (len(fatal) != 1)
+    raise DataProblem(
+        f"{number} with the data; nothing was trained\n" + "\n".join(lines) + f"\nall in {path}"
+    )

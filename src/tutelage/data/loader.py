@@ -1,0 +1,147 @@
+"""Batch t as a function of t: which rows, which views, which targets."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from tutelage.core import Batch, Dice, Labeled, Stage, Unlabeled, generator
+from tutelage.data.pixels import InMemory, Pixels
+from tutelage.data.views import VIEWS
+from tutelage.errors import UsageError
+from tutelage.settings import Noise
+
+
+@dataclass(frozen=True)
+class LabeledSet:
+    """Images with targets."""
+
+    pixels: Pixels
+    targets: Tensor  # (N, K) float32
+
+    def __post_init__(self) -> None:
+        """Reject sets that don't match."""
+        if len(self.pixels) != len(self.targets) or not len(self.targets):
+            raise UsageError(f"{len(self.pixels)} images with {len(self.targets)} targets")
+
+
+@dataclass(frozen=True)
+class PoolSet:
+    """Pool images to train on, with how often each comes in an epoch."""
+
+    pixels: Pixels  # the whole pool
+    rows: Tensor  # (M,) int64, the pool's rows in use
+    copies: Tensor  # (M,) int64, at least 1
+    targets: Tensor | None = None  # (M, K) float32
+
+    def __post_init__(self) -> None:
+        """Reject an empty selection."""
+        if not len(self.rows):
+            raise UsageError("no pool image is in use: lower the selection's threshold")
+
+
+@lru_cache(maxsize=8)
+def _permutation(length: int, seed: int, use: Dice, epoch: int) -> Tensor:
+    return torch.randperm(length, generator=generator(seed, use, epoch))
+
+
+def positions(step: int, batch: int, length: int, *, seed: int, use: Dice) -> Tensor:
+    """Indices (batch,) into a set of `length`: each epoch is a new permutation of all of it."""
+    start = step * batch
+    index = torch.arange(start, start + batch)
+    epochs = index // length
+    parts = [
+        _permutation(length, seed, use, epoch)[index[epochs == epoch] % length]
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1)
+    ]
+    return torch.cat(parts)
+
+
+class Batches:
+    """All batches of a training run: `at(step)` needs no state but the step."""
+
+    def __init__(
+        self,
+        labeled: LabeledSet,
+        pool: PoolSet | None,
+        *,
+        stages: Sequence[Stage],
+        views: tuple[str, tuple[str, ...]],  # of the labeled images, of the pool
+        batch: int,
+        ratio: int,
+        noise: Noise,
+        seed: int,
+    ) -> None:
+        """Remember the sets; nothing is drawn yet."""
+        unknown = [name for name in (views[0], *views[1]) if name not in VIEWS]
+        if unknown:
+            raise UsageError(f"no view is called {unknown[0]!r}: there are {', '.join(VIEWS)}")
+        self.labeled, self.pool = labeled, pool
+        self.labeled_view, self.unlabeled_views = views
+        self.stages, self.noise, self.seed = tuple(stages), noise, seed
+        self.sizes = (batch, batch * ratio)
+        self.ends = list(accumulate(stage.steps for stage in stages))
+        if pool is not None:
+            self.entries = torch.repeat_interleave(torch.arange(len(pool.rows)), pool.copies)
+        in_memory = isinstance(labeled.pixels, InMemory) and (
+            pool is None or isinstance(pool.pixels, InMemory)
+        )
+        self.thread = None if in_memory else ThreadPoolExecutor(1)
+        self.ahead: dict[int, Future[Batch]] = {}
+
+    @property
+    def total(self) -> int:
+        """Steps of all stages."""
+        return self.ends[-1]
+
+    def stage(self, step: int) -> Stage:
+        """The stage that a step belongs to."""
+        return self.stages[bisect_right(self.ends, step)]
+
+    def at(self, step: int) -> Batch:
+        """Batch of a step; while it is used, a thread decodes the next where images are on disk."""
+        if self.thread is None:
+            return self._make(step)
+        waiting = self.ahead.pop(step, None)
+        batch = self._make(step) if waiting is None else waiting.result()
+        self.ahead = {}
+        if step + 1 < self.total:
+            self.ahead[step + 1] = self.thread.submit(self._make, step + 1)
+        return batch
+
+    def _make(self, step: int) -> Batch:
+        """The batch from nothing but the step."""
+        stage = self.stage(step)
+        rows = positions(
+            step, self.sizes[0], len(self.labeled.targets), seed=self.seed, use=Dice.LABELED_ORDER
+        )
+        dice = generator(self.seed, Dice.LABELED_VIEW, step)
+        view = VIEWS[self.labeled_view]
+        labeled = Labeled(
+            images=view(self.labeled.pixels.at(rows), dice, stage, self.noise),
+            targets=self.labeled.targets[rows.to(self.labeled.targets.device)],
+        )
+        return Batch(labeled, self._unlabeled(step, stage))
+
+    def _unlabeled(self, step: int, stage: Stage) -> Unlabeled | None:
+        """The pool's part of a batch, where the method wants one."""
+        pool = self.pool
+        if pool is None or not self.unlabeled_views:
+            return None
+        drawn = positions(
+            step, self.sizes[1], len(self.entries), seed=self.seed, use=Dice.POOL_ORDER
+        )
+        entries = self.entries[drawn]
+        rows = pool.rows[entries]
+        dice = generator(self.seed, Dice.POOL_VIEW, step)
+        images = pool.pixels.at(rows)
+        views = {n: VIEWS[n](images, dice, stage, self.noise) for n in self.unlabeled_views}
+        targets = None
+        if pool.targets is not None:
+            targets = pool.targets[entries.to(pool.targets.device)]
+        return Unlabeled(rows=rows, views=views, targets=targets)

@@ -1,0 +1,89 @@
+"""Images as uint8 tensors by row: held in memory where they fit, else decoded when asked."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tutelage.data.decode import decode
+
+MEMORY_BUDGET = 4 * 2**30  # bytes of decoded images held at once, for all sets together
+THREADS = 4  # decoding leaves Python's lock, so a few threads keep two to four cores busy
+
+
+class Pixels(Protocol):
+    """Square uint8 images by row."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def at(self, rows: Tensor) -> Tensor:
+        """Images (B, 3, C, C) uint8 of rows (B,)."""
+
+
+class InMemory:
+    """All images decoded, as one tensor."""
+
+    def __init__(self, images: Tensor) -> None:
+        """Take uint8 images (N, C, C, 3), on any device."""
+        self.images = images
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    def at(self, rows: Tensor) -> Tensor:
+        """Images (B, 3, C, C) uint8 of rows (B,); channels last in memory."""
+        return self.images[rows.to(self.images.device)].permute(0, 3, 1, 2)
+
+
+class OnDisk:
+    """Images decoded when they are asked for, by a few threads."""
+
+    def __init__(self, paths: Sequence[Path], canvas: int, device: torch.device) -> None:
+        """Remember where the images are and the side to decode them to."""
+        self.paths = paths
+        self.canvas = canvas
+        self.device = device
+        self.threads = ThreadPoolExecutor(THREADS)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.paths)
+
+    def at(self, rows: Tensor) -> Tensor:
+        """Images (B, 3, C, C) uint8 of rows (B,)."""
+        chosen = [self.paths[row] for row in rows.tolist()]
+        images = list(self.threads.map(lambda path: decode(path, self.canvas), chosen))
+        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.device)
+
+
+def open_pixels(
+    paths: Sequence[Path],
+    canvas: int,
+    device: torch.device,
+    *,
+    in_memory: bool,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Pixels:
+    """The images at a square canvas; `advance` hears how many more are decoded."""
+    if not in_memory:
+        return OnDisk(paths, canvas, device)
+    images = np.empty((len(paths), canvas, canvas, 3), np.uint8)
+
+    def fill(row: int) -> None:
+        images[row] = decode(paths[row], canvas)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        for _ in threads.map(fill, range(len(paths))):
+            advance(1)
+    return InMemory(torch.from_numpy(images).to(device))
+
+
+def fits_in_memory(num_images: int, canvas: int) -> bool:
+    """Whether that many decoded images stay within the memory budget."""
+    return num_images * canvas * canvas * 3 <= MEMORY_BUDGET

@@ -1,0 +1,119 @@
+"""The pool's labels: one Parquet table, from the teacher's answers to what the student gets."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from tutelage.errors import DataProblem
+from tutelage.files import write_with
+from tutelage.targets import from_top, hard, temper
+
+TOP = 10  # classes kept for each image; the rest mass is kept as one number
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """A teacher's answers on N images, and after selection, how often each is used."""
+
+    names: tuple[str, ...]
+    top_classes: Tensor  # (N, k) int64, surest first
+    top_probs: Tensor  # (N, k) float32
+    classes: tuple[str, ...]  # names of the K classes
+    teacher: str  # digest of its weights
+    copies: Tensor | None = None  # (N,) int64, times an epoch; 0: left out
+    reasons: tuple[str, ...] | None = None  # 'kept', or why not
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.names)
+
+    @property
+    def labels(self) -> Tensor:
+        """Each image's surest class (N,)."""
+        return self.top_classes[:, 0]
+
+    @property
+    def confidence(self) -> Tensor:
+        """Probability of the surest class (N,)."""
+        return self.top_probs[:, 0]
+
+    def rows(self) -> Tensor:
+        """The images in use (M,)."""
+        assert self.copies is not None, "select first"
+        return self.copies.nonzero()[:, 0]
+
+    def targets(self, *, soft: bool, temperature: float = 1.0) -> Tensor:
+        """Targets (M, K) of the images in use."""
+        rows = self.rows()
+        full = from_top(self.top_classes[rows], self.top_probs[rows], len(self.classes))
+        return temper(full, temperature) if soft else hard(full)
+
+
+def from_probs(
+    names: tuple[str, ...], probs: Tensor, classes: tuple[str, ...], teacher: str
+) -> PseudoLabels:
+    """The teacher's top answers out of probabilities (N, K)."""
+    top = probs.topk(min(TOP, probs.shape[-1]))
+    return PseudoLabels(names, top.indices, top.values, classes, teacher)
+
+
+def save(path: Path, table: PseudoLabels) -> None:
+    """Write the table as Parquet, whole or not at all."""
+    rest = (1 - table.top_probs.sum(-1)).clamp(min=0)
+    columns: dict[str, object] = {
+        "path": list(table.names),
+        "label": [table.classes[i] for i in table.labels.tolist()],
+        "confidence": table.confidence.numpy(),
+        "classes": list(table.top_classes.to(torch.int32).numpy()),
+        "probs": list(table.top_probs.numpy()),
+        "rest": rest.numpy(),
+    }
+    if table.copies is not None and table.reasons is not None:
+        columns["copies"] = table.copies.to(torch.int32).numpy()
+        columns["reason"] = list(table.reasons)
+    about = {"teacher": table.teacher, "classes": "\n".join(table.classes)}
+    arrow = pa.table(columns).replace_schema_metadata(about)
+    write_with(path, lambda part: pq.write_table(arrow, part, compression="zstd"))
+
+
+def load(path: Path) -> PseudoLabels:
+    """Read a table; raises DataProblem where the file is no label table."""
+    try:
+        arrow = pq.read_table(path)
+        about = {k.decode(): v.decode() for k, v in (arrow.schema.metadata or {}).items()}
+        k = len(arrow["classes"][0]) if len(arrow) else 0
+        chosen = "copies" in arrow.column_names
+        return PseudoLabels(
+            names=tuple(arrow["path"].to_pylist()),
+            top_classes=_matrix(arrow["classes"], k).long(),
+            top_probs=_matrix(arrow["probs"], k).float(),
+            classes=tuple(about["classes"].split("\n")),
+            teacher=about["teacher"],
+            copies=torch.from_numpy(arrow["copies"].to_numpy().astype(np.int64))
+            if chosen
+            else None,
+            reasons=tuple(arrow["reason"].to_pylist()) if chosen else None,
+        )
+    except (KeyError, pa.ArrowException) as error:
+        raise DataProblem(f"{path} is no label table of tutelage: {error}") from error
+
+
+def _matrix(column: pa.ChunkedArray, width: int) -> Tensor:
+    """A list column as (N, width)."""
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return torch.from_numpy(np.array(flat)).reshape(-1, width)
+
+
+def join(parts: list[PseudoLabels]) -> PseudoLabels:
+    """Several parts of one pool as one table."""
+    return replace(
+        parts[0],
+        names=tuple(name for part in parts for name in part.names),
+        top_classes=torch.cat([part.top_classes for part in parts]),
+        top_probs=torch.cat([part.top_probs for part in parts]),
+    )

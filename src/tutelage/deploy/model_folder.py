@@ -1,0 +1,68 @@
+"""A model as a folder: weights, class names and preprocessing, and nothing else needed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tutelage.errors import UsageError
+from tutelage.files import read_json, write_json, write_text
+from tutelage.networks.build import Net, weight_digest
+from tutelage.values import from_plain, to_plain
+from tutelage.weights import load_weights, save_weights
+
+FORMAT = 1  # of config.json
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network with all that is needed to use it."""
+
+    module: nn.Module  # images (B, 3, S, S) in [0, 1] -> logits (B, K)
+    net: Net
+    classes: tuple[str, ...]
+    canvas: int  # pixels; the shorter side is resized to it, then the center is cut out
+
+    def config(self) -> dict[str, object]:
+        """config.json's content."""
+        return {
+            "format": FORMAT,
+            "net": to_plain(self.net),
+            "classes": list(self.classes),
+            "preprocessing": {
+                "resize_shorter_side": self.canvas,
+                "center_crop": self.net.img_size,
+                "interpolation": "bicubic",
+                "range": [0, 1],
+                "normalization": "in the network: buffers mean and std",
+            },
+            "weights": weight_digest(self.module),
+        }
+
+
+def save_model(folder: Path, model: Model, card: str) -> None:
+    """Write model.safetensors, README.md and, last, config.json."""
+    save_weights(folder / "model.safetensors", model.module)
+    write_text(folder / "README.md", card)
+    write_json(folder / "config.json", model.config())
+
+
+def load_model(path: Path, device: torch.device | None = None) -> Model:
+    """The model of a run folder or a model folder.
+
+    Raises UsageError where there is none, and where the weights aren't the ones config.json names.
+    """
+    folder = path / "model" if (path / "run.json").exists() else path
+    if not (folder / "config.json").exists():
+        state = "the run has not finished yet" if folder != path else "it has no config.json"
+        raise UsageError(f"{path} holds no model: {state}")
+    config = read_json(folder / "config.json")
+    if config["format"] != FORMAT:
+        raise UsageError(f"{folder} has format {config['format']}; this version reads {FORMAT}")
+    net = from_plain(Net, config["net"])
+    module = load_weights(folder / "model.safetensors", net, device or torch.device("cpu"))
+    if weight_digest(module) != config["weights"]:
+        raise UsageError(f"the weights in {folder} are not those that its config.json names")
+    canvas = config["preprocessing"]["resize_shorter_side"]
+    return Model(module, net, tuple(config["classes"]), canvas)

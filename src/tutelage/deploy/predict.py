@@ -1,0 +1,126 @@
+"""A deployed model on image files -> a table of labels."""
+
+import csv
+import glob
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from tutelage.data.check import examine
+from tutelage.data.decode import SUFFIXES
+from tutelage.data.pixels import OnDisk
+from tutelage.data.sources.folder import images_below
+from tutelage.deploy.model_folder import Model
+from tutelage.errors import DataProblem, UsageError
+from tutelage.evaluation.accuracy import predict
+from tutelage.files import whole
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model says of each image, surest class first."""
+
+    paths: tuple[str, ...]
+    top_classes: tuple[tuple[str, ...], ...]  # k names an image
+    top_probs: tuple[tuple[float, ...], ...]  # k probabilities an image
+    unreadable: tuple[tuple[str, str], ...] = ()  # path and problem of what was left out
+
+    def columns(self) -> dict[str, list[object]]:
+        """path, label, confidence, then label_2, probability_2, …"""
+        table: dict[str, list[object]] = {
+            "path": list(self.paths),
+            "label": [names[0] for names in self.top_classes],
+            "confidence": [probs[0] for probs in self.top_probs],
+        }
+        for k in range(1, len(self.top_classes[0])):
+            table[f"label_{k + 1}"] = [names[k] for names in self.top_classes]
+            table[f"probability_{k + 1}"] = [probs[k] for probs in self.top_probs]
+        return table
+
+
+def find_images(patterns: Sequence[str]) -> list[Path]:
+    """Files, all images below folders, and what globs match, each once, in the order given.
+
+    Raises UsageError for what doesn't exist and for a glob without a match.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            inside = sorted(images_below(path))
+        elif path.exists():
+            inside = [path]
+        else:
+            inside = [
+                p for p in map(Path, sorted(glob.glob(pattern, recursive=True)))
+                if p.is_file() and p.suffix.lower() in SUFFIXES
+            ]  # fmt: skip
+        if not inside:
+            raise UsageError(f"{pattern}: no such image, no images in it, or no match")
+        found.update(dict.fromkeys(inside))
+    return list(found)
+
+
+def predict_files(
+    model: Model,
+    paths: Sequence[Path],
+    *,
+    top: int = 5,
+    precision: str = "fp32",
+    advance: Callable[[int], None] = lambda done: None,
+) -> Predictions:
+    """The model's surest `top` classes for each image; unreadable ones are listed apart.
+
+    Raises DataProblem where no image can be read.
+    """
+    facts = examine(paths)
+    good = [path for path, fact in zip(paths, facts, strict=True) if not fact.problem]
+    bad = [(str(p), f.problem) for p, f in zip(paths, facts, strict=True) if f.problem]
+    if not good:
+        raise DataProblem(f"none of {len(paths)} images can be read; {bad[0][0]}: {bad[0][1]}")
+    pixels = OnDisk(good, model.canvas, torch.device("cpu"))
+    probs = predict(model.module, pixels, model.net.img_size, precision=precision, advance=advance)
+    return replace(as_predictions(good, probs, model.classes, top=top), unreadable=tuple(bad))
+
+
+def as_predictions(
+    paths: Sequence[Path], probs: Tensor, classes: Sequence[str], *, top: int
+) -> Predictions:
+    """Probabilities (N, K) as the surest `top` classes by name."""
+    best = probs.topk(min(top, probs.shape[-1]))
+    return Predictions(
+        paths=tuple(str(path) for path in paths),
+        top_classes=tuple(tuple(classes[i] for i in row) for row in best.indices.tolist()),
+        top_probs=tuple(tuple(round(p, 6) for p in row) for row in best.values.tolist()),
+    )
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write the table as CSV or Parquet, by the file's suffix.
+
+    Raises UsageError for another suffix.
+    """
+    columns = predictions.columns()
+    if path.suffix not in (".csv", ".parquet"):
+        raise UsageError(f"--out {path}: the name has to end in .csv or .parquet")
+    with whole(path) as part:
+        if path.suffix == ".parquet":
+            pq.write_table(pa.table(columns), part)
+            return
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+
+
+def show(predictions: Predictions) -> None:
+    """The table on standard output: a tab-separated line an image, with a header."""
+    columns = predictions.columns()
+    print("\t".join(columns))
+    for row in zip(*columns.values(), strict=True):
+        print("\t".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row))

@@ -1,0 +1,36 @@
+"""The errors that a user can meet, as one small tree.
+
+TutelageError
+├── UsageError         exit code 2: a wrong flag, name, path or combination
+│   └── RunMismatch    the run folder belongs to another configuration, or is in use
+├── DataProblem        exit code 3: the images themselves; details are in an issues.csv
+└── Interrupted        exit code 4: stopped by the user; the same command goes on
+"""
+
+
+class TutelageError(Exception):
+    """Whatever a user can mend; its message says what, which, and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(TutelageError):
+    """A flag, name, path or combination that can't work."""
+
+    exit_code = 2
+
+
+class RunMismatch(UsageError):
+    """The run folder was started with other settings, or another process uses it."""
+
+
+class DataProblem(TutelageError):
+    """Images or folders that must be mended before training makes sense."""
+
+    exit_code = 3
+
+
+class Interrupted(TutelageError):
+    """Ctrl-C or SIGTERM: all is saved, and the same command continues."""
+
+    exit_code = 4

@@ -1,0 +1,68 @@
+"""Files that appear whole or not at all."""
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import TutelageError
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the file's place once it is complete and on disk.
+
+    Raises TutelageError, naming the file, where the disk is full or not writable.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise _explained(path, error) from error
+    except RuntimeError as error:  # torch's file writer has its own words for a full disk
+        part.unlink(missing_ok=True)
+        if "write" in str(error).lower():
+            raise _explained(path, OSError(errno.ENOSPC, str(error))) from error
+        raise
+
+
+def _explained(path: Path, error: OSError) -> Exception:
+    """The same trouble, with what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return TutelageError(
+            f"the disk is full: {path} could not be written and what was there before is kept; "
+            "make room and run the same command again"
+        )
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return TutelageError(f"{path} can't be written: {error.strerror}; choose another --out")
+    return error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, default=str) + "\n")
+
+
+def write_with(path: Path, write: Callable[[Path], object]) -> None:
+    """Let a library write the file, whole or not at all."""
+    with whole(path) as part:
+        write(part)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in a file."""
+    return json.loads(path.read_text(encoding="utf-8"))

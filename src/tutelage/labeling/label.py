@@ -1,0 +1,77 @@
+"""A teacher over a pool -> Parquet parts; a part that is there is not made again."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.data.pixels import Pixels
+from tutelage.data.pool import PseudoLabels, from_probs, join, load, save
+from tutelage.errors import RunMismatch
+from tutelage.evaluation.accuracy import predict
+from tutelage.networks.build import weight_digest
+
+PART = 16_384  # images a part
+
+
+class Slice:
+    """Some consecutive images of a set."""
+
+    def __init__(self, pixels: Pixels, start: int, stop: int) -> None:
+        """Images start to stop."""
+        self.pixels, self.start, self.stop = pixels, start, stop
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return self.stop - self.start
+
+    def at(self, rows: Tensor) -> Tensor:
+        """Images (B, 3, C, C) uint8 of rows (B,), counted from the slice's start."""
+        return self.pixels.at(rows + self.start)
+
+
+def label_pool(
+    teacher: nn.Module,
+    pixels: Pixels,
+    names: tuple[str, ...],
+    classes: tuple[str, ...],
+    out: Path,
+    *,
+    size: int,
+    precision: str = "fp32",
+    advance: Callable[[int], None] = lambda done: None,
+) -> PseudoLabels:
+    """The clean, un-noised teacher's answers on every image, also written to part-*.parquet.
+
+    Paper: Noisy Student (arXiv 1911.04252), algorithm 1, step 2. Raises RunMismatch where `out`
+    holds the labels of another teacher or pool.
+    """
+    digest = weight_digest(teacher)
+    parts = []
+    for number, start in enumerate(range(0, len(names), PART)):
+        stop = min(start + PART, len(names))
+        path = out / f"part-{number:05d}.parquet"
+        if not path.exists():
+            probs = predict(
+                teacher, Slice(pixels, start, stop), size, precision=precision, advance=advance
+            )
+            save(path, from_probs(names[start:stop], probs, classes, digest))
+        part = load(path)
+        if part.teacher != digest or part.names != names[start:stop]:
+            raise RunMismatch(
+                f"{path} was written by another teacher or for other images: choose another --out"
+            )
+        parts.append(part)
+    return join(parts)
+
+
+def read_labels(folder: Path) -> PseudoLabels:
+    """All parts of a folder that `label_pool` wrote."""
+    return join([load(path) for path in sorted(folder.glob("part-*.parquet"))])
+
+
+def right_share(table: PseudoLabels, truth: Tensor) -> float:
+    """Share of the labels in use that are true, where the truth is known."""
+    rows = table.rows()
+    return float((table.labels[rows] == truth[rows]).to(torch.float64).mean())

@@ -1,0 +1,57 @@
+"""From a teacher's answers to what the student learns from: threshold, balance, copies.
+
+Paper: Xie et al. 2020 (arXiv 1911.04252), section 3.1, data filtering and balancing. Deviation:
+the reference code thins large classes at random and meets the count in expectation; here the
+surest images of each class are taken exactly, and short classes are repeated in turn, surest first.
+"""
+
+from dataclasses import replace
+
+import torch
+
+from tutelage.data.pool import PseudoLabels
+from tutelage.errors import DataProblem
+from tutelage.settings import Select
+
+KEPT, UNSURE, SURPLUS = "kept", "below the threshold", "class is full"
+
+
+def select(table: PseudoLabels, rule: Select) -> PseudoLabels:
+    """The same table with `copies` and `reasons`.
+
+    Raises DataProblem, with the surest answer, where no image is above the threshold.
+    """
+    confidence, labels = table.confidence, table.labels
+    sure = confidence > rule.threshold
+    if not sure.any():
+        raise DataProblem(
+            f"no image is above the threshold of {rule.threshold:g}: the teacher's surest answer "
+            f"is {confidence.max():.3f}; lower --select.threshold, or train a better teacher"
+        )
+    if not rule.balance:
+        copies = sure.long()
+        return replace(table, copies=copies, reasons=_reasons(sure, copies))
+    counts = torch.bincount(labels[sure], minlength=len(table.classes))
+    quota = int(sure.sum()) // int((counts > 0).sum())
+    if rule.per_class != "auto":
+        quota = rule.per_class
+    copies = torch.zeros(len(table), dtype=torch.int64)
+    for number in counts.nonzero()[:, 0].tolist():
+        rows = (sure & (labels == number)).nonzero()[:, 0]
+        rows = rows[confidence[rows].argsort(descending=True, stable=True)][:quota]
+        copies[rows] = cyclic_copies(len(rows), quota).clamp(max=rule.max_copies)
+    return replace(table, copies=copies, reasons=_reasons(sure, copies))
+
+
+def cyclic_copies(images: int, quota: int) -> torch.Tensor:
+    """How often each of `images`, surest first, is taken so that all together are `quota`."""
+    each, more = divmod(quota, images)
+    copies = torch.full((images,), each)
+    copies[:more] += 1
+    return copies
+
+
+def _reasons(sure: torch.Tensor, copies: torch.Tensor) -> tuple[str, ...]:
+    """Why each image is kept or not."""
+    pairs = zip(sure.tolist(), copies.tolist(), strict=True)
+    return tuple(KEPT if used else SURPLUS if good else UNSURE for good, used in pairs)

@@ -1,0 +1,183 @@
+"""The training loop: any method, one step after the other, from the last checkpoint to the end."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.checkpoint import resume, save
+from tutelage.core import Clock, Dice, fold
+from tutelage.data.loader import Batches
+from tutelage.errors import Interrupted, TutelageError
+from tutelage.learner import Learner
+from tutelage.methods.method import State
+from tutelage.networks.build import build
+from tutelage.progress import Bar, MetricsLog, Screen
+from tutelage.recipe import Recipe
+from tutelage.weights import load_weights, save_weights
+
+LOGS = 200  # lines of metrics.jsonl in a training
+EXAMS = 10  # looks at the validation images in a training
+SAVE_SECONDS = 30.0  # between checkpoints
+
+Exam = Callable[[nn.Module], float]  # a network in eval mode -> validation accuracy
+
+
+@dataclass
+class Stop:
+    """Whether the user wants to stop; asked between steps."""
+
+    requested: bool = False
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[Stop]:
+    """Ctrl-C and SIGTERM wait for the end of the step; a second one stops at once."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.requested:
+            raise KeyboardInterrupt
+        stop.requested = True
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class Meter:
+    """Means of the metrics since the last line, kept on the device to spare syncs."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    steps: int = 0
+    data_seconds: float = 0.0
+    start: float = field(default_factory=time.monotonic)
+
+    def add(self, metrics: dict[str, Tensor], data_seconds: float) -> None:
+        """Count one step."""
+        for name, value in metrics.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.steps += 1
+        self.data_seconds += data_seconds
+
+    def line(self, images: int) -> dict[str, float]:
+        """Means, images per second, and the share of the time spent on making batches."""
+        seconds = time.monotonic() - self.start
+        means = {name: float(value) / self.steps for name, value in self.sums.items()}
+        speed = images * self.steps / seconds
+        return means | {
+            "images_per_second": round(speed, 1),
+            "data_share": round(self.data_seconds / seconds, 4),
+        }
+
+
+def fit(
+    recipe: Recipe,
+    batches: Batches,
+    out: Path,
+    *,
+    device: torch.device,
+    exam: Exam | None = None,
+    screen: Screen | None = None,
+) -> nn.Module:
+    """Train by the recipe, continuing where `out` stopped; returns the network to keep.
+
+    Leaves last.pt, metrics.jsonl and, at the end, model.safetensors in `out`. A finished
+    training is not repeated. Raises Interrupted, after saving, where the user asked to stop,
+    and TutelageError where the loss is no longer finite.
+    """
+    weights = out / "model.safetensors"
+    if weights.exists():
+        return load_weights(weights, recipe.net, device)
+    out.mkdir(parents=True, exist_ok=True)
+    student = Learner(
+        build(recipe.net, seed=recipe.seed).to(device), recipe.optim, precision=recipe.precision
+    )
+    state = State(student, memory=_memory(recipe, batches))
+    screen = screen or Screen()
+    _run(recipe, batches, out, state, exam, screen)
+    module = student.graduate()
+    save_weights(weights, module)
+    return module
+
+
+def _memory(recipe: Recipe, batches: Batches) -> dict[str, Tensor]:
+    """The method's memory at the start."""
+    pool_size = 0 if batches.pool is None else len(batches.pool.pixels)
+    return recipe.method.memory(recipe.net.num_classes, pool_size)
+
+
+def _run(
+    recipe: Recipe, batches: Batches, out: Path, state: State, exam: Exam | None, screen: Screen
+) -> None:
+    """All steps from the last checkpoint on."""
+    total, digest = recipe.steps, recipe.digest()
+    first = resume(out / "last.pt", state, recipe=digest)
+    log = MetricsLog(out / "metrics.jsonl", step=first)
+    log_every, exam_every = max(1, total // LOGS), max(1, total // EXAMS)
+    meter, saved = Meter(), time.monotonic()
+    with deferred_interrupt() as stop, screen.bar(out.name, total, done=first, unit="steps") as bar:
+        for step in range(first, total):
+            meter.add(*_step(recipe, batches, state, Clock(step, total)))
+            done = step + 1
+            if done % log_every == 0 or done == total:
+                line = _line(recipe, meter, done, out)
+                if exam is not None and (done % exam_every < log_every or done == total):
+                    line["val_accuracy"] = exam(state.student.graduate())
+                log.write(line)
+                meter = Meter()
+                _show(bar, line)
+            bar.advance()
+            late = time.monotonic() - saved > SAVE_SECONDS and done % log_every == 0
+            if late or stop.requested or done == total:
+                save(out / "last.pt", state, step=done, recipe=digest)
+                saved = time.monotonic()
+            if stop.requested and done < total:
+                raise Interrupted(f"stopped at step {done:,} of {total:,} of {out.name}; saved")
+
+
+def _step(
+    recipe: Recipe, batches: Batches, state: State, clock: Clock
+) -> tuple[dict[str, Tensor], float]:
+    """One step, whose randomness depends on seed and step alone."""
+    start = time.monotonic()
+    batch = batches.at(clock.step)
+    waited = time.monotonic() - start
+    torch.manual_seed(fold(recipe.seed, Dice.STEP, clock.step))
+    return recipe.method.step(state, batch, clock), waited
+
+
+def _line(recipe: Recipe, meter: Meter, done: int, out: Path) -> dict[str, Any]:
+    """One line of metrics.jsonl; raises TutelageError where the loss is not finite."""
+    line: dict[str, Any] = {"step": done, "total": recipe.steps}
+    line |= meter.line(recipe.batch * (1 + recipe.ratio))
+    if not torch.isfinite(torch.tensor(line["loss"])):
+        raise TutelageError(
+            f"the loss became {line['loss']} before step {done} of {out}: lower --optim.lr "
+            f"(now {recipe.optim.lr}) or set --optim.clip 1"
+        )
+    return line
+
+
+def _show(bar: Bar, line: dict[str, Any]) -> None:
+    """The last line's numbers beside the bar."""
+    note = f"loss {line['loss']:.3f}"
+    if "val_accuracy" in line:
+        note += f"  val {line['val_accuracy']:.1%}"
+    note += f"  {line['images_per_second']:,.0f} img/s  data {line['data_share']:.0%}"
+    bar.advance(0, note)

@@ -1,0 +1,52 @@
+"""What a training method is: one step, and the views and teacher that it needs."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from tutelage.core import Batch, Clock, Metrics
+from tutelage.learner import Frozen, Learner
+
+
+@dataclass
+class State:
+    """Everything that changes during training, and so everything that a checkpoint holds."""
+
+    student: Learner
+    teacher: Learner | Frozen | None = None
+    memory: dict[str, Tensor] = field(default_factory=dict)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The student, a teacher that learns, and the method's memory."""
+        learns = isinstance(self.teacher, Learner)
+        return {
+            "student": self.student.state_dict(),
+            "teacher": self.teacher.state_dict() if learns else None,  # type: ignore[union-attr]
+            "memory": self.memory,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` gave."""
+        self.student.load_state_dict(state["student"])
+        if isinstance(self.teacher, Learner):
+            self.teacher.load_state_dict(state["teacher"])
+        self.memory = state["memory"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """Hyper-parameters and the step that uses them; whatever changes is in `State`."""
+
+    teacher: ClassVar[Literal["none", "frozen", "trained"]] = "none"
+    labeled_view: str = "weak"
+    unlabeled_views: tuple[str, ...] = ()
+
+    @abstractmethod
+    def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
+        """Do one update of the student and say how it went."""
+
+    def memory(self, num_classes: int, pool_size: int) -> dict[str, Tensor]:
+        """What the method remembers beyond the networks; nothing by default."""
+        return {}

@@ -1,0 +1,143 @@
+"""Networks by timm name that take images in [0, 1] and normalize for themselves."""
+
+import hashlib
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from tutelage.core import Dice, fold
+from tutelage.errors import UsageError
+from tutelage.values import nearest
+
+SMALLEST_MAP = 4  # side of the last feature map that small images are given room for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Net:
+    """Everything that `build` needs to make the same network again."""
+
+    name: str  # timm's
+    num_classes: int
+    img_size: int  # pixels
+    pretrained: bool = False
+    small_stem: bool = False  # first layers keep the resolution
+    dropout: float = 0.0
+    drop_path: float = 0.0
+
+
+class Normalized(nn.Module):
+    """A network behind its own normalization: (B, 3, H, W) in [0, 1] -> (B, K) logits."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        """Keep the network and the channel statistics it expects."""
+        super().__init__()
+        self.net = net
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images in [0, 1]."""
+        return self.net((images - self.mean) / self.std)
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError, with the nearest names, for a name that timm doesn't know."""
+    if not timm.is_model(name.split(".")[0]):
+        hint = nearest(name, timm.list_models())
+        raise UsageError(f"timm has no model {name!r}{hint}; `tutelage models` lists them")
+
+
+def build(net: Net, *, seed: int = 0) -> Normalized:
+    """The network with weights drawn from the seed, or pre-trained ones; in train mode.
+
+    Raises UsageError for an unknown name, and where the network can't take a setting.
+    """
+    check_name(net.name)
+    options: dict[str, Any] = {}
+    if net.dropout:
+        options["drop_rate"] = net.dropout
+    if net.drop_path:
+        options["drop_path_rate"] = net.drop_path
+    if _has_fixed_size(net.name):
+        options["img_size"] = net.img_size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(fold(seed, Dice.INIT, 0))
+        module = _create(net, options)
+    config = module.pretrained_cfg
+    if net.small_stem:
+        keep_resolution(module, net.img_size)
+    return Normalized(module, tuple(config["mean"]), tuple(config["std"]))
+
+
+def _create(net: Net, options: dict[str, Any]) -> nn.Module:
+    """timm's create_model, its complaints put in words."""
+    try:
+        return timm.create_model(
+            net.name, pretrained=net.pretrained, num_classes=net.num_classes, **options
+        )
+    except TypeError as error:
+        raise UsageError(f"{net.name} can't take one of {options}: {error}") from error
+    except (OSError, RuntimeError) as error:
+        if not net.pretrained:
+            raise
+        raise UsageError(
+            f"no pre-trained weights for {net.name}: {error}; leave out --pretrained, or choose a "
+            "name with a tag from `tutelage models --pretrained`"
+        ) from error
+
+
+def _has_fixed_size(name: str) -> bool:
+    """Whether the network's weights are made for one image size, as in most transformers."""
+    config = timm.models.get_pretrained_cfg(name)
+    entry = timm.models.model_entrypoint(name)
+    module = inspect.getmodule(entry)
+    fixed = bool(config and config.fixed_input_size)
+    return fixed or (module is not None and "vision_transformer" in module.__name__)
+
+
+def keep_resolution(module: nn.Module, img_size: int) -> None:
+    """Take strides out of the stem until the last map has a side of at least 4.
+
+    First the stem's max-pool, then the first strided convolution: what published networks for
+    32-pixel images do (He et al. 2016, arXiv 1512.03385, section 4.2). Patch embeddings, whose
+    stride is their kernel, stay.
+    """
+    side = img_size // 32
+    pools = [(n, m) for n, m in module.named_children() if isinstance(m, nn.MaxPool2d)]
+    for name, _ in pools:
+        if side < SMALLEST_MAP:
+            setattr(module, name, nn.Identity())
+            side *= 2
+    for layer in module.modules():
+        if side >= SMALLEST_MAP:
+            return
+        if isinstance(layer, nn.Conv2d) and layer.stride[0] > 1:
+            if layer.stride != layer.kernel_size:
+                layer.stride = (1, 1)
+            return
+
+
+def weight_digest(module: nn.Module) -> str:
+    """A short hash of all weights and buffers, which binds labels to their teacher."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        total.update(name.encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()[:16]
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where the module's weights are."""
+    return next(module.parameters()).device

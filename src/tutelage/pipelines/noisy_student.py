@@ -1,0 +1,214 @@
+"""Noisy Student self-training: rounds of label, select, train, with a file between each two.
+
+Paper: Xie et al. 2020, Self-training with Noisy Student improves ImageNet classification
+(arXiv 1911.04252), algorithm 1. Beside the rounds, a baseline learns from the labels alone in as
+many steps as a student, so that the verdict is about the pool and not about more training. Where
+the first teacher would be the same training as the baseline, the baseline is the first teacher.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tutelage.data import pool as label_table
+from tutelage.data.loader import PoolSet
+from tutelage.data.pool import PseudoLabels
+from tutelage.deploy.model_folder import Model, load_model
+from tutelage.errors import UsageError
+from tutelage.labeling.label import label_pool
+from tutelage.labeling.select import select
+from tutelage.learner import choose_device, choose_precision
+from tutelage.methods.stored_labels import StoredLabels
+from tutelage.methods.supervised import Supervised
+from tutelage.networks.build import check_name
+from tutelage.pipelines.outcome import conclude
+from tutelage.pipelines.plan import planned_steps
+from tutelage.pipelines.prepare import Prepared, canvas_for, prepare
+from tutelage.pipelines.rounds import Round, announce, recipe_for, train_once
+from tutelage.progress import Screen
+from tutelage.run import Run, write_config
+from tutelage.settings import Precision, SelftrainSettings
+from tutelage.weights import load_weights
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What is trained, in this order."""
+
+    baseline: Round
+    teacher: Round | None  # None: the baseline, or a network that was trained before
+    students: tuple[Round, ...]
+
+    @property
+    def all(self) -> tuple[Round, ...]:
+        """Every training."""
+        between = () if self.teacher is None else (self.teacher,)
+        return (self.baseline, *between, *self.students)
+
+
+def noisy_student(settings: SelftrainSettings, run: Run, screen: Screen) -> None:
+    """Everything from the folders to the verdict, the model and the report.
+
+    Finished stages are not repeated. Raises what the stages raise.
+    """
+    taken = _given_teacher(settings)
+    device = choose_device(settings.device)
+    precision = choose_precision(settings.precision, device)
+    prepared = prepare(settings, run, device, screen)
+    if taken is not None:
+        _fits(taken, prepared.classes, settings.teacher or "")
+    settings = _resolved(settings, run, prepared, precision)
+    write_config(run, settings)
+    rounds = _rounds(settings, prepared, precision)
+    announce(rounds.all, prepared, run)
+    train_once(rounds.baseline, run, prepared)
+    if rounds.teacher is not None:
+        train_once(rounds.teacher, run, prepared)
+    teacher = taken
+    before = rounds.teacher or rounds.baseline
+    for student in rounds.students:
+        if not run.is_done(student.name):
+            table = _labels(settings, run, prepared, student, before, teacher)
+            train_once(student, run, prepared, pool=_pool_set(settings, prepared, table))
+        before, teacher = student, None
+    conclude(rounds.all, run, prepared, precision)
+
+
+def _given_teacher(settings: SelftrainSettings) -> Model | None:
+    """A trained teacher where `teacher` is a run or model folder; else check all names.
+
+    Raises UsageError before anything is read or trained.
+    """
+    for name in {settings.model, *settings.students}:
+        check_name(name)
+    if settings.teacher is None:
+        return None
+    if Path(settings.teacher).is_dir():
+        return load_model(Path(settings.teacher))
+    check_name(settings.teacher)
+    return None
+
+
+def _fits(teacher: Model, classes: tuple[str, ...], name: str) -> None:
+    """Raises UsageError where the teacher's classes are not the data's, in this order."""
+    if teacher.classes == classes:
+        return
+    odd = sorted(set(teacher.classes) ^ set(classes)) or ["their order"]
+    raise UsageError(
+        f"the teacher {name} knows other classes than the data: {', '.join(odd[:5])}; take a "
+        "teacher that was trained on the same classes"
+    )
+
+
+def _resolved(
+    settings: SelftrainSettings, run: Run, prepared: Prepared, precision: Precision
+) -> SelftrainSettings:
+    """The settings with every 'auto' replaced."""
+
+    def rounds(steps: int) -> tuple[Round, ...]:
+        return _rounds(replace(settings, budget=None, steps=steps), prepared, precision).all
+
+    return replace(
+        settings,
+        steps=planned_steps(settings, run, prepared, rounds),
+        budget=None,
+        img_size=prepared.size,
+        device=str(prepared.device),
+        precision=precision,
+        students=tuple(settings.student(k) for k in range(1, settings.rounds + 1)),
+    )
+
+
+def _rounds(settings: SelftrainSettings, prepared: Prepared, precision: Precision) -> Rounds:
+    """Names and recipes of all trainings."""
+    steps = settings.steps
+    assert steps != "auto", "plan first"
+    names: list[str] = []
+
+    def supervised(kind: str, model: str) -> Round:
+        method = Supervised(smoothing=settings.smoothing)
+        names.append(kind)
+        number = len(names) - 1
+        recipe = recipe_for(
+            settings, prepared, model=model, method=method, number=number, steps=steps,
+            precision=precision,
+        )  # fmt: skip
+        return Round(f"{number:02d}-{kind}", recipe)
+
+    def student(model: str) -> Round:
+        method = StoredLabels(
+            smoothing=settings.smoothing,
+            hard=settings.labels == "hard",
+            weight=settings.weight,
+            normalize=settings.normalize,
+        )
+        names.append("student")
+        number = len(names) - 1
+        recipe = recipe_for(
+            settings, prepared, model=model, method=method, number=number, steps=steps,
+            precision=precision, ratio=settings.ratio,
+        )  # fmt: skip
+        return Round(f"{number:02d}-student", recipe)
+
+    last = settings.student(settings.rounds)
+    baseline, teacher = supervised("baseline", last), None
+    first = settings.teacher or settings.model
+    if first != last and not Path(first).is_dir():
+        teacher = supervised("teacher", first)
+    students = [student(settings.student(k)) for k in range(1, settings.rounds + 1)]
+    return Rounds(baseline, teacher, tuple(students))
+
+
+def _labels(
+    settings: SelftrainSettings, run: Run, prepared: Prepared, student: Round, before: Round,
+    given: Model | None,
+) -> PseudoLabels:  # fmt: skip
+    """The table that a student learns from: the teacher's labels, selected."""
+    stage = student.name.replace("student", "labels")
+    path = run.path / "labels" / f"{student.name}.parquet"
+    if run.is_done(stage):
+        return label_table.load(path)
+    with run.stage(stage) as notes:
+        teacher, size = _teacher(run, prepared, before, given)
+        names = prepared.parts["pool"].names
+        pixels = prepared.pixels("pool", canvas_for(size))
+        with prepared.screen.bar(f"label with {before.name}", len(names)) as bar:
+            table = label_pool(
+                teacher, pixels, names, prepared.classes, run.path / "labels" / student.name,
+                size=size, precision=student.recipe.precision, advance=bar.advance,
+            )  # fmt: skip
+        table = select(table, settings.select)
+        label_table.save(path, table)
+        kept = len(table.rows())
+        notes |= {"teacher": (given is None and before.name) or settings.teacher, "kept": kept}
+    prepared.screen.say(
+        f"  {stage}: {kept:,} of {len(names):,} pool images kept, mean confidence "
+        f"{float(table.confidence.mean()):.2f}"
+    )
+    return table
+
+
+def _teacher(
+    run: Run, prepared: Prepared, before: Round, given: Model | None
+) -> tuple[nn.Module, int]:
+    """The teacher's network in eval mode, and its image size."""
+    if given is not None:
+        return given.module.to(prepared.device), given.net.img_size
+    weights = run.path / "rounds" / before.name / "model.safetensors"
+    net = before.recipe.net
+    return load_weights(weights, net, prepared.device), net.img_size
+
+
+def _pool_set(settings: SelftrainSettings, prepared: Prepared, table: PseudoLabels) -> PoolSet:
+    """The selected pool images with their targets."""
+    assert table.copies is not None, "selected above"
+    rows = table.rows()
+    targets = table.targets(soft=settings.labels == "soft", temperature=settings.temperature)
+    return PoolSet(
+        prepared.pixels("pool"),
+        rows,
+        table.copies[rows],
+        targets.to(prepared.device, torch.float32),
+    )

@@ -1,0 +1,131 @@
+"""The end of a run: judge every network once, say what the pool was worth, keep the model."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from tutelage.deploy.model_folder import Model, save_model
+from tutelage.evaluation.accuracy import Accuracy, accuracy, predict
+from tutelage.evaluation.paired import compare, sentence
+from tutelage.files import whole
+from tutelage.pipelines.prepare import Prepared, canvas_for
+from tutelage.pipelines.rounds import Round
+from tutelage.run import Run
+from tutelage.weights import load_weights
+
+
+def conclude(rounds: Sequence[Round], run: Run, prepared: Prepared, precision: str) -> None:
+    """Judge all rounds on the judging images and keep the last network as the model."""
+    if not run.is_done("evaluate"):
+        with run.stage("evaluate") as notes:
+            notes |= _judge(rounds, run, prepared, precision)
+    if not run.is_done("model"):
+        with run.stage("model"):
+            _keep(rounds[-1], run, prepared)
+    for line in summary(run.content):
+        prepared.screen.say(line)
+
+
+def _judge(rounds: Sequence[Round], run: Run, prepared: Prepared, precision: str) -> dict[str, Any]:
+    """Accuracy of every round, and the paired verdict of the last against the baseline."""
+    judge = prepared.judge
+    if judge not in prepared.parts:
+        return {"judge": None, "rounds": [], "verdict": None}
+    labels, right, rows = prepared.parts[judge].label_tensor(), {}, []
+    for one in rounds:
+        folder = run.path / "rounds" / one.name
+        module = load_weights(folder / "model.safetensors", one.recipe.net, prepared.device)
+        row: dict[str, Any] = {
+            "name": one.name, "model": one.recipe.net.name, "parameters": parameters_of(module)
+        }  # fmt: skip
+        for part in ("val", "test"):
+            if part in prepared.parts:
+                probs = predict(
+                    module, prepared.pixels(part), one.recipe.net.img_size, precision=precision
+                )
+                write_predictions(folder / f"predictions-{part}.parquet", prepared, part, probs)
+                row[part] = asdict(accuracy(probs, prepared.parts[part].label_tensor()))
+                if part == judge:
+                    right[one.name] = probs.argmax(-1) == labels
+        rows.append(row)
+    first, last = rounds[0].name, rounds[-1].name
+    notes: dict[str, Any] = {"judge": judge, "rounds": rows, "verdict": None}
+    if last != first:
+        paired = compare(right[first], right[last], seed=0)
+        notes["verdict"] = asdict(paired) | {
+            "sentence": sentence(paired, f"{paired.total:,} {JUDGES[judge]} images"),
+            "outcome": paired.outcome,
+        }
+    return notes
+
+
+JUDGES = {"test": "test", "val": "validation"}
+
+
+def parameters_of(module: torch.nn.Module) -> int:
+    """Number of weights of a frozen network."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def write_predictions(path: Path, prepared: Prepared, part: str, probs: Tensor) -> None:
+    """One row an image: path, true label, answer, confidence, and all probabilities."""
+    images, classes = prepared.parts[part], prepared.classes
+    confidence, answer = probs.max(-1)
+    table = pa.table(
+        {
+            "path": list(images.names),
+            "label": [classes[i] for i in images.label_tensor().tolist()],
+            "predicted": [classes[i] for i in answer.tolist()],
+            "confidence": confidence.numpy(),
+            "probs": list(probs.numpy()),
+        }
+    )
+    with whole(path) as part_path:
+        pq.write_table(table, part_path, compression="zstd")
+
+
+def _keep(one: Round, run: Run, prepared: Prepared) -> None:
+    """Copy the network into model/, with classes, preprocessing and a card."""
+    weights = run.path / "rounds" / one.name / "model.safetensors"
+    module = load_weights(weights, one.recipe.net, torch.device("cpu"))
+    model = Model(module, one.recipe.net, prepared.classes, canvas_for(prepared.size))
+    save_model(run.path / "model", model, _card(one, run, prepared))
+
+
+def _card(one: Round, run: Run, prepared: Prepared) -> str:
+    """A short README for whoever gets the model."""
+    lines = [
+        f"# {one.recipe.net.name} for {len(prepared.classes)} classes",
+        "",
+        f"Classes: {', '.join(prepared.classes)}.",
+        "",
+        *summary(run.content),
+        "",
+        "Use: `tutelage predict MODEL_FOLDER IMAGES...`, or in Python "
+        "`tutelage.load_model(MODEL_FOLDER)`.",
+        "Trained from the images of that run alone; see its config.yaml and environment.json.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def summary(content: dict[str, Any]) -> list[str]:
+    """The outcome of a run in a few lines: each round's accuracy, then the verdict."""
+    outcome = content["stages"]["evaluate"]
+    judge = outcome["judge"]
+    if judge is None:
+        return ["no images to judge on: give --test or --val to learn the accuracy"]
+    lines = [f"accuracy on the {JUDGES[judge]} images (95 % interval):"]
+    for row in outcome["rounds"]:
+        lines.append(f"  {row['name']:<12} {row['model']:<20} {Accuracy(**row[judge])}")
+    if outcome["verdict"] is not None:
+        verdict = outcome["verdict"]
+        lines.append(verdict["sentence"])
+        test = f"McNemar p = {verdict['p_value']:.2g}"
+        lines.append(f"  ({verdict['gained']} images gained, {verdict['lost']} lost, {test})")
+    return lines

@@ -1,0 +1,105 @@
+"""How many steps fit into a budget: measured once, then fixed in the run's config."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from tutelage.core import Clock
+from tutelage.data.loader import PoolSet
+from tutelage.errors import UsageError
+from tutelage.learner import Learner
+from tutelage.methods.method import State
+from tutelage.networks.build import build
+from tutelage.pipelines.prepare import Prepared
+from tutelage.pipelines.rounds import Round, batches_of, example_pool
+from tutelage.recipe import Recipe
+from tutelage.run import Run
+from tutelage.settings import Common, seconds
+
+DEFAULT_STEPS = 2000  # of a round, where neither steps nor a budget are given
+LONG = 10**6  # steps of a round that is only measured
+WARM_UP = 3  # steps that are not counted: first calls choose kernels and fill caches
+TIMED = 24  # steps at most
+TIMED_SECONDS = 6.0  # at most, for each kind of round
+FEWEST = 20  # steps a round, below which a budget is no budget
+RESERVE = 0.05  # of the budget, for evaluation, report, and a machine that gets slower
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps of every round, and what they were planned from."""
+
+    steps: int
+    step_seconds: dict[str, float]  # of each round by name
+
+
+def planned_steps(
+    settings: Common, run: Run, prepared: Prepared, rounds: Callable[[int], Sequence[Round]]
+) -> int:
+    """Steps of each round, as given or as the budget allows; the first start fixes them.
+
+    `rounds(steps)` makes the rounds to be measured.
+    """
+    if not run.is_done("plan"):
+        with run.stage("plan") as notes:
+            notes["steps"] = DEFAULT_STEPS if settings.steps == "auto" else settings.steps
+            if settings.budget is not None:
+                budget, spent = seconds(settings.budget), run.notes("check")["seconds"]
+                planned = plan(rounds(LONG), prepared, budget=budget, spent=spent)
+                notes |= asdict(planned)
+    return int(run.notes("plan")["steps"])
+
+
+def plan(rounds: Sequence[Round], prepared: Prepared, *, budget: float, spent: float) -> Plan:
+    """The steps of each round such that all rounds end within `budget` seconds.
+
+    `spent` seconds of it are gone. Raises UsageError where that is too little.
+    """
+    start = time.monotonic()
+    measured: dict[str, float] = {}
+    per_round: dict[str, float] = {}
+    for one in rounds:
+        kind = f"{one.recipe.net.name}/{one.recipe.ratio}"
+        if kind not in measured:
+            measured[kind] = step_seconds(one.recipe, prepared)
+        per_round[one.name] = round(measured[kind], 5)
+    left = budget * (1 - RESERVE) - spent - (time.monotonic() - start)
+    labeling = sum(_labeling_seconds(one, prepared, per_round) for one in rounds)
+    steps = int((left - labeling) / sum(per_round.values()))
+    if steps < FEWEST:
+        needed = spent + labeling + FEWEST * sum(per_round.values())
+        raise UsageError(
+            f"a budget of {budget:.0f} s leaves {max(steps, 0)} steps a round at "
+            f"{sum(per_round.values()):.2f} s for one step of all rounds: give at least "
+            f"{needed * 1.2:.0f}s, a smaller network or images, or fewer rounds"
+        )
+    return Plan(steps, per_round)
+
+
+def _labeling_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]) -> float:
+    """Time to label the pool before a student: a forward pass costs a third of a step."""
+    if not one.recipe.ratio:
+        return 0.0
+    images = one.recipe.batch * (1 + one.recipe.ratio)
+    return len(prepared.parts["pool"]) * per_round[one.name] / images / 3
+
+
+def step_seconds(recipe: Recipe, prepared: Prepared) -> float:
+    """Mean time of a training step on this machine."""
+    pool: PoolSet | None = example_pool(prepared) if recipe.ratio else None
+    batches = batches_of(recipe, prepared, pool)
+    module = build(recipe.net, seed=recipe.seed).to(prepared.device)
+    state = State(Learner(module, recipe.optim, precision=recipe.precision))
+    times: list[float] = []
+    for step in range(min(WARM_UP + TIMED, batches.total)):
+        start = time.monotonic()
+        recipe.method.step(state, batches.at(step), Clock(step, batches.total))
+        if prepared.device.type != "cpu":
+            torch.accelerator.synchronize()
+        times.append(time.monotonic() - start)
+        if step >= WARM_UP and sum(times[WARM_UP:]) > TIMED_SECONDS:
+            break
+    counted = times[WARM_UP:] or times
+    return sum(counted) / len(counted)

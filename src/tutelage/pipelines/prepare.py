@@ -1,0 +1,232 @@
+"""From folders to checked, split and decoded images; the same again when a run goes on."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from tutelage.data.check import Part, common_side, split, survey
+from tutelage.data.issues import Issue, stop_if_fatal, write_issues
+from tutelage.data.loader import LabeledSet
+from tutelage.data.pixels import Pixels, fits_in_memory, open_pixels
+from tutelage.data.source import Images
+from tutelage.errors import DataProblem, UsageError
+from tutelage.files import read_json, write_json, write_with
+from tutelage.progress import Screen
+from tutelage.run import Run
+from tutelage.settings import SMALL_IMAGE, Common, SelftrainSettings
+from tutelage.targets import one_hot
+from tutelage.values import digest
+
+CROP_SHARE = 0.875  # of the canvas that the clean center view shows, for photos; timm's default
+
+
+@dataclass
+class Prepared:
+    """Images that are checked, split, and opened when first asked for."""
+
+    parts: dict[str, Images]  # labeled, and where there are any: val, test, pool
+    size: int  # pixels, the network's input
+    device: torch.device
+    screen: Screen
+    opened: dict[tuple[str, int], Pixels] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.parts["labeled"].classes
+
+    def pixels(self, part: str, canvas: int | None = None) -> Pixels:
+        """A part's images, decoded once where all parts together fit in memory."""
+        canvas = canvas or canvas_for(self.size)
+        if (part, canvas) not in self.opened:
+            total = sum(len(images) for images in self.parts.values())
+            paths = self.parts[part].paths
+            with self.screen.bar(f"decode {part}", len(paths)) as bar:
+                self.opened[part, canvas] = open_pixels(
+                    paths,
+                    canvas,
+                    self.device,
+                    in_memory=fits_in_memory(total, canvas),
+                    advance=bar.advance,
+                )
+        return self.opened[part, canvas]
+
+    def labeled_set(self) -> LabeledSet:
+        """The images to train on with their targets."""
+        targets = one_hot(self.parts["labeled"].label_tensor(), len(self.classes))
+        return LabeledSet(self.pixels("labeled"), targets.to(self.device))
+
+    @property
+    def judge(self) -> str:
+        """The part that the verdict is spoken on: test where given, else val."""
+        return "test" if "test" in self.parts else "val"
+
+
+def prepare(settings: Common, run: Run, device: torch.device, screen: Screen) -> Prepared:
+    """Check and split the data, or take what an earlier start of this run wrote down.
+
+    Raises DataProblem for what must be mended first.
+    """
+    data = run.path / "data"
+    if not run.is_done("check"):
+        with run.stage("check") as notes:
+            notes |= _check(settings, data, screen)
+    parts = _read_manifest(data)
+    return Prepared(parts, run.notes("check")["img_size"], device, screen)
+
+
+def _check(settings: Common, data: Path, screen: Screen) -> dict[str, Any]:
+    """Survey, stop where something is fatal, split, write data/."""
+    pool = Path(settings.unlabeled) if isinstance(settings, SelftrainSettings) else None
+    parts, issues = check_folders(
+        Path(settings.data),
+        val=Path(settings.val) if settings.val else None,
+        test=Path(settings.test) if settings.test else None,
+        pool=pool,
+        screen=screen,
+        out=data,
+    )
+    if "val" not in parts and settings.val_fraction:
+        issues += _split_off(parts, settings)
+    if pool is not None and "val" not in parts and "test" not in parts:
+        raise UsageError(
+            "no images are left to judge on: give --test or --val, or a --val-fraction above 0"
+        )
+    if "pool" in parts and not parts["pool"].images.names:
+        issues.append(
+            Issue("fatal", "empty pool", "pool", str(pool), "no pool image is left to learn from")
+        )
+    stop_if_fatal(issues, data)
+    write_issues(data / "issues.csv", issues)
+    write_json(data / "classes.json", list(parts["labeled"].images.classes))
+    _write_manifest(data, parts)
+    say_issues(issues, data / "issues.csv", screen)
+    say_counts(parts, screen)
+    counts = {name: len(part.images) for name, part in parts.items()}
+    size = settings.img_size
+    if size == "auto":
+        size = automatic_size(common_side(parts["labeled"].facts))
+    contents = {name: [fact.content for fact in part.facts] for name, part in parts.items()}
+    return {"img_size": size, "images": counts, "fingerprint": digest(contents)}
+
+
+def check_folders(
+    data: Path,
+    *,
+    val: Path | None,
+    test: Path | None,
+    pool: Path | None,
+    screen: Screen,
+    out: Path,
+) -> tuple[dict[str, Part], list[Issue]]:
+    """Survey with a bar for each part; raises DataProblem, with issues.csv in `out`."""
+    with screen.bar("check", 0) as bar:
+
+        def advance(name: str, total: int) -> Any:
+            bar.extend(total)
+            return bar.advance
+
+        found = survey(data, val=val, test=test, pool=pool, advance=advance)
+    stop_if_fatal(found.issues, out)
+    return found.parts, found.issues
+
+
+def _split_off(parts: dict[str, Part], settings: Common) -> list[Issue]:
+    """Move a stratified share of the labels to a validation part, and its twins out of the pool."""
+    labeled = parts["labeled"]
+    train, val, issues = split(labeled, settings.val_fraction, seed=settings.seed)
+    parts["labeled"], parts["val"] = labeled.keep(train), labeled.keep(val)
+    if "pool" in parts:
+        judged, pool = parts["val"].contents(), parts["pool"]
+        rows = [row for row, fact in enumerate(pool.facts) if fact.content not in judged]
+        if len(rows) < len(pool.images):
+            gone = len(pool.images) - len(rows)
+            issues.append(
+                Issue("note", "also in val", "pool", str(pool.images.root),
+                      f"{gone} pool images are also validation images and are left out")
+            )  # fmt: skip
+        parts["pool"] = pool.keep(rows)
+    return issues
+
+
+def canvas_for(size: int) -> int:
+    """Side that images are decoded to: photos get a margin for the clean center crop."""
+    return size if size <= SMALL_IMAGE else math.ceil(size / CROP_SHARE)
+
+
+def automatic_size(side: int) -> int:
+    """Network input for images of that shorter side: a multiple of 32, from 32 to 224."""
+    return min(224, max(32, round(side / 32) * 32))
+
+
+def say_counts(parts: dict[str, Part], screen: Screen) -> None:
+    """One line with the number of images of each part, and of classes."""
+    counts = [f"{name} {len(part.images):,}" for name, part in parts.items()]
+    classes = len(parts["labeled"].images.classes)
+    screen.say(f"images: {', '.join(counts)}; {classes} classes")
+
+
+def say_issues(issues: list[Issue], path: Path, screen: Screen) -> None:
+    """One line a kind of issue."""
+    kinds: dict[tuple[str, str, str], int] = {}
+    for issue in issues:
+        key = (issue.severity, issue.part, issue.kind)
+        kinds[key] = kinds.get(key, 0) + 1
+    for (severity, part, kind), count in kinds.items():
+        screen.say(f"  {severity}: {part}: {kind} ({count:,}); see {path}")
+
+
+def _write_manifest(data: Path, parts: dict[str, Part]) -> None:
+    """Every image in use, and what its file looked like; the roots beside it."""
+    columns: dict[str, list[Any]] = {
+        key: [] for key in ("part", "path", "label", "content", "bytes", "changed")
+    }
+    for name, part in parts.items():
+        labels = part.images.labels or (-1,) * len(part.images)
+        stats = [path.stat() for path in part.images.paths]
+        columns["part"] += [name] * len(part.images)
+        columns["path"] += part.images.names
+        columns["label"] += labels
+        columns["content"] += [fact.content for fact in part.facts]
+        columns["bytes"] += [stat.st_size for stat in stats]
+        columns["changed"] += [stat.st_mtime_ns for stat in stats]
+    roots = {name: str(part.images.root.absolute()) for name, part in parts.items()}
+    write_json(data / "roots.json", roots)
+    write_with(data / "manifest.parquet", lambda part: pq.write_table(pa.table(columns), part))
+
+
+def _read_manifest(data: Path) -> dict[str, Images]:
+    """The parts as written; raises DataProblem where a file is gone or has changed since."""
+    classes = tuple(read_json(data / "classes.json"))
+    columns = pq.read_table(data / "manifest.parquet").to_pydict()
+    rows_of: dict[str, list[int]] = {name: [] for name in read_json(data / "roots.json")}
+    for row, name in enumerate(columns["part"]):
+        rows_of[name].append(row)
+    parts = {}
+    for name, root in read_json(data / "roots.json").items():
+        names = tuple(columns["path"][row] for row in rows_of[name])
+        labels = tuple(columns["label"][row] for row in rows_of[name])
+        images = Images(Path(root), names, None if name == "pool" else labels, classes)
+        for path, row in zip(images.paths, rows_of[name], strict=True):
+            _check_unchanged(path, columns["bytes"][row], columns["changed"][row])
+        parts[name] = images
+    return parts
+
+
+def _check_unchanged(path: Path, size: int, changed: int) -> None:
+    """Raises DataProblem where the file is not the one that the run began with."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        raise DataProblem(
+            f"{path} is gone since the run began: put it back, or start a new run"
+        ) from None
+    if (stat.st_size, stat.st_mtime_ns) != (size, changed):
+        raise DataProblem(
+            f"{path} has changed since the run began: put it back, or start a new run"
+        )

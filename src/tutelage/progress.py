@@ -1,0 +1,134 @@
+"""What a person sees while waiting, and metrics.jsonl for plots afterwards."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from tutelage.files import write_text
+
+QUIET_SECONDS = 15.0  # between lines where the output is a file and not a terminal
+
+
+class Screen:
+    """Lines and one live bar on stderr; plain lines now and then where it is no terminal."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        """Use the console, or a new one on stderr."""
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, markup=False)
+
+    @contextmanager
+    def bar(self, name: str, total: int, *, done: int = 0, unit: str = "images") -> Iterator["Bar"]:
+        """A bar for `total` units of work, with the time that is left."""
+        if not self.console.is_terminal:
+            yield Bar(self, name, total, done, unit, None, None)
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(name, total=total, completed=done, note="")
+            yield Bar(self, name, total, done, unit, progress, task)
+
+
+class Bar:
+    """Progress of one piece of work."""
+
+    def __init__(
+        self,
+        screen: Screen,
+        name: str,
+        total: int,
+        done: int,
+        unit: str,
+        progress: Progress | None,
+        task: TaskID | None,
+    ) -> None:
+        """Start counting."""
+        self.screen, self.name, self.total, self.done, self.unit = screen, name, total, done, unit
+        self.progress, self.task = progress, task
+        self.first, self.start, self.spoke = done, time.monotonic(), time.monotonic()
+
+    def extend(self, amount: int) -> None:
+        """So much more is to be done."""
+        self.total += amount
+        if self.progress is not None and self.task is not None:
+            self.progress.update(self.task, total=self.total)
+
+    def advance(self, amount: int = 1, note: str | None = None) -> None:
+        """So much more is done; the note stands beside the bar."""
+        self.done += amount
+        if self.progress is not None and self.task is not None:
+            self.progress.update(self.task, completed=self.done)
+            if note is not None:
+                self.progress.update(self.task, note=note)
+            return
+        now = time.monotonic()
+        if now - self.spoke >= QUIET_SECONDS and self.done < self.total:
+            self.spoke = now
+            left = (now - self.start) / (self.done - self.first) * (self.total - self.done)
+            counts = f"{self.done:,}/{self.total:,} {self.unit}"
+            self.screen.say(f"{self.name}  {counts}  {note or ''}  {duration(left)} left")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 42s, 3m05s or 2h10m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+class MetricsLog:
+    """metrics.jsonl: one line for each logged step; a resumed run continues it."""
+
+    def __init__(self, path: Path, *, step: int) -> None:
+        """Keep the lines up to `step` and drop what a killed run wrote after its checkpoint."""
+        self.path = path
+        kept = [line for line in read_metrics(path) if line["step"] <= step]
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self.before = kept[-1]["seconds"] if kept else 0.0
+        self.start = time.monotonic()
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append one line; the seconds count over all starts."""
+        line = {**line, "seconds": round(self.before + time.monotonic() - self.start, 2)}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; a last line torn by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines

@@ -1,0 +1,33 @@
+"""One training as a value: which network, method, stages and noise."""
+
+from dataclasses import dataclass
+
+from tutelage.core import Stage
+from tutelage.methods.method import Method
+from tutelage.networks.build import Net
+from tutelage.settings import Noise, Optim
+from tutelage.values import digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All values of one training; with the data they determine every weight."""
+
+    net: Net
+    method: Method
+    stages: tuple[Stage, ...]
+    optim: Optim
+    noise: Noise
+    batch: int  # labeled images a step
+    ratio: int = 0  # pool images for each labeled one
+    seed: int = 0
+    precision: str = "fp32"  # or bf16
+
+    @property
+    def steps(self) -> int:
+        """Of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    def digest(self) -> str:
+        """A hash that changes with any value."""
+        return digest({"recipe": self, "method": type(self.method).__name__})

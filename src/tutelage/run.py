@@ -1,0 +1,189 @@
+"""The run folder: what was asked, what is done, and who is working in it."""
+
+import fcntl
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from tutelage.errors import RunMismatch, UsageError
+from tutelage.files import read_json, write_json, write_text
+from tutelage.values import differences, to_plain
+
+NOT_COMPARED = frozenset({"out", "overwrite"})
+PACKAGES = ("tutelage", "torch", "timm", "numpy", "pillow", "pyarrow")
+
+
+class Run:
+    """One run folder, held by one process at a time."""
+
+    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+        """Hold the folder and the content of its run.json."""
+        self.path = path
+        self.content = content
+
+    def save(self) -> None:
+        """Write run.json."""
+        write_json(self.path / "run.json", self.content)
+
+    def is_done(self, stage: str) -> bool:
+        """Whether the stage was finished, by this process or an earlier one."""
+        return self.content["stages"].get(stage, {}).get("state") == "done"
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[dict[str, Any]]:
+        """Work on a stage: what is put into the dict is kept, with the time, once it is done."""
+        before = self.content["stages"].get(name, {})
+        notes: dict[str, Any] = {}
+        self.content["stage"] = name
+        self.content["stages"][name] = before | {"state": "running"}
+        self.save()
+        start = time.monotonic()
+        try:
+            yield notes
+        except BaseException:
+            spent = before.get("seconds", 0.0) + time.monotonic() - start
+            self.content["stages"][name]["seconds"] = round(spent, 2)
+            raise
+        spent = before.get("seconds", 0.0) + time.monotonic() - start
+        self.content["stages"][name] = {"state": "done", "seconds": round(spent, 2)} | notes
+        self.save()
+
+    def notes(self, stage: str) -> dict[str, Any]:
+        """What a finished stage left."""
+        return dict(self.content["stages"][stage])
+
+
+@contextmanager
+def open_run(verb: str, settings: Any, *, overwrite: bool = False) -> Iterator[Run]:
+    """The run folder `settings.out`, new or continued, locked against other processes.
+
+    Raises RunMismatch where it holds a run with other settings, naming what differs, or where
+    another process works in it; UsageError where the folder holds something else.
+    """
+    path: Path = settings.out
+    if overwrite and path.exists():
+        _move_aside(path)
+    _make_folder(path)
+    with _lock(path):
+        run = Run(path, _content(path, verb, settings))
+        _remember_environment(path)
+        run.content["state"] = "running"
+        try:
+            run.save()
+            yield run
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Interrupted"
+            run.content["state"] = "interrupted" if stopped else "failed"
+            run.content["error"] = "" if stopped else f"{type(error).__name__}: {error}"
+            _try_to_save(run)
+            raise
+        run.content["state"] = "done"
+        run.content.pop("error", None)
+        run.save()
+
+
+def _try_to_save(run: Run) -> None:
+    """Note the failure where the disk allows; the error that is under way matters more."""
+    try:
+        run.save()
+    except Exception:
+        return
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"can't make the run folder {path}: {error.strerror}") from error
+
+
+def _content(path: Path, verb: str, settings: Any) -> dict[str, Any]:
+    """The folder's run.json if it fits the settings, else a fresh one for an empty folder."""
+    asked = {k: v for k, v in to_plain(settings).items() if k not in NOT_COMPARED}
+    file = path / "run.json"
+    if not file.exists():
+        strangers = [p.name for p in path.iterdir() if p.name not in (".lock", "issues.csv")]
+        if strangers:
+            raise UsageError(
+                f"{path} is not empty and no run (it has {strangers[0]}): choose another --out"
+            )
+        return {"verb": verb, "state": "running", "stage": "", "settings": asked, "stages": {}}
+    content: dict[str, Any] = read_json(file)
+    if content["verb"] != verb:
+        raise RunMismatch(f"{path} is a run of `{content['verb']}`: choose another --out")
+    changed = differences(content["settings"], asked)
+    if changed:
+        raise RunMismatch(
+            f"{path} was started with other settings:\n  " + "\n  ".join(changed) + "\n"
+            "give the same ones to continue it, choose another --out, or --overwrite to move it "
+            "aside"
+        )
+    return content
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold the folder; the system lets go when the process ends, however it ends."""
+    with (path / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise RunMismatch(
+                f"another process ({file.read().strip() or 'unknown'}) works in {path}: wait for "
+                "it, or choose another --out"
+            ) from None
+        file.truncate(0)
+        file.write(f"pid {os.getpid()}")
+        file.flush()
+        yield
+
+
+def _move_aside(path: Path) -> None:
+    """Rename the old run; nothing is ever deleted."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    path.rename(path.with_name(f"{path.name}.old-{stamp}"))
+
+
+def _remember_environment(path: Path) -> None:
+    """environment.json: versions, machine and command, a row for each start."""
+    file = path / "environment.json"
+    starts = read_json(file) if file.exists() else []
+    starts.append(
+        {
+            "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "command": shlex.join(sys.argv),
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "processor": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "packages": {name: version(name) for name in PACKAGES},
+        }
+    )
+    write_json(file, starts)
+
+
+def write_config(run: Run, resolved: Any) -> None:
+    """config.yaml: the settings with every 'auto' replaced."""
+    text = yaml.safe_dump(to_plain(resolved), sort_keys=False, allow_unicode=True)
+    write_text(run.path / "config.yaml", text)
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """The run.json of a run folder; raises UsageError where there is none."""
+    file = path / "run.json"
+    if not file.exists():
+        raise UsageError(f"{path} is no run folder: it has no run.json")
+    content: dict[str, Any] = read_json(file)
+    return content

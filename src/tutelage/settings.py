@@ -1,0 +1,226 @@
+"""What a user can set: frozen dataclasses behind flags, YAML and keyword arguments alike.
+
+No torch here, so that help and typos are answered at once.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tutelage.errors import UsageError
+
+Auto = Literal["auto"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """How training images and networks are disturbed; a teacher that labels never is."""
+
+    magnitude: float = 10.0
+    """Strength of RandAugment, 0 (off) to 10."""
+    num_ops: int = 2
+    """RandAugment operations an image."""
+    cutout: float = 0.5
+    """Side of Cutout's gray square over the image's side, 0 (off) to 1."""
+    flip: bool = True
+    """Mirror images left to right; switch off for digits, text and other things with a side."""
+    crop: Literal["auto", "pad", "resized"] = "auto"
+    """pad: shift by an eighth; resized: random resized crop; auto: pad up to 64 pixels."""
+    min_area: float = 0.25
+    """Smallest share of the image that a resized crop keeps."""
+    dropout: float = 0.0
+    """Dropout before the classifier."""
+    drop_path: float = 0.0
+    """Stochastic depth at the last block, growing linearly from 0 at the first."""
+
+    def __post_init__(self) -> None:
+        """Reject what is out of range."""
+        between("noise.magnitude", self.magnitude, 0, 10)
+        for name in ("cutout", "min_area", "dropout", "drop_path"):
+            between(f"noise.{name}", getattr(self, name), 0, 1)
+
+    def crop_for(self, size: int) -> Literal["pad", "resized"]:
+        """The crop at an image size: reflected shifts for small images, resized for photos."""
+        if self.crop != "auto":
+            return self.crop
+        return "pad" if size <= SMALL_IMAGE else "resized"
+
+
+SMALL_IMAGE = 64  # pixels; up to here images are shown whole and never cropped to a part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """How weights are updated."""
+
+    name: str = "sgd"
+    """Any optimizer name of timm: sgd (Nesterov), adamw, lamb, rmsproptf, …"""
+    lr: float = 0.05
+    """Peak learning rate."""
+    momentum: float = 0.9
+    """Momentum, where the optimizer has one."""
+    weight_decay: float = 5e-4
+    """On kernels only: never on norms and biases."""
+    schedule: Literal["cosine", "fixmatch", "constant"] = "cosine"
+    """Shape of the learning rate over the run."""
+    warmup: float = 0.05
+    """Share of the run with a linearly growing learning rate."""
+    ema: float | None = 0.999
+    """Decay of the weights' average, which is what gets evaluated and kept; None: no average."""
+    clip: float | None = None
+    """Largest gradient norm."""
+
+    def __post_init__(self) -> None:
+        """Reject what is out of range."""
+        between("optim.lr", self.lr, 0, float("inf"))
+        between("optim.warmup", self.warmup, 0, 1)
+        if self.ema is not None:
+            between("optim.ema", self.ema, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Select:
+    """Which of the teacher's labels the student learns from."""
+
+    threshold: float = 0.3
+    """Keep images whose surest class has more than this probability (Noisy Student: 0.3)."""
+    balance: bool = True
+    """Give each class the same share: the surest of the large ones, copies of the small ones."""
+    per_class: int | Auto = "auto"
+    """Images a class after balancing; auto: what is kept, shared evenly."""
+    max_copies: int = 10
+    """Most copies of one image."""
+
+    def __post_init__(self) -> None:
+        """Reject what is out of range."""
+        between("select.threshold", self.threshold, 0, 1)
+        if self.max_copies < 1:
+            raise UsageError(f"select.max_copies is at least 1, got {self.max_copies}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What all training verbs share."""
+
+    data: str
+    """Labeled images: a folder with one folder a class, or `digits` for the built-in sample."""
+    model: str
+    """Any timm name, as listed by `tutelage models`."""
+    out: Path
+    """The run folder. The same command on an unfinished run continues it."""
+    test: str | None = None
+    """Labeled images that are touched once, at the end."""
+    val: str | None = None
+    """Labeled validation images; without them a part is split off the labels."""
+    val_fraction: float = 0.2
+    """Share of each class to split off where `val` is not given; 0: none."""
+    img_size: int | Auto = "auto"
+    """Side of the network's input in pixels; auto: from the images, 32 to 224."""
+    pretrained: bool = False
+    """Start from timm's pre-trained weights, which are downloaded."""
+    stem: Literal["auto", "keep"] = "auto"
+    """auto: small images are not shrunk by the first layers; keep: the network as published."""
+    steps: int | Auto = "auto"
+    """Training steps a round; auto: from the budget, or 2,000."""
+    budget: str | None = None
+    """Time for the whole run, such as 90s, 20m or 1h30m, instead of steps."""
+    batch: int = 64
+    """Labeled images a step."""
+    smoothing: float = 0.1
+    """Label smoothing of hard labels."""
+    seed: int = 0
+    """All randomness follows from it."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto: the first accelerator, else the CPU."""
+    precision: Precision = "auto"
+    """auto: bf16 on CUDA, fp32 elsewhere."""
+    noise: Noise = field(default_factory=Noise)
+    optim: Optim = field(default_factory=Optim)
+    overwrite: bool = False
+    """Move an existing run folder aside and start anew."""
+
+    def __post_init__(self) -> None:
+        """Reject what is out of range, before anything is read."""
+        between("val_fraction", self.val_fraction, 0, 0.9)
+        between("smoothing", self.smoothing, 0, 1)
+        for name in ("batch", "steps", "img_size"):
+            value = getattr(self, name)
+            if value != "auto" and value < 1:
+                raise UsageError(f"{name} is at least 1, got {value}")
+        if self.batch < 2:
+            raise UsageError("batch is at least 2: batch norm needs more than one image")
+        if self.budget is not None:
+            seconds(self.budget)
+            if self.steps != "auto":
+                raise UsageError("give either steps or a budget, not both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(Common):
+    """`tutelage train`: a network on the labels alone."""
+
+    views: Literal["weak", "strong"] = "strong"
+    """weak: flips and shifts; strong: RandAugment and Cutout on top."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelftrainSettings(Common):
+    """`tutelage selftrain`: Noisy Student rounds on labels and pool, and a verdict."""
+
+    unlabeled: str
+    """The pool: a folder of images, at any depth; or `digits`."""
+    teacher: str | None = None
+    """The first teacher: a timm name to train, or a run to take; default: the baseline."""
+    students: tuple[str, ...] = ()
+    """The network of each round, equal or larger; the last goes on; default: `model`."""
+    rounds: int = 2
+    """Students to train, each taught by the one before."""
+    ratio: int = 4
+    """Pool images for each labeled one in a batch."""
+    labels: Literal["soft", "hard"] = "soft"
+    """The teacher's probabilities, or its surest class alone."""
+    temperature: float = 1.0
+    """Of the teacher's probabilities; below 1 sharpens them."""
+    normalize: Literal["per_stream", "per_sample"] = "per_stream"
+    """per_stream: mean over labels + weight x mean over the pool (the paper's equation);
+    per_sample: all images alike, so that the pool weighs `ratio` times (the reference code)."""
+    weight: float = 1.0
+    """Of the pool's loss."""
+    select: Select = field(default_factory=Select)
+
+    def __post_init__(self) -> None:
+        """Reject what is out of range, before anything is read."""
+        super().__post_init__()
+        for name in ("rounds", "ratio"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is at least 1, got {getattr(self, name)}")
+        if self.temperature <= 0:
+            raise UsageError(f"temperature is above 0, got {self.temperature}")
+        if len(self.students) > self.rounds:
+            raise UsageError(f"{len(self.students)} students for {self.rounds} rounds")
+
+    def student(self, number: int) -> str:
+        """The network of round 1, 2, …"""
+        if not self.students:
+            return self.model
+        return self.students[min(number, len(self.students)) - 1]
+
+
+def between(name: str, value: float, low: float, high: float) -> None:
+    """Raises UsageError where the value is outside [low, high]."""
+    if not low <= value <= high:
+        raise UsageError(f"{name} is {low:g} to {high:g}, got {value:g}")
+
+
+def seconds(text: str) -> float:
+    """'90s', '20m', '1h30m' or plain seconds -> seconds; raises UsageError for anything else."""
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    if not text.strip() or match is None:
+        raise UsageError(f"{text!r} is no time: write 90s, 20m or 1h30m")
+    hours, minutes, rest = (float(part or 0) for part in match.groups())
+    total = hours * 3600 + minutes * 60 + rest
+    if total <= 0:
+        raise UsageError(f"{text!r} is no time to work in")
+    return total

@@ -1,0 +1,125 @@
+"""Frozen dataclasses to and from plain values: YAML, comparison, digests."""
+
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from tutelage.errors import UsageError
+
+T = TypeVar("T")
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses, paths and tuples as dicts, strings and lists, ready for YAML and JSON."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple | list):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def from_plain(kind: type[T], plain: Mapping[str, Any], where: str = "") -> T:
+    """A dataclass from a mapping; raises UsageError for unknown keys and values that don't fit."""
+    hints = typing.get_type_hints(kind)
+    for key in plain:
+        if key not in hints:
+            raise UsageError(f"unknown setting {where}{key}{nearest(str(key), hints)}")
+    given = {key: _convert(hints[key], value, where + key) for key, value in plain.items()}
+    try:
+        return kind(**given)
+    except TypeError as error:
+        raise UsageError(str(error).replace(f"{kind.__name__}.__init__()", kind.__name__)) from None
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """The value as the hint wants it, or a UsageError."""
+    options = _options(hint)
+    for option in options:
+        if is_dataclass(option) and isinstance(value, Mapping):
+            return from_plain(typing.cast(type, option), value, f"{where}.")
+        if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
+            inner = typing.get_args(option)[0]
+            return tuple(_convert(inner, item, where) for item in value)
+        if option is Path and isinstance(value, str):
+            return Path(value)
+        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if typing.get_origin(option) is typing.Literal and value in typing.get_args(option):
+            return value
+        if isinstance(option, type) and type(value) is option:
+            return value
+    raise UsageError(f"{where}: {value!r} does not fit {_words(options)}")
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the one type."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return tuple(o for part in typing.get_args(hint) for o in _options(part))
+    return (hint,)
+
+
+def _words(options: tuple[Any, ...]) -> str:
+    """Types as a user would say them."""
+    words = []
+    for option in options:
+        if typing.get_origin(option) is typing.Literal:
+            words += [repr(v) for v in typing.get_args(option)]
+        else:
+            words.append("None" if option is type(None) else getattr(option, "__name__", "a list"))
+    return " or ".join(words)
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """'; did you mean x?' for the nearest known names, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def flat(value: Any, where: str = "") -> dict[str, Any]:
+    """Nested plain values as dotted keys."""
+    if not isinstance(value, Mapping):
+        return {where: value}
+    return {
+        key: leaf
+        for name, inner in value.items()
+        for key, leaf in flat(inner, f"{where}.{name}" if where else str(name)).items()
+    }
+
+
+def differences(before: Any, after: Any) -> list[str]:
+    """One line for each setting that is not the same in both."""
+    old, new = flat(to_plain(before)), flat(to_plain(after))
+    return [
+        f"{key}: {old.get(key)} -> {new.get(key)}"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key)
+    ]
+
+
+def digest(value: Any) -> str:
+    """A short hash of the plain value."""
+    text = json.dumps(to_plain(value), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping; raises UsageError where the file is missing or holds something else."""
+    try:
+        loaded = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist: give the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is no valid YAML: {error}") from None
+    if not isinstance(loaded, dict):
+        raise UsageError(f"{path} holds no settings: write `name: value` lines")
+    return loaded

@@ -1,0 +1,266 @@
+"""The verbs: what one does in the shell, the Python function of the same name does too.
+
+Nothing heavy is imported until a verb is called. `train` and `selftrain` take the fields of
+`TrainSettings` and `SelftrainSettings` as keyword arguments; YAML files and flags have the same
+names.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tyro.conf import Positional
+
+from tutelage.errors import UsageError
+from tutelage.settings import Noise, Optim, Precision, Select, SelftrainSettings, TrainSettings
+from tutelage.values import from_plain
+
+if TYPE_CHECKING:
+    from tutelage.data.pool import PseudoLabels
+    from tutelage.deploy.predict import Predictions
+    from tutelage.evaluation.accuracy import Accuracy
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run says of itself."""
+
+    run: Path
+    content: dict[str, Any]  # of run.json
+    summary: tuple[str, ...]  # accuracies and verdict in words
+
+    @property
+    def verdict(self) -> dict[str, Any] | None:
+        """The paired comparison of the last student with the baseline, where there is one."""
+        found: dict[str, Any] | None = self.content["stages"]["evaluate"]["verdict"]
+        return found
+
+
+def train(**settings: Any) -> Outcome:
+    """Train on the labels alone; keyword arguments are the fields of `TrainSettings`."""
+    return run_train(from_plain(TrainSettings, settings))
+
+
+def selftrain(**settings: Any) -> Outcome:
+    """Self-train on labels and pool; keyword arguments are the fields of `SelftrainSettings`."""
+    return run_selftrain(from_plain(SelftrainSettings, settings))
+
+
+def run_train(settings: TrainSettings) -> Outcome:
+    """`train` for settings that are made already."""
+    from tutelage.pipelines.supervised import supervised
+
+    return _run("train", settings, supervised)
+
+
+def run_selftrain(settings: SelftrainSettings) -> Outcome:
+    """`selftrain` for settings that are made already."""
+    from tutelage.pipelines.noisy_student import noisy_student
+
+    return _run("selftrain", settings, noisy_student)
+
+
+def _run(verb: str, settings: Any, pipeline: Any) -> Outcome:
+    """A pipeline in its run folder, and the report at the end."""
+    from tutelage.pipelines.outcome import summary
+    from tutelage.progress import Screen
+    from tutelage.reports.page import write_report
+    from tutelage.run import open_run
+
+    screen = Screen()
+    with open_run(verb, settings, overwrite=settings.overwrite) as run:
+        pipeline(settings, run, screen)
+        with run.stage("report"):
+            write_report(run.path)
+    screen.say(f"report: {settings.out / 'report' / 'index.html'}")
+    screen.say(f"model:  {settings.out / 'model'}")
+    return Outcome(settings.out, run.content, tuple(summary(run.content)))
+
+
+def check(
+    data: Path,
+    *,
+    unlabeled: Path | None = None,
+    val: Path | None = None,
+    test: Path | None = None,
+    out: Path = Path(),
+) -> None:
+    """Look at every image before training, and say what is wrong.
+
+    Args:
+        data: Labeled images: a folder with one folder a class.
+        unlabeled: The pool: a folder of images, at any depth.
+        val: Labeled validation images.
+        test: Labeled test images.
+        out: Folder for issues.csv.
+    """
+    from tutelage.data.issues import write_issues
+    from tutelage.pipelines.prepare import check_folders, say_counts, say_issues
+    from tutelage.progress import Screen
+
+    screen = Screen()
+    parts, issues = check_folders(data, val=val, test=test, pool=unlabeled, screen=screen, out=out)
+    say_counts(parts, screen)
+    if issues:
+        write_issues(out / "issues.csv", issues)
+        say_issues(issues, out / "issues.csv", screen)
+    screen.say("ready to train")
+
+
+def label(
+    *, model: Path, data: Path, out: Path, device: str = "auto", precision: Precision = "auto"
+) -> "PseudoLabels":
+    """Label a pool with a trained model: Parquet parts with the top classes of each image.
+
+    The same command goes on where a stopped one was; a finished part is not made again.
+
+    Args:
+        model: A run folder, or a model folder.
+        data: The pool: a folder of images, at any depth.
+        out: Folder for part-00000.parquet, …
+        device: cpu, cuda, mps; auto: the first accelerator, else the CPU.
+        precision: fp32 or bf16; auto: bf16 on CUDA.
+    """
+    from tutelage.deploy.label_files import label_files
+    from tutelage.progress import Screen
+
+    return label_files(model, data, out, device=device, precision=precision, screen=Screen())
+
+
+def evaluate(
+    run: Positional[Path], *, data: Path, out: Path | None = None, device: str = "auto"
+) -> "Accuracy":
+    """Accuracy of a trained model on labeled images, with a 95 % interval, overall and by class.
+
+    Args:
+        run: A run folder, or a model folder.
+        data: Labeled images: a folder with one folder a class.
+        out: A .csv or .parquet file for the answer on each image.
+        device: cpu, cuda, mps; auto: the first accelerator, else the CPU.
+    """
+    from tutelage.deploy.judge import judge_folder
+    from tutelage.progress import Screen
+
+    return judge_folder(run, data, out, device=device, screen=Screen())
+
+
+def predict(
+    run: Positional[Path],
+    images: Positional[tuple[str, ...]],
+    *,
+    out: Path | None = None,
+    top: int = 5,
+    device: str = "auto",
+) -> "Predictions":
+    """Label image files with a trained model.
+
+    Args:
+        run: A run folder, or a model folder.
+        images: Files, folders (at any depth) and globs.
+        out: A .csv or .parquet file; default: a table on the terminal.
+        top: How many classes to name for each image.
+        device: cpu, cuda, mps; auto: the first accelerator, else the CPU.
+    """
+    from tutelage.deploy.model_folder import load_model
+    from tutelage.deploy.predict import find_images, predict_files, show, write_predictions
+    from tutelage.learner import choose_device
+    from tutelage.progress import Screen
+
+    if not images:
+        raise UsageError("no images: name files, folders or globs")
+    screen = Screen()
+    paths = find_images(images)
+    model = load_model(run, choose_device(device))
+    with screen.bar("predict", len(paths)) as bar:
+        found = predict_files(model, paths, top=top, advance=bar.advance)
+    for path, problem in found.unreadable:
+        screen.say(f"left out {path}: {problem}")
+    if out is None:
+        show(found)
+    else:
+        write_predictions(out, found)
+        screen.say(f"{len(found.paths):,} rows in {out}")
+    return found
+
+
+def report(run: Positional[Path]) -> Path:
+    """Write RUN/report/index.html: one self-contained page.
+
+    Args:
+        run: A run folder, finished or not.
+    """
+    from tutelage.progress import Screen
+    from tutelage.reports.page import write_report
+
+    path = write_report(run)
+    Screen().say(f"report: {path}")
+    return path
+
+
+def models(pattern: Positional[str] = "*", *, pretrained: bool = False) -> list[str]:
+    """The networks that can be trained: timm's names that match a pattern.
+
+    Args:
+        pattern: With * and ?; a part of a name finds all that contain it.
+        pretrained: Only those with pre-trained weights, one line for each set of weights.
+    """
+    import timm
+
+    if not any(sign in pattern for sign in "*?["):
+        pattern = f"*{pattern}*"
+    names: list[str] = timm.list_models(pattern, pretrained=pretrained)
+    if not names:
+        from tutelage.values import nearest
+
+        known = timm.list_models(pretrained=pretrained)
+        raise UsageError(f"no model matches {pattern}{nearest(pattern.strip('*'), known)}")
+    for name in names:
+        print(name)
+    return names
+
+
+def demo(*, out: Path = Path("tutelage-demo"), seed: int = 0) -> Outcome:
+    """Self-train on 50 handwritten digits and 1,387 unlabeled ones; takes under 3 minutes.
+
+    Args:
+        out: Folder for the images and the run.
+        seed: Of the split and of the training.
+    """
+    from tutelage.data.sources.digits import write_digits
+    from tutelage.progress import Screen
+
+    images = out / f"digits-{seed}"
+    write_digits(images, seed=seed)
+    outcome = run_selftrain(digits_settings(images, out / f"run-{seed}", seed=seed))
+    Screen().say(NEXT.format(run=out / f"run-{seed}", images=images))
+    return outcome
+
+
+def digits_settings(images: Path, out: Path, *, seed: int) -> SelftrainSettings:
+    """The demo's settings, chosen on pool images and never on the test."""
+    return SelftrainSettings(
+        data=str(images / "labeled"),
+        unlabeled=str(images / "unlabeled"),
+        test=str(images / "test"),
+        val_fraction=0.0,
+        model="test_resnet",
+        img_size=16,
+        steps=400,
+        rounds=3,
+        batch=32,
+        ratio=4,
+        seed=seed,
+        device="cpu",
+        noise=Noise(flip=False, magnitude=5, cutout=0.3),
+        optim=Optim(),
+        select=Select(),
+        out=out,
+    )
+
+
+NEXT = """
+Next, on your own images: put the labeled ones in one folder a class and the others in any folder,
+look at them with `tutelage check --data LABELED --unlabeled POOL`, then run
+`tutelage selftrain --data LABELED --unlabeled POOL --model resnet18 --budget 1h --out RUN`.
+Stop it whenever you like: the same command goes on. `tutelage predict {run} {images}/test` shows
+how the finished model is used."""
