@@ -4,7 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,14 @@ def whole(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise _explained(path, error) from error
     except RuntimeError as error:  # torch's file writer has its own words for a full disk
-        part.unlink(missing_ok=True)
-        if "write" in str(error).lower():
+        if "write" in str(error).lower() or "inline_container" in str(error):
             raise _explained(path, OSError(errno.ENOSPC, str(error))) from error
         raise
+    finally:
+        with suppress(OSError):  # it is gone where all went well
+            part.unlink()
 
 
 def _explained(path: Path, error: OSError) -> Exception:

@@ -38,6 +38,7 @@ class Noise:
     def __post_init__(self) -> None:
         """Reject what is out of range."""
         between("noise.magnitude", self.magnitude, 0, 10)
+        between("noise.num_ops", self.num_ops, 0, float("inf"))
         for name in ("cutout", "min_area", "dropout", "drop_path"):
             between(f"noise.{name}", getattr(self, name), 0, 1)
 
@@ -76,8 +77,11 @@ class Optim:
         """Reject what is out of range."""
         between("optim.lr", self.lr, 0, float("inf"))
         between("optim.warmup", self.warmup, 0, 1)
+        between("optim.weight_decay", self.weight_decay, 0, float("inf"))
         if self.ema is not None:
             between("optim.ema", self.ema, 0, 1)
+        if self.clip is not None and not self.clip > 0:
+            raise UsageError(f"optim.clip is above 0, got {self.clip}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +100,10 @@ class Select:
     def __post_init__(self) -> None:
         """Reject what is out of range."""
         between("select.threshold", self.threshold, 0, 1)
-        if self.max_copies < 1:
-            raise UsageError(f"select.max_copies is at least 1, got {self.max_copies}")
+        for name in ("max_copies", "per_class"):
+            value = getattr(self, name)
+            if value != "auto" and value < 1:
+                raise UsageError(f"select.{name} is at least 1, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,8 +202,9 @@ class SelftrainSettings(Common):
         for name in ("rounds", "ratio"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is at least 1, got {getattr(self, name)}")
-        if self.temperature <= 0:
+        if not self.temperature > 0:
             raise UsageError(f"temperature is above 0, got {self.temperature}")
+        between("weight", self.weight, 0, float("inf"))
         if len(self.students) > self.rounds:
             raise UsageError(f"{len(self.students)} students for {self.rounds} rounds")
 
@@ -216,8 +223,10 @@ def between(name: str, value: float, low: float, high: float) -> None:
 
 def seconds(text: str) -> float:
     """'90s', '20m', '1h30m' or plain seconds -> seconds; raises UsageError for anything else."""
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
-    if not text.strip() or match is None:
+    plain = re.fullmatch(r"\d+(?:\.\d+)?", text.strip())
+    timed = text.strip() + "s" * bool(plain)
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", timed)
+    if not timed or match is None:
         raise UsageError(f"{text!r} is no time: write 90s, 20m or 1h30m")
     hours, minutes, rest = (float(part or 0) for part in match.groups())
     total = hours * 3600 + minutes * 60 + rest

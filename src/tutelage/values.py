@@ -16,6 +16,11 @@ from tutelage.errors import UsageError
 
 T = TypeVar("T")
 
+NAMES: dict[Any, str] = {
+    int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path",
+    type(None): "nothing",
+}  # fmt: skip
+
 
 def to_plain(value: Any) -> Any:
     """Dataclasses, paths and tuples as dicts, strings and lists, ready for YAML and JSON."""
@@ -50,8 +55,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
             inner = typing.get_args(option)[0]
             return tuple(_convert(inner, item, where) for item in value)
-        if option is Path and isinstance(value, str):
-            return Path(value)
+        if option in (Path, str) and isinstance(value, str | Path):
+            return option(value)
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         if typing.get_origin(option) is typing.Literal and value in typing.get_args(option):
@@ -75,7 +80,7 @@ def _words(options: tuple[Any, ...]) -> str:
         if typing.get_origin(option) is typing.Literal:
             words += [repr(v) for v in typing.get_args(option)]
         else:
-            words.append("None" if option is type(None) else getattr(option, "__name__", "a list"))
+            words.append(NAMES.get(option, "a list of values"))
     return " or ".join(words)
 
 

@@ -7,18 +7,15 @@ names.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tyro.conf import Positional
 
+from tutelage.deploy.predictions import Predictions, show, write_predictions
 from tutelage.errors import UsageError
+from tutelage.evaluation.intervals import Accuracy
 from tutelage.settings import Noise, Optim, Precision, Select, SelftrainSettings, TrainSettings
 from tutelage.values import from_plain
-
-if TYPE_CHECKING:
-    from tutelage.data.pool import PseudoLabels
-    from tutelage.deploy.predict import Predictions
-    from tutelage.evaluation.accuracy import Accuracy
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ def check(
 
 def label(
     *, model: Path, data: Path, out: Path, device: str = "auto", precision: Precision = "auto"
-) -> "PseudoLabels":
+) -> Path:
     """Label a pool with a trained model: Parquet parts with the top classes of each image.
 
     The same command goes on where a stopped one was; a finished part is not made again.
@@ -124,12 +121,13 @@ def label(
     from tutelage.deploy.label_files import label_files
     from tutelage.progress import Screen
 
-    return label_files(model, data, out, device=device, precision=precision, screen=Screen())
+    label_files(model, data, out, device=device, precision=precision, screen=Screen())
+    return out
 
 
 def evaluate(
     run: Positional[Path], *, data: Path, out: Path | None = None, device: str = "auto"
-) -> "Accuracy":
+) -> Accuracy:
     """Accuracy of a trained model on labeled images, with a 95 % interval, overall and by class.
 
     Args:
@@ -151,7 +149,7 @@ def predict(
     out: Path | None = None,
     top: int = 5,
     device: str = "auto",
-) -> "Predictions":
+) -> Predictions:
     """Label image files with a trained model.
 
     Args:
@@ -162,7 +160,7 @@ def predict(
         device: cpu, cuda, mps; auto: the first accelerator, else the CPU.
     """
     from tutelage.deploy.model_folder import load_model
-    from tutelage.deploy.predict import find_images, predict_files, show, write_predictions
+    from tutelage.deploy.predict import find_images, predict_files
     from tutelage.learner import choose_device
     from tutelage.progress import Screen
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from tutelage.errors import UsageError
@@ -16,7 +16,7 @@ from tutelage.networks.build import Net, build
 def save_weights(path: Path, module: nn.Module) -> None:
     """Weights and buffers as safetensors, whole or not at all."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
-    write_with(path, lambda part: save_file(tensors, part))
+    write_with(path, lambda part: part.write_bytes(save(tensors)))  # whose errors are the disk's
 
 
 def load_weights(path: Path, net: Net, device: torch.device) -> nn.Module:

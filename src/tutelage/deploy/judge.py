@@ -10,8 +10,10 @@ from tutelage.data.pixels import OnDisk
 from tutelage.data.source import Images
 from tutelage.data.sources.folder import labeled_folder
 from tutelage.deploy.model_folder import Model, load_model
-from tutelage.deploy.predict import as_predictions, write_predictions
-from tutelage.evaluation.accuracy import Accuracy, accuracy, confusion, predict
+from tutelage.deploy.predict import as_predictions
+from tutelage.deploy.predictions import write_predictions
+from tutelage.evaluation.accuracy import accuracy, confusion, predict
+from tutelage.evaluation.intervals import Accuracy
 from tutelage.learner import choose_device
 from tutelage.progress import Screen
 

@@ -1,51 +1,15 @@
-"""Answers of a network on images, and how sure the resulting accuracy is."""
+"""Answers of a network on images."""
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from tutelage.data.pixels import Pixels
 from tutelage.data.views import center
+from tutelage.evaluation.intervals import Accuracy
 from tutelage.learner import answer
 from tutelage.networks.build import device_of
-
-Z = 1.959964  # standard normal quantile of 0.975
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Share of right answers with its 95 % interval."""
-
-    right: int
-    total: int
-
-    @property
-    def value(self) -> float:
-        """The share itself."""
-        return self.right / self.total
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval (Wilson 1927)."""
-        return wilson(self.right, self.total)
-
-    def __str__(self) -> str:
-        """As in '83.1 % (81.4 to 84.7, 2,000 images)'."""
-        low, high = self.interval
-        return f"{self.value:.1%} ({low:.1%} to {high:.1%}, {self.total:,} images)".replace(
-            "%", " %"
-        )
-
-
-def wilson(right: int, total: int, *, z: float = Z) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927): always inside [0, 1]."""
-    share, scale = right / total, 1 + z * z / total
-    middle = (share + z * z / (2 * total)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def predict(

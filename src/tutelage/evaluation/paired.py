@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from tutelage.core import Dice, fold
-from tutelage.evaluation.accuracy import Z
+from tutelage.evaluation.intervals import Z
 
 RESAMPLES = 20_000
 WORTH = 0.01  # the difference that a user would care about, where none was seen: 1 point

@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.data import resolve_model_data_config  # type: ignore[attr-defined]  # not in __all__
 from torch import Tensor, nn
 
 from tutelage.core import Dice, fold
@@ -70,7 +71,7 @@ def build(net: Net, *, seed: int = 0) -> Normalized:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fold(seed, Dice.INIT, 0))
         module = _create(net, options)
-    config = module.pretrained_cfg
+    config = resolve_model_data_config(module)
     if net.small_stem:
         keep_resolution(module, net.img_size)
     return Normalized(module, tuple(config["mean"]), tuple(config["std"]))

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from tutelage.deploy.model_folder import Model, save_model
-from tutelage.evaluation.accuracy import Accuracy, accuracy, predict
+from tutelage.evaluation.accuracy import accuracy, predict
+from tutelage.evaluation.intervals import Accuracy
 from tutelage.evaluation.paired import compare, sentence
 from tutelage.files import whole
 from tutelage.pipelines.prepare import Prepared, canvas_for

@@ -1,0 +1,59 @@
+"""A table of labels for image files, and how it is shown and written."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tutelage.errors import UsageError
+from tutelage.files import whole
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model says of each image, surest class first."""
+
+    paths: tuple[str, ...]
+    top_classes: tuple[tuple[str, ...], ...]  # k names an image
+    top_probs: tuple[tuple[float, ...], ...]  # k probabilities an image
+    unreadable: tuple[tuple[str, str], ...] = ()  # path and problem of what was left out
+
+    def columns(self) -> dict[str, list[object]]:
+        """path, label, confidence, then label_2, probability_2, …"""
+        table: dict[str, list[object]] = {
+            "path": list(self.paths),
+            "label": [names[0] for names in self.top_classes],
+            "confidence": [probs[0] for probs in self.top_probs],
+        }
+        for k in range(1, len(self.top_classes[0])):
+            table[f"label_{k + 1}"] = [names[k] for names in self.top_classes]
+            table[f"probability_{k + 1}"] = [probs[k] for probs in self.top_probs]
+        return table
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write the table as CSV or Parquet, by the file's suffix.
+
+    Raises UsageError for another suffix.
+    """
+    columns = predictions.columns()
+    if path.suffix not in (".csv", ".parquet"):
+        raise UsageError(f"--out {path}: the name has to end in .csv or .parquet")
+    with whole(path) as part:
+        if path.suffix == ".parquet":
+            pq.write_table(pa.table(columns), part)
+            return
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+
+
+def show(predictions: Predictions) -> None:
+    """The table on standard output: a tab-separated line an image, with a header."""
+    columns = predictions.columns()
+    print("\t".join(columns))
+    for row in zip(*columns.values(), strict=True):
+        print("\t".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row))

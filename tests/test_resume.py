@@ -1,0 +1,119 @@
+"""Stopped runs go on: killed in every stage, interrupted, or with a full disk."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import toy
+from safetensors.torch import load_file
+
+KILLS = [  # stage, and the how-manieth file that is being written in it
+    ("check", 2),
+    ("plan", 1),
+    ("00-baseline", 4),
+    ("00-baseline", 6),
+    ("01-labels", 2),
+    ("01-labels", 3),
+    ("01-student", 5),
+    ("02-labels", 2),
+    ("02-student", 3),
+    ("evaluate", 2),
+    ("model", 2),
+    ("report", 1),
+]
+
+
+def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tutelage.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def weights(run: Path):
+    return {p.relative_to(run): load_file(p) for p in sorted(run.rglob("*.safetensors"))}
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    assert len(first) == 4  # three rounds and the model
+    for name in first:
+        for key, tensor in first[name].items():
+            assert tensor.equal(second[name][key]), f"{name}: {key}"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return toy.write_toy(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def calm(images, tmp_path_factory) -> Path:
+    """A run that was left alone."""
+    out = tmp_path_factory.mktemp("calm") / "run"
+    done = run_cli("selftrain", *toy.selftrain_flags(images, out))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_every_stage_ends_with_the_same_weights(images, calm, tmp_path):
+    out = tmp_path / "run"
+    flags = ["selftrain", *toy.selftrain_flags(images, out)]
+    killer = str(Path(__file__).with_name("killer.py"))
+    finished: dict[Path, int] = {}
+    for stage, number in KILLS:
+        command = [sys.executable, killer, stage, str(number), *flags]
+        killed = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert killed.returncode == -signal.SIGKILL, f"{stage} {number}: {killed.stderr}"
+        for path, when in finished.items():
+            assert path.stat().st_mtime_ns == when, f"{path} was made again"
+        found = [*out.glob("rounds/*/*.safetensors"), *out.glob("labels/*.parquet")]
+        finished = {path: path.stat().st_mtime_ns for path in found}
+    last = run_cli(*flags)
+    assert last.returncode == 0, last.stderr
+    for path, when in finished.items():
+        assert path.stat().st_mtime_ns == when, f"{path} was made again"
+    assert_same_weights(calm, out)
+    before, after = (json.loads((run / "run.json").read_text()) for run in (calm, out))
+    assert before["stages"]["evaluate"]["verdict"] == after["stages"]["evaluate"]["verdict"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_saves_and_says_how_to_go_on(images, calm, tmp_path, number):
+    out = tmp_path / "run"
+    long = ["selftrain", *toy.selftrain_flags(images, out, steps=4000)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tutelage.cli", *long], stderr=subprocess.PIPE, text=True
+    )
+    metrics = out / "rounds" / "00-baseline" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 4, said
+    assert "to go on: tutelage selftrain --data" in said
+    assert json.loads((out / "run.json").read_text())["state"] == "interrupted"
+    assert (out / "rounds" / "00-baseline" / "last.pt").exists()
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_not_computed_again(images, calm):
+    before = {p: p.stat().st_mtime_ns for p in calm.rglob("*.safetensors")}
+    again = run_cli("selftrain", *toy.selftrain_flags(images, calm))
+    assert again.returncode == 0, again.stderr
+    assert {p: p.stat().st_mtime_ns for p in calm.rglob("*.safetensors")} == before
+    assert "points" in again.stderr
+
+
+@pytest.mark.slow
+def test_other_settings_are_refused_and_named(images, calm):
+    other = run_cli("selftrain", *toy.selftrain_flags(images, calm, batch=6))
+    assert other.returncode == 2
+    assert "batch: 8 -> 6" in other.stderr
+    assert "--overwrite" in other.stderr

@@ -1,0 +1,50 @@
+"""Small real image files for tests: bars and dots of four classes, with noise."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CLASSES = ("dot", "horizontal", "square", "vertical")
+
+
+def picture(label: int, rng: np.random.Generator, side: int = 16) -> Image.Image:
+    """One noisy picture of a class."""
+    pixels = rng.integers(0, 90, (side, side, 3))
+    at, width = rng.integers(side // 4, side // 2), side // 4
+    if label == 0:
+        pixels[at : at + 2, at : at + 2] += 150
+    elif label == 1:
+        pixels[at : at + 2] += 150
+    elif label == 2:
+        pixels[at - width // 2 : at + width, at - width // 2 : at + width] += 150
+    else:
+        pixels[:, at : at + 2] += 150
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def write_toy(
+    root: Path, *, labeled: int = 4, pool: int = 40, test: int = 6, seed: int = 0
+) -> Path:
+    """ROOT/labeled/<class>/, ROOT/test/<class>/, ROOT/pool/; all counts but the pool's per class."""
+    rng = np.random.default_rng(seed)
+    for part, count in (("labeled", labeled), ("test", test)):
+        for label, name in enumerate(CLASSES):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                picture(label, rng).save(folder / f"{i}.png")
+    (root / "pool").mkdir()
+    for i in range(pool):
+        picture(i % 4, rng).save(root / "pool" / f"{i:03d}.png")
+    return root
+
+
+def selftrain_flags(root: Path, out: Path, **more: object) -> list[str]:
+    """Flags of a tiny, fast run on these images."""
+    flags = {
+        "data": root / "labeled", "unlabeled": root / "pool", "test": root / "test",
+        "model": "test_resnet", "img-size": 16, "steps": 6, "rounds": 2, "batch": 8, "ratio": 2,
+        "val-fraction": 0, "select.threshold": 0.1, "device": "cpu", "out": out,
+    } | more  # fmt: skip
+    return [part for key, value in flags.items() for part in (f"--{key}", str(value))]
