@@ -189,6 +189,12 @@ def test_an_unknown_model_gets_the_nearest_names(images, tmp_path, capsys):
     assert refused(code, out, capsys, "'resnet19'", "resnet18", "tutelage models") == 2
 
 
+def test_a_refused_command_does_not_bind_the_run_folder(images, tmp_path):
+    out = tmp_path / "run"
+    assert selftrain(images, out, model="resnet19") == 2
+    assert selftrain(images, out, rounds=1) == 0
+
+
 def test_an_unknown_verb_gets_the_nearest_one(capsys):
     assert main(["selftrian"]) == 2
     assert "did you mean selftrain" in capsys.readouterr().err

@@ -65,7 +65,7 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_weights(images, calm, tm
     flags = ["selftrain", *toy.selftrain_flags(images, out)]
     killer = str(Path(__file__).with_name("killer.py"))
     finished: dict[Path, int] = {}
-    for stage, number in KILLS:
+    for stage, number in KILLS:  # each start goes on from the kill before
         command = [sys.executable, killer, stage, str(number), *flags]
         killed = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert killed.returncode == -signal.SIGKILL, f"{stage} {number}: {killed.stderr}"
@@ -108,7 +108,23 @@ def test_a_finished_run_is_not_computed_again(images, calm):
     again = run_cli("selftrain", *toy.selftrain_flags(images, calm))
     assert again.returncode == 0, again.stderr
     assert {p: p.stat().st_mtime_ns for p in calm.rglob("*.safetensors")} == before
-    assert "points" in again.stderr
+    assert "points" in again.stdout
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_named_and_nothing_is_lost(images, calm, tmp_path):
+    out = tmp_path / "run"
+    flags = ["selftrain", *toy.selftrain_flags(images, out)]
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6)); "
+    code = limit + "from tutelage.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, *flags]
+    full = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert full.returncode == 1
+    assert "the disk is full" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert not list(out.rglob("*.part"))
+    assert run_cli(*flags).returncode == 0
+    assert_same_weights(calm, out)
 
 
 @pytest.mark.slow

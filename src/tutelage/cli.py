@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TutelageError as error:
         print(f"tutelage {arguments[0]}: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"tutelage {arguments[0]}: {error}", file=sys.stderr)
+        return TutelageError.exit_code
     return 0
 
 

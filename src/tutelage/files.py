@@ -25,17 +25,17 @@ def whole(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
     except RuntimeError as error:  # torch's file writer has its own words for a full disk
         if "write" in str(error).lower() or "inline_container" in str(error):
-            raise _explained(path, OSError(errno.ENOSPC, str(error))) from error
+            raise explained(path, OSError(errno.ENOSPC, str(error))) from error
         raise
     finally:
         with suppress(OSError):  # it is gone where all went well
             part.unlink()
 
 
-def _explained(path: Path, error: OSError) -> Exception:
+def explained(path: Path, error: OSError) -> Exception:
     """The same trouble, with what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return TutelageError(

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tutelage.files import write_text
+from tutelage.files import explained, write_text
 
 QUIET_SECONDS = 15.0  # between lines where the output is a file and not a terminal
 
@@ -32,6 +32,10 @@ class Screen:
     def say(self, text: str) -> None:
         """A line that stays."""
         self.console.print(text, markup=False)
+
+    def result(self, text: str) -> None:
+        """A line of the outcome, on standard output."""
+        print(text, flush=True)
 
     @contextmanager
     def bar(self, name: str, total: int, *, done: int = 0, unit: str = "images") -> Iterator["Bar"]:
@@ -117,8 +121,11 @@ class MetricsLog:
     def write(self, line: dict[str, Any]) -> None:
         """Append one line; the seconds count over all starts."""
         line = {**line, "seconds": round(self.before + time.monotonic() - self.start, 2)}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise explained(self.path, error) from error
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from tutelage.errors import RunMismatch, UsageError
 from tutelage.files import read_json, write_json, write_text
 from tutelage.values import differences, to_plain
 
+NOT_BINDING = frozenset({"check", "plan"})  # stages after which settings may still change
 NOT_COMPARED = frozenset({"out", "overwrite"})
 PACKAGES = ("tutelage", "torch", "timm", "numpy", "pillow", "pyarrow")
 
@@ -123,6 +124,8 @@ def _content(path: Path, verb: str, settings: Any) -> dict[str, Any]:
     if content["verb"] != verb:
         raise RunMismatch(f"{path} is a run of `{content['verb']}`: choose another --out")
     changed = differences(content["settings"], asked)
+    if changed and not set(content["stages"]) - NOT_BINDING:
+        return {"verb": verb, "state": "running", "stage": "", "settings": asked, "stages": {}}
     if changed:
         raise RunMismatch(
             f"{path} was started with other settings:\n  " + "\n  ".join(changed) + "\n"

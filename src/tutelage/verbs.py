@@ -69,9 +69,12 @@ def _run(verb: str, settings: Any, pipeline: Any) -> Outcome:
         pipeline(settings, run, screen)
         with run.stage("report"):
             write_report(run.path)
-    screen.say(f"report: {settings.out / 'report' / 'index.html'}")
-    screen.say(f"model:  {settings.out / 'model'}")
-    return Outcome(settings.out, run.content, tuple(summary(run.content)))
+    lines = summary(run.content)
+    lines.append(f"report: {settings.out / 'report' / 'index.html'}")
+    lines.append(f"model:  {settings.out / 'model'}")
+    for line in lines:
+        screen.result(line)
+    return Outcome(settings.out, run.content, tuple(lines))
 
 
 def check(
@@ -191,7 +194,7 @@ def report(run: Positional[Path]) -> Path:
     from tutelage.reports.page import write_report
 
     path = write_report(run)
-    Screen().say(f"report: {path}")
+    Screen().result(f"report: {path}")
     return path
 
 
@@ -230,7 +233,7 @@ def demo(*, out: Path = Path("tutelage-demo"), seed: int = 0) -> Outcome:
     images = out / f"digits-{seed}"
     write_digits(images, seed=seed)
     outcome = run_selftrain(digits_settings(images, out / f"run-{seed}", seed=seed))
-    Screen().say(NEXT.format(run=out / f"run-{seed}", images=images))
+    Screen().result(NEXT.format(run=out / f"run-{seed}", images=images))
     return outcome
 
 

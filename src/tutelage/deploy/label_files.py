@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tutelage.data.check import examine
 from tutelage.data.issues import Issue, stop_if_fatal
-from tutelage.data.pixels import fits_in_memory, open_pixels
+from tutelage.data.pixels import OnDisk
 from tutelage.data.pool import PseudoLabels
 from tutelage.data.sources.folder import pool_folder
 from tutelage.deploy.model_folder import load_model
@@ -34,9 +34,7 @@ def label_files(
         detail = f"none of {len(images)} images below {root} can be read"
         stop_if_fatal([Issue("fatal", "unreadable", "pool", str(root), detail)], out)
     images = images.keep(good)
-    pixels = open_pixels(
-        images.paths, model.canvas, where, in_memory=fits_in_memory(0, model.canvas)
-    )
+    pixels = OnDisk(images.paths, model.canvas, where)
     with screen.bar("label", len(images)) as bar:
         table = label_pool(
             model.module, pixels, images.names, model.classes, out, size=model.net.img_size,

@@ -1,6 +1,8 @@
 """Answers of a network on images."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +30,15 @@ def predict(
     was_training = module.training
     module.eval()
     parts = []
-    for start in range(0, len(pixels), batch):
-        rows = torch.arange(start, min(start + batch, len(pixels)))
-        parts.append(_probs(module, pixels.at(rows), size, precision))
-        advance(len(rows))
+    chunks = torch.arange(len(pixels)).split(batch)
+    with ThreadPoolExecutor(1) as thread:  # fetches a batch while the one before is computed
+        ahead = thread.submit(pixels.at, chunks[0])
+        for rows, following in zip_longest(chunks, chunks[1:]):
+            images = ahead.result()
+            if following is not None:
+                ahead = thread.submit(pixels.at, following)
+            parts.append(_probs(module, images, size, precision))
+            advance(len(rows))
     module.train(was_training)
     return torch.cat(parts)
 

@@ -29,8 +29,6 @@ def conclude(rounds: Sequence[Round], run: Run, prepared: Prepared, precision: s
     if not run.is_done("model"):
         with run.stage("model"):
             _keep(rounds[-1], run, prepared)
-    for line in summary(run.content):
-        prepared.screen.say(line)
 
 
 def _judge(rounds: Sequence[Round], run: Run, prepared: Prepared, precision: str) -> dict[str, Any]:
