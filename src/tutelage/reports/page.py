@@ -1,14 +1,134 @@
-"""One self-contained HTML page of a run."""
+"""One self-contained HTML page of a run: no script, nothing from the net, light and dark."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from tutelage.data.pool import PseudoLabels
 from tutelage.files import write_text
-from tutelage.run import read_run
+from tutelage.reports import figures, tables
+from tutelage.reports.contents import JUDGES, Contents, gather
+from tutelage.reports.thumbnails import strips
+
+MOST_ISSUES = 20  # rows of issues.csv on the page
+
+
+@dataclass(frozen=True)
+class Labeling:
+    """What one student was taught with."""
+
+    name: str
+    teacher: str
+    images: int
+    kept: int
+    used: int  # with copies
+    confidence: float  # mean
+    reasons: list[tuple[str, int, float]]
+    balance: list[tuple[str, int, int, int]]
+    classes: int
+    figures: tuple[Markup, ...]
 
 
 def write_report(run: Path) -> Path:
-    """Write RUN/report/index.html and return its path."""
-    read_run(run)
+    """Write RUN/report/index.html, for a finished run or any other, and return its path.
+
+    The same run gives the same bytes. Raises UsageError where the folder is no run.
+    """
     path = run / "report" / "index.html"
-    write_text(path, "<html></html>")
+    page = render(gather(run))
+    # a path that is no Unicode is shown with ?, for it can't be written
+    write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
     return path
+
+
+def render(contents: Contents) -> str:
+    """The page as text."""
+    here = resources.files("tutelage.reports")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string((here / "page.html.j2").read_text(encoding="utf-8"))
+    css = Markup((here / "page.css").read_text(encoding="utf-8"))
+    return template.render(css=css, **_parts(contents))
+
+
+def _parts(contents: Contents) -> Mapping[str, Any]:
+    """Everything that the template shows; what the run does not have is empty."""
+    stages = tables.stage_rows(contents.content)
+    shown = list(contents.labels.items())[-1:]
+    root = contents.pool_root
+    return {
+        "name": contents.name,
+        "verb": contents.content["verb"],
+        "headline": tables.headline(contents),
+        "judge": JUDGES[contents.judge] if contents.judge else "",
+        "rounds": tables.accuracy_rows(contents),
+        "accuracy_figure": _accuracy(contents),
+        "learning": _learning(contents),
+        "labelings": [_labeling(contents, *item) for item in contents.labels.items()],
+        "confusion": tables.confusion(contents),
+        "gallery": [(name, strips(table, root)) for name, table in shown if root is not None],
+        "settings": tables.setting_rows(contents.settings),
+        "images": contents.notes("check").get("images", {}),
+        "check": contents.notes("check"),
+        "classes": contents.classes,
+        "issue_kinds": tables.issue_rows(contents),
+        "issues": contents.issues[:MOST_ISSUES],
+        "num_issues": len(contents.issues),
+        "start": contents.starts[-1] if contents.starts else None,
+        "num_starts": len(contents.starts),
+        "stages": stages,
+        "total": tables.total_words(stages),
+    }
+
+
+def _accuracy(contents: Contents) -> Markup:
+    """The figure of all judged rounds, empty where there are none."""
+    rows = tables.accuracy_rows(contents)
+    if contents.judge is None or not rows:
+        return Markup()
+    shares = np.array([[row["low"], row["right"].value, row["high"]] for row in rows])
+    images = f"{rows[0]['right'].total:,} {JUDGES[contents.judge]} images"
+    return figures.accuracies([row["name"] for row in rows], shares, images)
+
+
+def _learning(contents: Contents) -> list[tuple[str, Markup]]:
+    """Each begun round with its learning curves, all on the same scales."""
+    lines = [line for rows in contents.metrics.values() for line in rows]
+    if not lines:
+        return []
+    top = 1.05 * max(line["loss"] for line in lines)
+    bottom = min([line["val_accuracy"] for line in lines if "val_accuracy" in line] + [0.9]) - 0.05
+    return [
+        (name, figures.learning(name, rows, top=top, bottom=max(0.0, bottom)))
+        for name, rows in contents.metrics.items()
+    ]
+
+
+def _labeling(contents: Contents, name: str, table: PseudoLabels) -> Labeling:
+    """A student's labels in numbers and figures."""
+    assert table.copies is not None, "only selected tables are gathered"
+    before, after = tables.class_counts(table)
+    kept = table.copies > 0
+    threshold = contents.settings.get("select.threshold")
+    return Labeling(
+        name=name,
+        teacher=contents.notes(name.replace("student", "labels")).get("teacher", ""),
+        images=len(table),
+        kept=int(kept.sum()),
+        used=int(table.copies.sum()),
+        confidence=float(table.confidence.double().mean()),
+        reasons=tables.reason_rows(table),
+        balance=tables.balance_rows(table),
+        classes=len(table.classes),
+        figures=(
+            figures.confidences(name, table.confidence.double().numpy(), kept.numpy(), threshold),
+            figures.balance(name, table.classes, before.numpy(), after.numpy()),
+        ),
+    )
