@@ -34,7 +34,7 @@ from tutelage.targets import one_hot
 
 SKIPPED = 5  # first steps, which choose kernels
 NET = Net(name="test_resnet", num_classes=10, img_size=32, small_stem=True)
-OPTIM = Optim(ema=None)
+OPTIM = Optim(ema=None).resolved(batch_norm=True, pretrained=False)
 STARTS: list[float] = []  # when each step began
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tutelage.core import Clock
 from tutelage.errors import UsageError
+from tutelage.networks.build import normalizes_batches
 from tutelage.schedules import learning_rate
 from tutelage.settings import Optim, Precision
 
@@ -21,10 +22,11 @@ class Learner:
         """Take over the module, on whatever device it is; raises UsageError for an optimizer
         name that timm doesn't know."""
         self.module = module.to(memory_format=torch.channels_last).train()
-        self.optim = optim
+        self.optim = optim.resolved(batch_norm=normalizes_batches(module), pretrained=False)
+        self.peak = float(self.optim.lr)
         self.precision = precision
         self.device = next(module.parameters()).device
-        self.optimizer = _optimizer(module, optim)
+        self.optimizer = _optimizer(module, self.optim)
         self.average = None if optim.ema is None else deepcopy(module).requires_grad_(False)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -39,7 +41,7 @@ class Learner:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.optim.clip)
         scale = learning_rate(clock.fraction, self.optim.schedule, self.optim.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.optim.lr * scale
+            group["lr"] = self.peak * scale
         self.optimizer.step()
         if self.average is not None and self.optim.ema is not None:
             decay = min(self.optim.ema, (1 + clock.step) / (10 + clock.step))
@@ -118,8 +120,8 @@ def _optimizer(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
         return create_optimizer_v2(
             module,
             opt=optim.name,
-            lr=optim.lr,
-            weight_decay=optim.weight_decay,
+            lr=float(optim.lr),
+            weight_decay=float(optim.weight_decay),
             momentum=optim.momentum,
         )
     except (AssertionError, ValueError) as error:

@@ -4,7 +4,7 @@ No torch here, so that help and typos are answered at once.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,11 +18,11 @@ Precision = Literal["auto", "fp32", "bf16"]
 class Noise:
     """How training images and networks are disturbed; a teacher that labels never is."""
 
-    magnitude: float = 10.0
+    magnitude: float = 5.0
     """Strength of RandAugment, 0 (off) to 10."""
     num_ops: int = 2
     """RandAugment operations an image."""
-    cutout: float = 0.5
+    cutout: float = 0.25
     """Side of Cutout's gray square over the image's side, 0 (off) to 1."""
     flip: bool = True
     """Mirror images left to right; switch off for digits, text and other things with a side."""
@@ -56,14 +56,15 @@ SMALL_IMAGE = 64  # pixels; up to here images are shown whole and never cropped 
 class Optim:
     """How weights are updated."""
 
-    name: str = "sgd"
-    """Any optimizer name of timm: sgd (Nesterov), adamw, lamb, rmsproptf, …"""
-    lr: float = 0.05
-    """Peak learning rate."""
+    name: str = "auto"
+    """Any optimizer name of timm: sgd (Nesterov), adamw, lamb, rmsproptf, …; auto: sgd for networks
+    with batch norm, adamw for others."""
+    lr: float | Auto = "auto"
+    """Peak learning rate; auto: 0.1 for sgd and 0.001 for others, a tenth where pre-trained."""
     momentum: float = 0.9
     """Momentum, where the optimizer has one."""
-    weight_decay: float = 5e-4
-    """On kernels only: never on norms and biases."""
+    weight_decay: float | Auto = "auto"
+    """On kernels only, never on norms and biases; auto: 0.001 for sgd and 0.05 for others."""
     schedule: Literal["cosine", "fixmatch", "constant"] = "cosine"
     """Shape of the learning rate over the run."""
     warmup: float = 0.05
@@ -75,13 +76,26 @@ class Optim:
 
     def __post_init__(self) -> None:
         """Reject what is out of range."""
-        between("optim.lr", self.lr, 0, float("inf"))
+        for name, value in (("lr", self.lr), ("weight_decay", self.weight_decay)):
+            if value != "auto":
+                between(f"optim.{name}", value, 0, float("inf"))
         between("optim.warmup", self.warmup, 0, 1)
-        between("optim.weight_decay", self.weight_decay, 0, float("inf"))
         if self.ema is not None:
             between("optim.ema", self.ema, 0, 1)
         if self.clip is not None and not self.clip > 0:
             raise UsageError(f"optim.clip is above 0, got {self.clip}")
+
+    def resolved(self, *, batch_norm: bool, pretrained: bool) -> "Optim":
+        """The same without 'auto', for a network with or without batch norm."""
+        name = self.name if self.name != "auto" else "sgd" if batch_norm else "adamw"
+        lr = 0.1 if name == "sgd" else 1e-3
+        decay = 1e-3 if name == "sgd" else 0.05
+        return replace(
+            self,
+            name=name,
+            lr=self.lr if self.lr != "auto" else lr / 10 if pretrained else lr,
+            weight_decay=self.weight_decay if self.weight_decay != "auto" else decay,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from tyro.conf import Positional
 from tutelage.deploy.predictions import Predictions, show, write_predictions
 from tutelage.errors import UsageError
 from tutelage.evaluation.intervals import Accuracy
-from tutelage.settings import Noise, Optim, Precision, Select, SelftrainSettings, TrainSettings
+from tutelage.settings import Noise, Precision, SelftrainSettings, TrainSettings
 from tutelage.values import from_plain
 
 
@@ -252,9 +252,7 @@ def digits_settings(images: Path, out: Path, *, seed: int) -> SelftrainSettings:
         ratio=4,
         seed=seed,
         device="cpu",
-        noise=Noise(flip=False, magnitude=5, cutout=0.3),
-        optim=Optim(),
-        select=Select(),
+        noise=Noise(flip=False),
         out=out,
     )
 

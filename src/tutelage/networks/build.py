@@ -2,7 +2,8 @@
 
 import hashlib
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import timm
@@ -55,6 +56,36 @@ def check_name(name: str) -> None:
         raise UsageError(f"timm has no model {name!r}{hint}; `tutelage models` lists them")
 
 
+@cache
+def has_batch_norm(name: str) -> bool:
+    """Whether timm's network of that name has batch norm, without making its weights."""
+    check_name(name)
+    with torch.device("meta"):
+        module = timm.create_model(name)
+    return normalizes_batches(module)
+
+
+def normalizes_batches(module: nn.Module) -> bool:
+    """Whether there is a batch norm in it."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
+
+
+@cache
+def check_net(net: Net) -> None:
+    """Raises UsageError where the network can't take its image size or another setting."""
+    with torch.device("meta"):
+        module = build(replace(net, pretrained=False)).eval()
+        try:
+            module(torch.zeros(1, 3, net.img_size, net.img_size))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            native = timm.models.get_pretrained_cfg(net.name)
+            size = native.input_size[-1] if native else 224
+            raise UsageError(
+                f"{net.name} can't take images of {net.img_size} pixels ({error}): try "
+                f"--img-size {size}"
+            ) from error
+
+
 def build(net: Net, *, seed: int = 0) -> Normalized:
     """The network with weights drawn from the seed, or pre-trained ones; in train mode.
 
@@ -66,13 +97,14 @@ def build(net: Net, *, seed: int = 0) -> Normalized:
         options["drop_rate"] = net.dropout
     if net.drop_path:
         options["drop_path_rate"] = net.drop_path
-    if _has_fixed_size(net.name):
+    fixed = _has_fixed_size(net.name)
+    if fixed:
         options["img_size"] = net.img_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fold(seed, Dice.INIT, 0))
         module = _create(net, options)
     config = resolve_model_data_config(module)
-    if net.small_stem:
+    if net.small_stem and not fixed:
         keep_resolution(module, net.img_size)
     return Normalized(module, tuple(config["mean"]), tuple(config["std"]))
 

@@ -26,7 +26,7 @@ from tutelage.networks.build import check_name
 from tutelage.pipelines.outcome import conclude
 from tutelage.pipelines.plan import planned_steps
 from tutelage.pipelines.prepare import Prepared, canvas_for, prepare
-from tutelage.pipelines.rounds import Round, announce, recipe_for, train_once
+from tutelage.pipelines.rounds import Round, announce, recipe_for, resolved_optim, train_once
 from tutelage.progress import Screen
 from tutelage.run import Run, write_config
 from tutelage.settings import Precision, SelftrainSettings
@@ -59,7 +59,8 @@ def noisy_student(settings: SelftrainSettings, run: Run, screen: Screen) -> None
     prepared = prepare(settings, run, device, screen)
     if taken is not None:
         _fits(taken, prepared.classes, settings.teacher or "")
-    settings = _resolved(settings, run, prepared, precision)
+    optim = resolved_optim(settings, settings.student(settings.rounds))
+    settings = _resolved(replace(settings, optim=optim), run, prepared, precision)
     write_config(run, settings)
     rounds = _rounds(settings, prepared, precision)
     announce(rounds.all, prepared, run)

@@ -12,12 +12,12 @@ from tutelage.data.loader import Batches, PoolSet
 from tutelage.evaluation.accuracy import accuracy, predict
 from tutelage.loop import Exam, fit
 from tutelage.methods.method import Method
-from tutelage.networks.build import Net
+from tutelage.networks.build import Net, check_net, has_batch_norm
 from tutelage.pipelines.prepare import Prepared
 from tutelage.progress import duration
 from tutelage.recipe import Recipe
 from tutelage.run import Run
-from tutelage.settings import Common
+from tutelage.settings import Common, Optim
 from tutelage.targets import hard
 
 
@@ -44,6 +44,7 @@ def recipe_for(
         dropout=noise.dropout,
         drop_path=noise.drop_path,
     )
+    check_net(net)
     stage = Stage(steps=steps, size=size, magnitude=noise.magnitude, cutout=noise.cutout)
     return Recipe(
         net=net,
@@ -56,6 +57,11 @@ def recipe_for(
         seed=fold(settings.seed, Dice.ROUND, number),
         precision=precision,
     )
+
+
+def resolved_optim(settings: Common, model: str) -> Optim:
+    """The run's optimizer without 'auto', as suits its last network."""
+    return settings.optim.resolved(batch_norm=has_batch_norm(model), pretrained=settings.pretrained)
 
 
 def batches_of(recipe: Recipe, prepared: Prepared, pool: PoolSet | None = None) -> Batches:

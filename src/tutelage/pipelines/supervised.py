@@ -8,7 +8,7 @@ from tutelage.networks.build import check_name
 from tutelage.pipelines.outcome import conclude
 from tutelage.pipelines.plan import planned_steps
 from tutelage.pipelines.prepare import Prepared, prepare
-from tutelage.pipelines.rounds import Round, announce, recipe_for, train_once
+from tutelage.pipelines.rounds import Round, announce, recipe_for, resolved_optim, train_once
 from tutelage.progress import Screen
 from tutelage.run import Run, write_config
 from tutelage.settings import Precision, TrainSettings
@@ -20,6 +20,7 @@ def supervised(settings: TrainSettings, run: Run, screen: Screen) -> None:
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
     prepared = prepare(settings, run, device, screen)
+    settings = replace(settings, optim=resolved_optim(settings, settings.model))
 
     def rounds(steps: int) -> tuple[Round, ...]:
         return (_only(settings, prepared, steps, precision),)
