@@ -20,6 +20,7 @@ from tutelage.errors import UsageError
 from tutelage.labeling.label import label_pool
 from tutelage.labeling.select import select
 from tutelage.learner import choose_device, choose_precision
+from tutelage.methods.method import Method
 from tutelage.methods.stored_labels import StoredLabels
 from tutelage.methods.supervised import Supervised
 from tutelage.networks.build import check_name
@@ -86,8 +87,11 @@ def _given_teacher(settings: SelftrainSettings) -> Model | None:
         check_name(name)
     if settings.teacher is None:
         return None
-    if Path(settings.teacher).is_dir():
-        return load_model(Path(settings.teacher))
+    path = Path(settings.teacher)
+    if path.is_dir():
+        return load_model(path)
+    if len(path.parts) > 1:
+        raise UsageError(f"--teacher {path}: there is no such run, and no timm network either")
     check_name(settings.teacher)
     return None
 
@@ -126,40 +130,27 @@ def _rounds(settings: SelftrainSettings, prepared: Prepared, precision: Precisio
     """Names and recipes of all trainings."""
     steps = settings.steps
     assert steps != "auto", "plan first"
-    names: list[str] = []
-
-    def supervised(kind: str, model: str) -> Round:
-        method = Supervised(smoothing=settings.smoothing)
-        names.append(kind)
-        number = len(names) - 1
+    alone = Supervised(smoothing=settings.smoothing)
+    taught = StoredLabels(
+        smoothing=settings.smoothing,
+        hard=settings.labels == "hard",
+        weight=settings.weight,
+        normalize=settings.normalize,
+    )
+    last, first = settings.student(settings.rounds), settings.teacher or settings.model
+    apart = first != last and not Path(first).is_dir()
+    wanted: list[tuple[str, str, Method]] = [("baseline", last, alone)]
+    wanted += [("teacher", first, alone)] if apart else []
+    wanted += [("student", settings.student(k + 1), taught) for k in range(settings.rounds)]
+    made = []
+    for number, (kind, model, method) in enumerate(wanted):
+        ratio = settings.ratio if kind == "student" else 0
         recipe = recipe_for(
             settings, prepared, model=model, method=method, number=number, steps=steps,
-            precision=precision,
+            precision=precision, ratio=ratio,
         )  # fmt: skip
-        return Round(f"{number:02d}-{kind}", recipe)
-
-    def student(model: str) -> Round:
-        method = StoredLabels(
-            smoothing=settings.smoothing,
-            hard=settings.labels == "hard",
-            weight=settings.weight,
-            normalize=settings.normalize,
-        )
-        names.append("student")
-        number = len(names) - 1
-        recipe = recipe_for(
-            settings, prepared, model=model, method=method, number=number, steps=steps,
-            precision=precision, ratio=settings.ratio,
-        )  # fmt: skip
-        return Round(f"{number:02d}-student", recipe)
-
-    last = settings.student(settings.rounds)
-    baseline, teacher = supervised("baseline", last), None
-    first = settings.teacher or settings.model
-    if first != last and not Path(first).is_dir():
-        teacher = supervised("teacher", first)
-    students = [student(settings.student(k)) for k in range(1, settings.rounds + 1)]
-    return Rounds(baseline, teacher, tuple(students))
+        made.append(Round(f"{number:02d}-{kind}", recipe))
+    return Rounds(made[0], made[1] if apart else None, tuple(made[1 + apart :]))
 
 
 def _labels(

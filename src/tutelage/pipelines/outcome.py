@@ -127,4 +127,6 @@ def summary(content: dict[str, Any]) -> list[str]:
         lines.append(verdict["sentence"])
         test = f"McNemar p = {verdict['p_value']:.2g}"
         lines.append(f"  ({verdict['gained']} images gained, {verdict['lost']} lost, {test})")
+        if verdict["outcome"] == "hurt":
+            lines.append("  the labels alone do better here: `tutelage train` makes that model")
     return lines
