@@ -189,9 +189,7 @@ def test_an_unknown_model_gets_the_nearest_names(images, tmp_path, capsys):
     assert refused(code, out, capsys, "'resnet19'", "resnet18", "tutelage models") == 2
 
 
-def test_an_image_size_that_the_network_cannot_take_names_one_that_it_can(
-    images, tmp_path, capsys
-):
+def test_an_image_size_that_the_network_cannot_take_names_one_that_it_can(images, tmp_path, capsys):
     out = tmp_path / "run"
     code = selftrain(images, out, model="crossvit_9_240", **{"img-size": 64})
     assert refused(code, out, capsys, "64 pixels", "--img-size 240") == 2

@@ -133,6 +133,8 @@ def _tyro(target: Any, verb: str, arguments: list[str], default: Any = None) -> 
 
     what, example = VERBS[verb]
     about = f"{what.capitalize()}.\n\nExample: tutelage {verb} {example}"
+    if verb in ("train", "selftrain"):
+        about += "\n\n--config FILE reads settings from YAML, such as a run's config.yaml."
     options: dict[str, Any] = {} if default is None else {"default": default}
     return tyro.cli(target, prog=f"tutelage {verb}", args=arguments, description=about, **options)
 

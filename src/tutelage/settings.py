@@ -125,7 +125,7 @@ class Common:
     """What all training verbs share."""
 
     data: str
-    """Labeled images: a folder with one folder a class, or `digits` for the built-in sample."""
+    """Labeled images: a folder with one folder a class."""
     model: str
     """Any timm name, as listed by `tutelage models`."""
     out: Path
@@ -190,7 +190,7 @@ class SelftrainSettings(Common):
     """`tutelage selftrain`: Noisy Student rounds on labels and pool, and a verdict."""
 
     unlabeled: str
-    """The pool: a folder of images, at any depth; or `digits`."""
+    """The pool: a folder of images, at any depth; labels are never read."""
     teacher: str | None = None
     """The first teacher: a timm name to train, or a run to take; default: the baseline."""
     students: tuple[str, ...] = ()

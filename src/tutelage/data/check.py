@@ -98,13 +98,15 @@ def survey(
     for judge in ("test", "val"):
         if judge in parts:
             issues += _unseen(parts, judge)
+    issues += _emptied(parts)
     return Survey(parts, issues)
 
 
 def examine(paths: Sequence[Path], advance: Advance = lambda done: None) -> list[Facts]:
     """Read every image whole, by a few threads."""
     facts = []
-    with ThreadPoolExecutor(THREADS) as threads:
+    with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as threads:
+        warnings.simplefilter("ignore")  # here, as the filters are one for all threads
         for fact in threads.map(_examine, paths):
             facts.append(fact)
             advance(1)
@@ -114,9 +116,7 @@ def examine(paths: Sequence[Path], advance: Advance = lambda done: None) -> list
 def _examine(path: Path) -> Facts:
     """Decode one image; whatever a decoder raises becomes the problem's text."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = read(path)
+        image = read(path)
         pixels = blake2b(image.tobytes(), digest_size=16)
         pixels.update(f"{image.width}x{image.height}".encode())
         return Facts(pixels.hexdigest(), image.width, image.height)
@@ -148,7 +148,7 @@ def class_numbers(
 
 
 def readable(part: Part, name: str) -> tuple[Part, list[Issue]]:
-    """Drop what can't be read; fatal above 1 %, and where a class loses its last image."""
+    """Drop what can't be read; fatal above 1 %."""
     bad = [row for row, fact in enumerate(part.facts) if fact.problem]
     if not bad:
         return part, []
@@ -172,8 +172,8 @@ def _unseen(parts: dict[str, Part], judge: str) -> list[Issue]:
     """Take what is judged on out of what is trained on; equal pixels are the same image."""
     judged = parts[judge].contents()
     issues = []
-    for name in ("labeled", "pool"):
-        if name not in parts:
+    for name in ("labeled", "val", "pool"):
+        if name not in parts or name == judge:
             continue
         part = parts[name]
         twins = [row for row, fact in enumerate(part.facts) if fact.content in judged]
@@ -185,6 +185,20 @@ def _unseen(parts: dict[str, Part], judge: str) -> list[Issue]:
         out = set(twins)
         parts[name] = part.keep([row for row in range(len(part.images)) if row not in out])
     return issues
+
+
+def _emptied(parts: dict[str, Part]) -> list[Issue]:
+    """Fatal where a part, or a class to train on, has lost its last image."""
+    lost = [(name, part.images.root) for name, part in parts.items() if not part.images.names]
+    labeled = parts["labeled"].images
+    if labeled.names:
+        classes = zip(labeled.classes, labeled.counts(), strict=True)
+        lost += [("labeled", labeled.root / name) for name, count in classes if not count]
+    return [
+        Issue("fatal", "no images left", name, str(path),
+              f"no image in {path} can be used: each is unreadable or also judged on; add others")
+        for name, path in lost
+    ]  # fmt: skip
 
 
 def split(part: Part, fraction: float, *, seed: int) -> tuple[list[int], list[int], list[Issue]]:

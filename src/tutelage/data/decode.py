@@ -17,9 +17,12 @@ def decode(path: Path, canvas: int) -> NDArray[np.uint8]:
 
     Raises OSError, naming the file, where it can't be read.
     """
-    with Image.open(path) as image:
-        image.draft("RGB", (canvas, canvas))  # JPEG: decode at the smallest size that suffices
-        return np.asarray(fit(to_rgb(image), canvas))
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (canvas, canvas))  # JPEG: decode at the smallest size that suffices
+            return np.asarray(fit(to_rgb(image), canvas))
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, …
+        raise OSError(f"{path} can't be read: {error}") from error
 
 
 def read(path: Path) -> Image.Image:
@@ -51,7 +54,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _to_8_bits(values: NDArray[np.float64], *, sixteen: bool) -> NDArray[np.uint8]:
     """Gray values of 16 bits (0-65535), of 8 bits, or floats of 0-1, as 0-255."""
     top = values.max(initial=0)
-    if values.min(initial=0) < 0 or top > 65535:
+    if not (values.min(initial=0) >= 0 and top <= 65535):  # which is also so for NaN
         raise OSError(f"gray values from {values.min():g} to {top:g} fit no known range")
     if sixteen or top > 255:
         values = values / 257

@@ -1,5 +1,6 @@
 """The pool's labels: one Parquet table, from the teacher's answers to what the student gets."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def save(path: Path, table: PseudoLabels) -> None:
     if table.copies is not None and table.reasons is not None:
         columns["copies"] = table.copies.to(torch.int32).numpy()
         columns["reason"] = list(table.reasons)
-    about = {"teacher": table.teacher, "classes": "\n".join(table.classes)}
+    about = {"teacher": table.teacher, "classes": json.dumps(table.classes)}
     arrow = pa.table(columns).replace_schema_metadata(about)
     write_with(path, lambda part: pq.write_table(arrow, part, compression="zstd"))
 
@@ -92,14 +93,14 @@ def load(path: Path) -> PseudoLabels:
             names=tuple(arrow["path"].to_pylist()),
             top_classes=_matrix(arrow["classes"], k).long(),
             top_probs=_matrix(arrow["probs"], k).float(),
-            classes=tuple(about["classes"].split("\n")),
+            classes=tuple(json.loads(about["classes"])),
             teacher=about["teacher"],
             copies=torch.from_numpy(arrow["copies"].to_numpy().astype(np.int64))
             if chosen
             else None,
             reasons=tuple(arrow["reason"].to_pylist()) if chosen else None,
         )
-    except (KeyError, pa.ArrowException) as error:
+    except (KeyError, ValueError, pa.ArrowException) as error:
         raise DataProblem(f"{path} is no label table of tutelage: {error}") from error
 
 

@@ -112,14 +112,15 @@ def posterize(images: Tensor, level: Tensor) -> Tensor:
 
 
 def solarize(images: Tensor, level: Tensor) -> Tensor:
-    """Invert what is above a threshold that falls from 1 to 0."""
-    return torch.where(images >= _column(1 - level.abs()), 1 - images, images)
+    """Invert what reaches a threshold that falls from 256, above all gray levels, to 0."""
+    above = (images * 255).round() >= _column(256 * (1 - level.abs()))
+    return torch.where(above, 1 - images, images)
 
 
 def autocontrast(images: Tensor, level: Tensor) -> Tensor:
     """Stretch each channel to the full range, as Pillow does; flat channels stay."""
     low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
-    flat = high - low < 1 / 255
+    flat = high - low < 0.5 / 255  # half a gray level: rounding error, not contrast
     return torch.where(flat, images, (images - low) / (high - low).clamp(min=1e-6)).clamp_(0, 1)
 
 

@@ -1,7 +1,8 @@
 """Answers of a network on images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import zip_longest
 
 import torch
@@ -25,22 +26,31 @@ def predict(
 ) -> Tensor:
     """Probabilities (N, K) on the CPU, from the clean center view in eval mode.
 
-    The module is left in the mode that it came in.
+    The module and each of its layers are left in the mode that they came in.
     """
-    was_training = module.training
-    module.eval()
     parts = []
     chunks = torch.arange(len(pixels)).split(batch)
-    with ThreadPoolExecutor(1) as thread:  # fetches a batch while the one before is computed
-        ahead = thread.submit(pixels.at, chunks[0])
+    with _eval_mode(module), ThreadPoolExecutor(1) as thread:
+        ahead = thread.submit(pixels.at, chunks[0])  # fetched while the one before is computed
         for rows, following in zip_longest(chunks, chunks[1:]):
             images = ahead.result()
             if following is not None:
                 ahead = thread.submit(pixels.at, following)
             parts.append(_probs(module, images, size, precision))
             advance(len(rows))
-    module.train(was_training)
     return torch.cat(parts)
+
+
+@contextmanager
+def _eval_mode(module: nn.Module) -> Iterator[None]:
+    """Eval mode for a while."""
+    was_training = {layer: layer.training for layer in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for layer, mode in was_training.items():
+            layer.training = mode
 
 
 @torch.no_grad()

@@ -136,7 +136,7 @@ def _has_fixed_size(name: str) -> bool:
 
 
 def keep_resolution(module: nn.Module, img_size: int) -> None:
-    """Take strides out of the stem until the last map has a side of at least 4.
+    """Take strides out of the stem until the last map has a side of 4, or no stride is left.
 
     First the stem's max-pool, then the first strided convolution: what published networks for
     32-pixel images do (He et al. 2016, arXiv 1512.03385, section 4.2). Patch embeddings, whose

@@ -70,9 +70,10 @@ def exists(root: Path) -> None:
 def images_below(folder: Path) -> Iterator[Path]:
     """Image files at any depth, by their suffix; hidden names are passed over.
 
-    Links to folders are followed, each real folder once.
+    Links to folders are followed, each real folder once, but for those that lead back up: the
+    folders beside this one belong to other classes or parts.
     """
-    seen: set[str] = set()
+    seen = {str(parent) for parent in folder.resolve().parents}
     for where, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(where)
         if real in seen:

@@ -1,0 +1,85 @@
+"""What the README and the docs show can be run."""
+
+import re
+import shlex
+import sys
+from importlib import util
+from pathlib import Path
+
+import pytest
+import toy
+
+from tutelage import verbs
+from tutelage.cli import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [
+        line for page in PAGES for block in blocks(page, "bash") for line in block.splitlines()
+    ]
+    return sorted({line for line in lines if line.startswith("tutelage ")})
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """The folders that the docs speak of, as the working folder."""
+    root = toy.write_toy(tmp_path)
+    monkeypatch.chdir(root)
+    return root
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_of_the_docs_is_understood(command, folders, monkeypatch):
+    called = []
+    for name in ("run_train", "run_selftrain", "check", "label", "evaluate", "predict", "report"):
+        real = getattr(verbs, name)
+
+        def note(*given, _name=name, **more):
+            called.append(_name)
+
+        note.__signature__ = __import__("inspect").signature(real)
+        note.__annotations__, note.__doc__ = real.__annotations__, real.__doc__
+        monkeypatch.setattr(verbs, name, note)
+    assert main(shlex.split(command, comments=True)[1:]) == 0
+    assert called
+
+
+def test_the_readme_example_runs(folders):
+    (code,) = blocks(ROOT / "README.md", "python")
+    small = code.replace('budget="1h"', "steps=4, img_size=16, batch=8, val_fraction=0")
+    small = small.replace('model="resnet18"', 'model="test_resnet", select={"threshold": 0.1}')
+    assert small != code
+    exec(compile(small, "README.md", "exec"), {})
+    assert (folders / "labels.csv").read_text().startswith("path,label,confidence")
+    assert (folders / "runs" / "first" / "report" / "index.html").exists()
+
+
+def test_the_method_of_the_docs_trains(folders, tmp_path):
+    import torch
+
+    from tutelage.core import Batch, Clock, Labeled, Unlabeled
+    from tutelage.learner import Learner
+    from tutelage.methods.method import State
+    from tutelage.networks.build import Net, build
+    from tutelage.settings import Optim
+
+    (code,) = blocks(ROOT / "docs" / "concepts.md", "python")
+    path = tmp_path / "my_method.py"
+    path.write_text(code)
+    spec = util.spec_from_file_location("my_method", path)
+    module = util.module_from_spec(spec)
+    sys.modules["my_method"] = module
+    spec.loader.exec_module(module)
+    student = Learner(build(Net(name="test_resnet", num_classes=3, img_size=32)), Optim())
+    images, targets = torch.rand(4, 3, 32, 32), torch.eye(3)[[0, 1, 2, 0]]
+    views = {"weak": images, "strong": images.flip(3)}
+    batch = Batch(Labeled(images, targets), Unlabeled(torch.arange(4), views, None))
+    metrics = module.MyMethod().step(State(student), batch, Clock(1, 10))
+    assert metrics["loss"].isfinite()

@@ -1,0 +1,169 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from images import picture, write_picture, write_pool
+
+from tutelage.data.decode import decode
+from tutelage.deploy.model_folder import Model, load_model, save_model
+from tutelage.deploy.predict import as_predictions, find_images, predict_files
+from tutelage.deploy.predictions import Predictions, show, write_predictions
+from tutelage.errors import DataProblem, UsageError
+from tutelage.networks.build import build
+
+
+@pytest.fixture
+def model(tiny):
+    return Model(build(tiny, seed=1).eval(), tiny, ("cat", "dog", "eel, grüner"), 32)
+
+
+@pytest.fixture
+def files(tmp_path):
+    root = write_pool(tmp_path / "photos", 3, first=0, side=40)
+    write_picture(root / "deep" / "a [1].png", 3, side=32)
+    (root / "notes.txt").write_text("x")
+    return root
+
+
+def names(paths):
+    return [path.name for path in paths]
+
+
+def test_folders_are_searched_at_any_depth_and_files_taken_as_they_are(files):
+    assert names(find_images([str(files)])) == ["0000.png", "0001.png", "0002.png", "a [1].png"]
+    assert names(find_images([str(files / "0001.png")])) == ["0001.png"]
+    assert names(find_images([str(files / "deep" / "a [1].png")])) == ["a [1].png"]
+
+
+def test_globs_match_images_alone(files):
+    assert names(find_images([str(files / "*")])) == ["0000.png", "0001.png", "0002.png"]
+    assert names(find_images([str(files / "000[12].png")])) == ["0001.png", "0002.png"]
+    assert names(find_images([str(files / "**" / "*.png")])) == [
+        "0000.png", "0001.png", "0002.png", "a [1].png",
+    ]  # fmt: skip
+
+
+def test_each_image_comes_once_in_the_order_given(files):
+    patterns = [str(files / "0002.png"), str(files / "*.png"), str(files)]
+    assert names(find_images(patterns)) == ["0002.png", "0000.png", "0001.png", "a [1].png"]
+
+
+@pytest.mark.parametrize("pattern", ["nowhere", "*.jpg", "empty", "notes*"])
+def test_what_matches_nothing_is_said_by_name(files, pattern):
+    (files / "empty").mkdir()
+    with pytest.raises(UsageError, match="no such image, no images in it, or no match") as caught:
+        find_images([str(files), str(files / pattern)])
+    assert str(files / pattern) in str(caught.value)
+
+
+def test_answers_are_the_networks_own_surest_first(files, model, tiny):
+    paths = find_images([str(files)])
+    found = predict_files(model, paths, top=2)
+    images = torch.from_numpy(np.stack([decode(path, 32) for path in paths]))
+    probs = model.module(images.permute(0, 3, 1, 2).float() / 255).softmax(-1)
+    assert found.paths == tuple(str(path) for path in paths)
+    for row, (classes, shares) in enumerate(zip(found.top_classes, found.top_probs, strict=True)):
+        best = probs[row].topk(2)
+        assert classes == tuple(model.classes[i] for i in best.indices)
+        assert shares == pytest.approx(best.values.tolist(), abs=1e-5)
+    assert found.unreadable == ()
+
+
+def test_no_more_classes_are_named_than_there_are(files, model):
+    found = predict_files(model, find_images([str(files)]), top=5)
+    assert {len(classes) for classes in found.top_classes} == {3}
+    assert all(sum(shares) == pytest.approx(1, abs=1e-5) for shares in found.top_probs)
+
+
+def test_unreadable_files_are_reported_apart_and_change_no_other_answer(files, model):
+    clean = predict_files(model, find_images([str(files)]))
+    (files / "0000a.png").write_text("no image")
+    damaged = files / "deep" / "b.png"
+    damaged.write_bytes((files / "0000.png").read_bytes()[:200])
+    found = predict_files(model, find_images([str(files)]))
+    assert found.paths == clean.paths
+    assert found.top_classes == clean.top_classes
+    assert [path for path, _ in found.unreadable] == [str(files / "0000a.png"), str(damaged)]
+    assert all(problem for _, problem in found.unreadable)
+
+
+def test_a_folder_without_one_readable_image_is_a_data_problem(tmp_path, model):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_text("no image")
+    with pytest.raises(DataProblem, match=r"none of 2 images can be read; .*a\.png"):
+        predict_files(model, find_images([str(tmp_path)]))
+
+
+def test_a_file_of_any_name_is_tried(tmp_path, model):
+    path = tmp_path / "download"
+    picture(0, 32).save(path, "PNG")
+    assert len(predict_files(model, find_images([str(path)])).paths) == 1
+
+
+PREDICTIONS = Predictions(
+    paths=("a, b.png", 'ü "q".png'),
+    top_classes=(("cat", "dog"), ("eel, green", "cat")),
+    top_probs=((0.75, 0.25), (0.6, 0.3)),
+)
+COLUMNS = ["path", "label", "confidence", "label_2", "probability_2"]
+
+
+def test_a_csv_holds_a_row_an_image(tmp_path):
+    write_predictions(tmp_path / "out" / "a.csv", PREDICTIONS)
+    with (tmp_path / "out" / "a.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        COLUMNS,
+        ["a, b.png", "cat", "0.75", "dog", "0.25"],
+        ['ü "q".png', "eel, green", "0.6", "cat", "0.3"],
+    ]
+
+
+def test_a_parquet_file_holds_the_same_with_types(tmp_path):
+    write_predictions(tmp_path / "a.parquet", PREDICTIONS)
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert table.to_pydict() == PREDICTIONS.columns()
+    assert table.column_names == COLUMNS
+    assert str(table.schema.field("confidence").type) == "double"
+
+
+def test_another_suffix_is_refused_and_nothing_is_written(tmp_path):
+    with pytest.raises(UsageError, match=r"a\.xlsx: the name has to end in \.csv or \.parquet"):
+        write_predictions(tmp_path / "a.xlsx", PREDICTIONS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_is_shown_in_tab_separated_lines(capsys):
+    show(PREDICTIONS)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("\t") == COLUMNS
+    assert lines[1].split("\t") == ["a, b.png", "cat", "0.7500", "dog", "0.2500"]
+    assert len(lines) == 3
+
+
+def test_probs_become_names():
+    probs = torch.tensor([[0.1, 0.7, 0.2]])
+    found = as_predictions([Path("x.png")], probs, ("a", "b", "c"), top=2)
+    assert found.top_classes == (("b", "c"),)
+    assert found.top_probs == ((0.7, 0.2),)
+
+
+def test_a_saved_model_gives_the_same_answers_and_other_weights_are_refused(
+    tmp_path, files, model, tiny
+):
+    save_model(tmp_path / "model", model, "# card")
+    loaded = load_model(tmp_path / "model")
+    paths = find_images([str(files)])
+    assert predict_files(loaded, paths) == predict_files(model, paths)
+    assert loaded.classes == model.classes
+    other = Model(build(tiny, seed=2).eval(), tiny, model.classes, 32)
+    save_model(tmp_path / "other", other, "# card")
+    weights = (tmp_path / "other" / "model.safetensors").read_bytes()
+    (tmp_path / "model" / "model.safetensors").write_bytes(weights)
+    with pytest.raises(UsageError, match="are not those that its config"):
+        load_model(tmp_path / "model")
+    with pytest.raises(UsageError, match="holds no model"):
+        load_model(files)

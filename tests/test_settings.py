@@ -1,0 +1,118 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tutelage.errors import UsageError
+from tutelage.settings import (
+    Noise,
+    Optim,
+    Select,
+    SelftrainSettings,
+    TrainSettings,
+    seconds,
+)
+
+NEEDED = {"data": "d", "model": "m", "out": Path("o")}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90s", 90), ("20m", 1200), ("1h30m", 5400), ("1h30m15s", 5415), ("2h", 7200),
+        ("45", 45), ("0.5s", 0.5), ("1h5s", 3605), (" 20m ", 1200),
+    ],
+)  # fmt: skip
+def test_times_are_read(text, expected):
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "abc", "1d", "-5s", "m", "1m1h", "0", "0s", "0h0m", "1 h", "1h30", "inf"]
+)
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(UsageError, match="is no time"):
+        seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (Noise, {"magnitude": 10.5}),
+        (Noise, {"magnitude": -0.1}),
+        (Noise, {"magnitude": float("nan")}),
+        (Noise, {"num_ops": -1}),
+        (Noise, {"cutout": 1.1}),
+        (Noise, {"min_area": -0.1}),
+        (Noise, {"dropout": 2}),
+        (Noise, {"drop_path": -1}),
+        (Optim, {"lr": -0.1}),
+        (Optim, {"lr": float("nan")}),
+        (Optim, {"warmup": 1.1}),
+        (Optim, {"ema": 1.1}),
+        (Optim, {"weight_decay": -1e-4}),
+        (Optim, {"clip": 0.0}),
+        (Select, {"threshold": 1.5}),
+        (Select, {"max_copies": 0}),
+        (Select, {"per_class": 0}),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(kind, wrong):
+    with pytest.raises(UsageError) as caught:
+        kind(**wrong)
+    assert next(iter(wrong)) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"val_fraction": 0.95},
+        {"smoothing": -0.1},
+        {"batch": 0},
+        {"batch": 1},
+        {"steps": 0},
+        {"img_size": -32},
+        {"budget": "soon"},
+        {"budget": "20m", "steps": 10},
+    ],
+)
+def test_training_refuses_what_it_can_not_do(wrong):
+    with pytest.raises(UsageError):
+        TrainSettings(**NEEDED | wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rounds": 0},
+        {"ratio": 0},
+        {"temperature": 0.0},
+        {"weight": -1.0},
+        {"batch": 1},
+        {"students": ("a", "b", "c"), "rounds": 2},
+    ],
+)
+def test_self_training_refuses_what_it_can_not_do(wrong):
+    with pytest.raises(UsageError):
+        SelftrainSettings(**NEEDED | {"unlabeled": "u"} | wrong)
+
+
+def test_the_last_student_goes_on_and_the_model_is_the_default():
+    needed = NEEDED | {"unlabeled": "u", "rounds": 4}
+    grown = SelftrainSettings(**needed, students=("a", "b"))
+    assert [grown.student(number) for number in (1, 2, 3, 4)] == ["a", "b", "b", "b"]
+    assert SelftrainSettings(**needed).student(3) == "m"
+
+
+def test_small_images_are_shifted_and_photos_are_cropped_unless_told():
+    assert Noise().crop_for(32) == "pad"
+    assert Noise().crop_for(64) == "pad"
+    assert Noise().crop_for(65) == "resized"
+    assert Noise(crop="resized").crop_for(32) == "resized"
+    assert Noise(crop="pad").crop_for(224) == "pad"
+
+
+def test_settings_are_read_without_loading_torch():
+    code = "import sys, tutelage.settings; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
