@@ -26,7 +26,7 @@ def picture(label: int, rng: np.random.Generator, side: int = 16) -> Image.Image
 def write_toy(
     root: Path, *, labeled: int = 4, pool: int = 40, test: int = 6, seed: int = 0
 ) -> Path:
-    """ROOT/labeled/<class>/, ROOT/test/<class>/, ROOT/pool/; all counts but the pool's per class."""
+    """ROOT/{labeled,test}/<class>/ and ROOT/pool/; `labeled` and `test` count per class."""
     rng = np.random.default_rng(seed)
     for part, count in (("labeled", labeled), ("test", test)):
         for label, name in enumerate(CLASSES):
