@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from tutelage.errors import UsageError
+from tutelage.learner import Learner
 from tutelage.networks.build import (
     Net,
     Normalized,
@@ -14,6 +15,7 @@ from tutelage.networks.build import (
     parameters,
     weight_digest,
 )
+from tutelage.settings import Optim
 from tutelage.weights import load_weights, save_weights
 
 NAMES = ["test_resnet", "resnet18", "test_efficientnet", "test_vit"]
@@ -166,7 +168,20 @@ def test_weights_of_another_network_and_damaged_ones_are_refused(tmp_path, tiny)
         load_weights(path, tiny, torch.device("cpu"))
 
 
+def test_position_tables_and_tokens_get_no_weight_decay():
+    module = build(Net(name="test_vit", num_classes=3, img_size=32))
+    names = dict(module.named_parameters())
+    assert {"net.pos_embed", "net.cls_token"} <= module.no_weight_decay() & set(names)
+    learner = Learner(module, Optim(name="adamw", weight_decay=0.1))
+    decayed = {
+        id(p) for g in learner.optimizer.param_groups if g["weight_decay"] for p in g["params"]
+    }
+    assert id(names["net.pos_embed"]) not in decayed
+    assert id(names["net.cls_token"]) not in decayed
+    assert id(names["net.blocks.0.attn.qkv.weight"]) in decayed
+
+
 def test_parameters_are_counted():
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2, bias=False))
     assert parameters(module) == 3 * 4 + 4 + 4 + 4 + 8
-    assert parameters(module.requires_grad_(False)) == 0
+    assert parameters(module.requires_grad_(False)) == 3 * 4 + 4 + 4 + 4 + 8

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import toy
 import yaml
@@ -292,6 +293,68 @@ def test_a_folder_with_other_things_is_no_run_folder(images, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
     assert selftrain(images, tmp_path) == 2
     assert "notes.txt" in capsys.readouterr().err
+
+
+def test_an_empty_selection_can_be_mended_without_training_the_baseline_again(images, tmp_path):
+    out = tmp_path / "run"
+    assert selftrain(images, out, rounds=1, **{"select.threshold": 1.0}) == 3
+    weights = out / "rounds" / "00-baseline" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert selftrain(images, out, rounds=1, **{"select.threshold": 0.1}) == 0
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_a_teacher_that_has_seen_the_judging_images_is_refused(images, run, tmp_path, capsys):
+    out = tmp_path / "run"
+    flags = toy.selftrain_flags(images, out, teacher=run, test=images / "labeled")
+    flags[flags.index(str(images / "labeled"))] = str(images / "test")
+    assert main(["selftrain", *flags]) == 2
+    assert "trained on 16 of the images that would judge it" in capsys.readouterr().err
+
+
+def test_copies_of_a_labeled_image_stay_on_one_side_of_the_split(own, tmp_path):
+    for name in toy.CLASSES:
+        for path in list((own / "labeled" / name).iterdir()):
+            shutil.copy(path, path.with_stem(path.stem + "-copy"))
+    out = tmp_path / "run"
+    assert selftrain(own, out, rounds=1, **{"val-fraction": 0.5}) == 0
+    manifest = pq.read_table(out / "data" / "manifest.parquet").to_pydict()
+    contents = {part: set() for part in ("labeled", "val", "pool", "test")}
+    for part, content in zip(manifest["part"], manifest["content"], strict=True):
+        contents[part].add(content)
+    assert len(contents["val"]) == 8
+    assert not contents["val"] & contents["labeled"]
+
+
+def test_an_image_under_two_classes_is_left_out_and_said(own, tmp_path):
+    shutil.copy(own / "labeled" / "dot" / "0.png", own / "labeled" / "square" / "twin.png")
+    out = tmp_path / "run"
+    assert selftrain(own, out, rounds=1) == 0
+    rows = [row for row in table(out / "data" / "issues.csv") if row["kind"] == "two classes"]
+    assert [row["detail"] for row in rows] == ["the same pixels are labeled dot and square"] * 2
+
+
+def test_overwrite_leaves_a_folder_alone_that_is_no_run(images, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    flags = toy.selftrain_flags(images, tmp_path / "mine")
+    assert main(["selftrain", *flags, "--overwrite"]) == 2
+    assert (tmp_path / "mine" / "notes.txt").exists()
+
+
+def test_options_that_would_do_nothing_are_refused(images, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert selftrain(images, out, labels="hard", temperature=0.5) == 2
+    assert "the labels are hard" in capsys.readouterr().err
+
+
+def test_paths_may_be_text_in_python(run, images, tmp_path):
+    out = str(tmp_path / "p.parquet")
+    found = tutelage.predict(str(run), str(images / "test" / "dot" / "0.png"), out=out)
+    assert len(found.paths) == 1
+    assert tutelage.load_model(str(run)).classes == toy.CLASSES
+    tutelage.check(str(images / "labeled"), unlabeled=str(images / "pool"), out=str(tmp_path))
+    tutelage.evaluate(str(run), data=str(images / "test"))
 
 
 def test_overwrite_moves_the_old_run_aside(images, run, tmp_path):

@@ -45,7 +45,18 @@ def test_files_that_are_no_images_and_hidden_files_are_passed_over(tmp_path):
     (tmp_path / "README.md").write_text("x")
     images, issues = labeled_folder(tmp_path, "labeled")
     assert images.names == ("cat/0000.png", "dog/0001.png")
-    assert issues == []
+    assert [(issue.severity, issue.kind) for issue in issues] == [("note", "other files")]
+    assert "4 files" in issues[0].detail
+
+
+def test_a_name_that_no_table_can_hold_is_dropped_and_shown(tmp_path):
+    write_classes(tmp_path, {"cat": 2, "dog": 1})
+    raw = os.fsencode(tmp_path / "cat" / "0000.png")
+    os.rename(raw, raw.replace(b"0000", b"caf\xe9"))
+    images, issues = labeled_folder(tmp_path, "labeled")
+    assert images.names == ("cat/0001.png", "dog/0002.png")
+    assert [(issue.severity, issue.kind) for issue in issues] == [("dropped", "file name")]
+    assert issues[0].path.endswith("caf\\udce9.png")
 
 
 @pytest.mark.parametrize("hidden", [".git", ".ipynb_checkpoints", "__MACOSX"])

@@ -1,14 +1,13 @@
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import nn
 
 from tutelage.data.pixels import InMemory
+from tutelage.data.pool import join, load
 from tutelage.errors import RunMismatch
 from tutelage.evaluation.accuracy import predict
 from tutelage.labeling import label
-from tutelage.labeling.label import label_pool, read_labels, right_share
+from tutelage.labeling.label import label_pool
 
 
 class Asked(nn.Module):
@@ -50,7 +49,8 @@ def test_a_pool_in_parts_has_the_answers_of_one_pass(tmp_path, pool):
     assert table.names == NAMES
     assert torch.allclose(table.confidence, probs.amax(-1), atol=1e-6)
     assert torch.equal(table.labels, probs.argmax(-1))
-    assert torch.equal(read_labels(tmp_path).top_probs, table.top_probs)
+    parts = [load(path) for path in sorted(tmp_path.glob("part-*.parquet"))]
+    assert torch.equal(join(parts).top_probs, table.top_probs)
 
 
 def test_a_second_run_asks_nothing_and_changes_no_file(tmp_path, pool):
@@ -78,11 +78,3 @@ def test_labels_of_another_teacher_or_of_other_images_are_refused(tmp_path, pool
         label_pool(Asked(seed=1), pool, NAMES, CLASSES, tmp_path, size=8)
     with pytest.raises(RunMismatch):
         label_pool(Asked(), pool, NAMES[::-1], CLASSES, tmp_path, size=8)
-
-
-def test_the_right_share_counts_the_images_in_use(tmp_path, pool):
-    table = label_pool(Asked(), pool, NAMES, CLASSES, tmp_path, size=8)
-    table = replace(table, copies=torch.tensor([1, 2, 3, 1, 0, 0, 0, 0, 0, 0]))
-    truth = table.labels.clone()
-    truth[3:] = (truth[3:] + 1) % 4
-    assert right_share(table, truth) == 0.75

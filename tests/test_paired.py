@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from tutelage.evaluation.intervals import Z
-from tutelage.evaluation.paired import Paired, compare, mcnemar, sentence
+from tutelage.evaluation.paired import POWER, Paired, compare, mcnemar, sentence
 
 
 def answers(both=0, gained=0, lost=0, neither=0):
@@ -108,16 +108,16 @@ def test_answers_on_other_images_can_not_be_compared(sizes):
 
 
 @given(st.integers(1, 2000), st.integers(0, 300), st.integers(0, 300))
-def test_the_images_to_decide_are_where_such_a_difference_would_leave_zero_out(same, gained, lost):
+def test_at_the_images_to_decide_such_a_difference_shows_four_times_in_five(same, gained, lost):
     paired = compare(*answers(both=same, gained=gained, lost=lost))
     needed = paired.images_to_decide
     assert needed > paired.total
     difference = max(abs(paired.difference), 0.01)
     spread = max(gained + lost, 1) / paired.total
-    half = Z * math.sqrt(max(spread - difference**2, 0) / needed)
+    half = (Z + POWER) * math.sqrt(max(spread - difference**2, 0) / needed)
     assert half <= difference + 1e-12
     if needed > paired.total + 1:  # and one image fewer would not do
-        assert Z * math.sqrt((spread - difference**2) / (needed - 1)) > difference
+        assert (Z + POWER) * math.sqrt((spread - difference**2) / (needed - 1)) > difference
 
 
 def test_the_smaller_the_difference_the_more_images_are_needed():
@@ -145,10 +145,10 @@ def test_sentences_say_what_the_numbers_mean():
     outcome, words = verdict(110, 90)
     assert outcome == "open"
     assert words.startswith("no gain shown: +2.0 points (-0")
-    assert words.endswith("labeled images would decide it")
+    assert words.endswith("labeled test images would decide it")
     outcome, words = verdict(102, 98)
     assert outcome == "open"
-    assert words.endswith("labeled images would show a gain of 1 point")
+    assert words.endswith("labeled test images would show a gain of 1 point")
 
 
 def test_an_interval_alone_decides_nothing_where_mcnemar_disagrees():

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tutelage.deploy.model_folder import load_model
-    from tutelage.settings import Noise, Optim, Select, SelftrainSettings, TrainSettings
+    from tutelage.settings import Noise, Optim, Select
     from tutelage.verbs import (
         check,
         demo,
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _HOME = {  # public name: module, loaded when the name is first used
     "load_model": "deploy.model_folder",
-    **dict.fromkeys(["Noise", "Optim", "Select", "SelftrainSettings", "TrainSettings"], "settings"),
+    **dict.fromkeys(["Noise", "Optim", "Select"], "settings"),
     **dict.fromkeys(
         ["check", "demo", "evaluate", "label", "models", "predict", "report", "selftrain", "train"],
         "verbs",
@@ -31,8 +31,6 @@ __all__ = [
     "Noise",
     "Optim",
     "Select",
-    "SelftrainSettings",
-    "TrainSettings",
     "check",
     "demo",
     "evaluate",

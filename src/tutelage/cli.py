@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _call(arguments[0], arguments[1:])
     except (KeyboardInterrupt, Interrupted) as error:
         reason = str(error) or "stopped"
-        print(f"{reason}\nto go on: {shlex.join(['tutelage', *arguments])}", file=sys.stderr)
+        again = [word for word in arguments if word != "--overwrite"]
+        print(f"{reason}\nto go on: {shlex.join(['tutelage', *again])}", file=sys.stderr)
         return Interrupted.exit_code
     except BrokenPipeError:
         return 0

@@ -147,7 +147,7 @@ def _run(
             if late or stop.requested or done == total:
                 save(out / "last.pt", state, step=done, recipe=digest)
                 saved = time.monotonic()
-            if stop.requested and done < total:
+            if stop.requested:
                 raise Interrupted(f"stopped at step {done:,} of {total:,} of {out.name}; saved")
 
 

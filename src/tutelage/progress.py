@@ -92,7 +92,7 @@ class Bar:
         now = time.monotonic()
         if now - self.spoke >= QUIET_SECONDS and self.done < self.total:
             self.spoke = now
-            left = (now - self.start) / (self.done - self.first) * (self.total - self.done)
+            left = (now - self.start) / max(1, self.done - self.first) * (self.total - self.done)
             counts = f"{self.done:,}/{self.total:,} {self.unit}"
             self.screen.say(f"{self.name}  {counts}  {note or ''}  {duration(left)} left")
 

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import platform
+import re
 import shlex
 import sys
 import time
@@ -16,11 +17,12 @@ from typing import Any
 import torch
 import yaml
 
-from tutelage.errors import RunMismatch, UsageError
+from tutelage.errors import Interrupted, RunMismatch, UsageError
 from tutelage.files import read_json, write_json, write_text
 from tutelage.values import differences, to_plain
 
 NOT_BINDING = frozenset({"check", "plan"})  # stages after which settings may still change
+USED_BY_STUDENTS = frozenset({"select", "labels", "temperature", "weight", "normalize"})
 NOT_COMPARED = frozenset({"out", "overwrite"})
 PACKAGES = ("tutelage", "torch", "timm", "numpy", "pillow", "pyarrow")
 
@@ -84,7 +86,7 @@ def open_run(verb: str, settings: Any, *, overwrite: bool = False) -> Iterator[R
             run.save()
             yield run
         except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Interrupted"
+            stopped = isinstance(error, KeyboardInterrupt | Interrupted)
             run.content["state"] = "interrupted" if stopped else "failed"
             run.content["error"] = "" if stopped else f"{type(error).__name__}: {error}"
             _try_to_save(run)
@@ -126,6 +128,10 @@ def _content(path: Path, verb: str, settings: Any) -> dict[str, Any]:
     changed = differences(content["settings"], asked)
     if changed and not set(content["stages"]) - NOT_BINDING:
         return {"verb": verb, "state": "running", "stage": "", "settings": asked, "stages": {}}
+    labeled = any(name.endswith("-labels") and stage["state"] == "done"
+                  for name, stage in content["stages"].items())  # fmt: skip
+    if not labeled and all(re.split("[.:]", line)[0] in USED_BY_STUDENTS for line in changed):
+        return content | {"settings": asked}
     if changed:
         raise RunMismatch(
             f"{path} was started with other settings:\n  " + "\n  ".join(changed) + "\n"
@@ -154,9 +160,14 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _move_aside(path: Path) -> None:
-    """Rename the old run; nothing is ever deleted."""
+    """Rename the old run, unless a process works in it; nothing is ever deleted."""
+    if not (path / "run.json").exists():
+        if any(path.iterdir()):
+            raise UsageError(f"{path} is no run, so it is not overwritten: choose another --out")
+        return
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path.rename(path.with_name(f"{path.name}.old-{stamp}"))
+    with _lock(path):
+        path.rename(path.with_name(f"{path.name}.old-{stamp}"))
 
 
 def _remember_environment(path: Path) -> None:
@@ -178,8 +189,9 @@ def _remember_environment(path: Path) -> None:
 
 
 def write_config(run: Run, resolved: Any) -> None:
-    """config.yaml: the settings with every 'auto' replaced."""
-    text = yaml.safe_dump(to_plain(resolved), sort_keys=False, allow_unicode=True)
+    """config.yaml: the settings with every 'auto' that the run decides replaced."""
+    plain = {key: value for key, value in to_plain(resolved).items() if key not in NOT_COMPARED}
+    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
     write_text(run.path / "config.yaml", text)
 
 

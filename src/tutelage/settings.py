@@ -124,15 +124,15 @@ class Select:
 class Common:
     """What all training verbs share."""
 
-    data: str
+    data: Path
     """Labeled images: a folder with one folder a class."""
     model: str
     """Any timm name, as listed by `tutelage models`."""
     out: Path
     """The run folder. The same command on an unfinished run continues it."""
-    test: str | None = None
+    test: Path | None = None
     """Labeled images that are touched once, at the end."""
-    val: str | None = None
+    val: Path | None = None
     """Labeled validation images; without them a part is split off the labels."""
     val_fraction: float = 0.2
     """Share of each class to split off where `val` is not given; 0: none."""
@@ -189,7 +189,7 @@ class TrainSettings(Common):
 class SelftrainSettings(Common):
     """`tutelage selftrain`: Noisy Student rounds on labels and pool, and a verdict."""
 
-    unlabeled: str
+    unlabeled: Path
     """The pool: a folder of images, at any depth; labels are never read."""
     teacher: str | None = None
     """The first teacher: a timm name to train, or a run to take; default: the baseline."""
@@ -219,6 +219,8 @@ class SelftrainSettings(Common):
         if not self.temperature > 0:
             raise UsageError(f"temperature is above 0, got {self.temperature}")
         between("weight", self.weight, 0, float("inf"))
+        if self.labels == "hard" and self.temperature != 1:
+            raise UsageError("temperature acts on soft labels; the labels are hard")
         if len(self.students) > self.rounds:
             raise UsageError(f"{len(self.students)} students for {self.rounds} rounds")
 

@@ -57,13 +57,21 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return tuple(_convert(inner, item, where) for item in value)
         if option in (Path, str) and isinstance(value, str | Path):
             return option(value)
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if option is float and _is_number(value):
             return float(value)
         if typing.get_origin(option) is typing.Literal and value in typing.get_args(option):
             return value
         if isinstance(option, type) and type(value) is option:
             return value
     raise UsageError(f"{where}: {value!r} does not fit {_words(options)}")
+
+
+def _is_number(value: Any) -> bool:
+    """A number, also as text: YAML reads 1e-3 as a string."""
+    try:
+        return not isinstance(value, bool) and isinstance(float(value), float)
+    except (TypeError, ValueError):
+        return False
 
 
 def _options(hint: Any) -> tuple[Any, ...]:

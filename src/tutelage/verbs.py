@@ -11,7 +11,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from tutelage.deploy.predictions import Predictions, show, write_predictions
+from tutelage.deploy.predictions import Predictions, show, table_path, write_predictions
 from tutelage.errors import UsageError
 from tutelage.evaluation.intervals import Accuracy
 from tutelage.settings import Noise, Precision, SelftrainSettings, TrainSettings
@@ -98,8 +98,10 @@ def check(
     from tutelage.pipelines.prepare import check_folders, say_counts, say_issues
     from tutelage.progress import Screen
 
-    screen = Screen()
-    parts, issues = check_folders(data, val=val, test=test, pool=unlabeled, screen=screen, out=out)
+    screen, out = Screen(), Path(out)
+    folders = {"val": val, "test": test, "pool": unlabeled}
+    given = {name: Path(path) if path is not None else None for name, path in folders.items()}
+    parts, issues = check_folders(Path(data), screen=screen, out=out, **given)
     say_counts(parts, screen)
     if issues:
         write_issues(out / "issues.csv", issues)
@@ -124,6 +126,7 @@ def label(
     from tutelage.deploy.label_files import label_files
     from tutelage.progress import Screen
 
+    model, data, out = Path(model), Path(data), Path(out)
     label_files(model, data, out, device=device, precision=precision, screen=Screen())
     return out
 
@@ -142,7 +145,9 @@ def evaluate(
     from tutelage.deploy.judge import judge_folder
     from tutelage.progress import Screen
 
-    return judge_folder(run, data, out, device=device, screen=Screen())
+    if out is not None:
+        out = table_path(out)
+    return judge_folder(Path(run), Path(data), out, device=device, screen=Screen())
 
 
 def predict(
@@ -167,11 +172,16 @@ def predict(
     from tutelage.learner import choose_device
     from tutelage.progress import Screen
 
+    images = (str(images),) if isinstance(images, str | Path) else tuple(map(str, images))
     if not images:
         raise UsageError("no images: name files, folders or globs")
+    if top < 1:
+        raise UsageError(f"--top is at least 1, got {top}")
+    if out is not None:
+        out = table_path(out)
     screen = Screen()
     paths = find_images(images)
-    model = load_model(run, choose_device(device))
+    model = load_model(Path(run), choose_device(device))
     with screen.bar("predict", len(paths)) as bar:
         found = predict_files(model, paths, top=top, advance=bar.advance)
     for path, problem in found.unreadable:
@@ -193,7 +203,7 @@ def report(run: Positional[Path]) -> Path:
     from tutelage.progress import Screen
     from tutelage.reports.page import write_report
 
-    path = write_report(run)
+    path = write_report(Path(run))
     Screen().result(f"report: {path}")
     return path
 
@@ -230,6 +240,7 @@ def demo(*, out: Path = Path("tutelage-demo"), seed: int = 0) -> Outcome:
     from tutelage.data.sources.digits import write_digits
     from tutelage.progress import Screen
 
+    out = Path(out)
     images = out / f"digits-{seed}"
     write_digits(images, seed=seed)
     outcome = run_selftrain(digits_settings(images, out / f"run-{seed}", seed=seed))
@@ -240,9 +251,9 @@ def demo(*, out: Path = Path("tutelage-demo"), seed: int = 0) -> Outcome:
 def digits_settings(images: Path, out: Path, *, seed: int) -> SelftrainSettings:
     """The demo's settings, chosen on pool images and never on the test."""
     return SelftrainSettings(
-        data=str(images / "labeled"),
-        unlabeled=str(images / "unlabeled"),
-        test=str(images / "test"),
+        data=images / "labeled",
+        unlabeled=images / "unlabeled",
+        test=images / "test",
         val_fraction=0.0,
         model="test_resnet",
         img_size=16,

@@ -98,6 +98,7 @@ def survey(
     for judge in ("test", "val"):
         if judge in parts:
             issues += _unseen(parts, judge)
+    issues += _contradictions(parts)
     issues += _emptied(parts)
     return Survey(parts, issues)
 
@@ -120,7 +121,7 @@ def _examine(path: Path) -> Facts:
         pixels = blake2b(image.tobytes(), digest_size=16)
         pixels.update(f"{image.width}x{image.height}".encode())
         return Facts(pixels.hexdigest(), image.width, image.height)
-    except Exception as error:  # noqa: BLE001: decoders raise OSError, SyntaxError, ValueError, …
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, …
         return Facts("", 0, 0, f"{type(error).__name__}: {error}")
 
 
@@ -187,6 +188,32 @@ def _unseen(parts: dict[str, Part], judge: str) -> list[Issue]:
     return issues
 
 
+def _contradictions(parts: dict[str, Part]) -> list[Issue]:
+    """Leave out labeled images whose pixels stand under two classes; note other copies."""
+    part = parts["labeled"]
+    rows_of: dict[str, list[int]] = {}
+    for row, fact in enumerate(part.facts):
+        rows_of.setdefault(fact.content, []).append(row)
+    labels, names = part.images.labels or (), part.images.classes
+    issues, out = [], set()
+    for rows in rows_of.values():
+        classes = sorted({names[labels[row]] for row in rows})
+        if len(classes) > 1:
+            out |= set(rows)
+            issues += [
+                Issue("dropped", "two classes", "labeled", str(part.images.paths[row]),
+                      f"the same pixels are labeled {' and '.join(classes)}")
+                for row in rows
+            ]  # fmt: skip
+        elif len(rows) > 1:
+            path = part.images.paths[rows[0]]
+            issues.append(
+                Issue("note", "copies", "labeled", str(path), f"is there {len(rows)} times")
+            )
+    parts["labeled"] = part.keep([row for row in range(len(part.images)) if row not in out])
+    return issues
+
+
 def _emptied(parts: dict[str, Part]) -> list[Issue]:
     """Fatal where a part, or a class to train on, has lost its last image."""
     lost = [(name, part.images.root) for name, part in parts.items() if not part.images.names]
@@ -202,22 +229,28 @@ def _emptied(parts: dict[str, Part]) -> list[Issue]:
 
 
 def split(part: Part, fraction: float, *, seed: int) -> tuple[list[int], list[int], list[Issue]]:
-    """Rows to train on and rows to validate on: that share of each class, at least one each."""
+    """Rows to train on and rows to validate on: that share of each class, at least one each.
+
+    Copies of an image stay together.
+    """
     labels = part.images.label_tensor()
     issues, train, val = [], [], []
     for number, name in enumerate(part.images.classes):
-        rows = (labels == number).nonzero()[:, 0]
-        if len(rows) < 2:
+        copies: dict[str, list[int]] = {}
+        for row in (labels == number).nonzero()[:, 0].tolist():
+            copies.setdefault(part.facts[row].content, []).append(row)
+        groups = list(copies.values())
+        if len(groups) < 2:
             issues.append(
                 Issue("fatal", "too few labels", "labeled", str(part.images.root / name),
-                      f"class {name!r} has {len(rows)} usable images, and splitting off a "
+                      f"class {name!r} has {len(groups)} usable images, and splitting off a "
                       "validation part needs 2: add some, give --val, or set --val-fraction 0")
             )  # fmt: skip
             continue
-        order = rows[_shuffled(len(rows), seed, number)].tolist()
-        cut = min(len(rows) - 1, max(1, round(fraction * len(rows))))
-        val += order[:cut]
-        train += order[cut:]
+        order = [groups[i] for i in _shuffled(len(groups), seed, number)]
+        cut = min(len(groups) - 1, max(1, round(fraction * len(groups))))
+        val += [row for group in order[:cut] for row in group]
+        train += [row for group in order[cut:] for row in group]
     return sorted(train), sorted(val), issues
 
 

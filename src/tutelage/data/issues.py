@@ -34,17 +34,16 @@ def write_issues(path: Path, issues: Sequence[Issue]) -> None:
     write_text(path, text.getvalue())
 
 
-def stop_if_fatal(issues: Sequence[Issue], where: Path) -> None:
-    """Raises DataProblem with the fatal issues, after writing all of them to issues.csv."""
+def stop_if_fatal(issues: Sequence[Issue], where: Path | None) -> None:
+    """Raises DataProblem with the fatal issues, after writing all of them to issues.csv there."""
     fatal = [issue for issue in issues if issue.severity == "fatal"]
     if not fatal:
         return
-    path = where / "issues.csv"
-    write_issues(path, issues)
     lines = [f"  {issue.part}: {issue.detail}" for issue in fatal[:10]]
     if len(fatal) > len(lines):
         lines.append(f"  and {len(fatal) - len(lines)} more")
+    if where is not None:
+        write_issues(where / "issues.csv", issues)
+        lines.append(f"all in {where / 'issues.csv'}")
     number = f"{len(fatal)} problem" + "s" * (len(fatal) != 1)
-    raise DataProblem(
-        f"{number} with the data; nothing was trained\n" + "\n".join(lines) + f"\nall in {path}"
-    )
+    raise DataProblem(f"{number} with the data; nothing was computed\n" + "\n".join(lines))

@@ -1,5 +1,6 @@
 """Images as uint8 tensors by row: held in memory where they fit, else decoded when asked."""
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 from tutelage.data.decode import decode
 
 MEMORY_BUDGET = 4 * 2**30  # bytes of decoded images held at once, for all sets together
-THREADS = 4  # decoding leaves Python's lock, so a few threads keep two to four cores busy
+THREADS = max(4, os.cpu_count() or 1)  # decoding leaves Python's lock, so threads share the work
 
 
 class Pixels(Protocol):

@@ -4,7 +4,8 @@ Paper: Cubuk et al. 2020, RandAugment (arXiv 1909.13719), section 3: N operation
 with replacement, one shared magnitude M, each always applied. Magnitudes are on the 0-10 scale of
 the reference code. Deviations: the geometric operations interpolate bilinearly and fill with gray;
 Invert is left out, as FixMatch (arXiv 2001.07685, table 12) does, and Identity is in; Cutout is a
-view of its own (`cutout`), so that its size doesn't hang on the magnitude.
+view of its own (`cutout`), so that its size doesn't hang on the magnitude; Posterize and Solarize
+grow stronger with the magnitude, where the reference code has them grow weaker.
 """
 
 import math

@@ -45,7 +45,7 @@ def resized(images: Tensor, size: int) -> Tensor:
 def weak(images: Tensor, generator: torch.Generator, stage: Stage, noise: Noise) -> Tensor:
     """Flip and crop: FixMatch's weak augmentation (arXiv 2001.07685, section 2.3)."""
     if noise.crop_for(stage.size) == "pad":
-        return resized(as_float(_shifted(images, generator, noise)), stage.size)
+        return resized(as_float(_shifted(images, generator, stage.size, noise)), stage.size)
     return _resized_crop(images, generator, stage.size, noise)
 
 
@@ -57,13 +57,15 @@ def strong(images: Tensor, generator: torch.Generator, stage: Stage, noise: Nois
     return cutout(images, generator, side=stage.cutout)
 
 
-def _shifted(images: Tensor, generator: torch.Generator, noise: Noise) -> Tensor:
-    """Shift by up to an eighth with reflected border, and flip: one gather on uint8."""
+def _shifted(images: Tensor, generator: torch.Generator, size: int, noise: Noise) -> Tensor:
+    """Center crop, shifted by up to an eighth with reflected border, and flip: one gather."""
     b, _, h, w = images.shape
     reach = max(1, h // 8)
+    side = min(size, h)
+    window = torch.arange(side) + (h - side) // 2
     shift = torch.randint(-reach, reach + 1, (2, b, 1), generator=generator)
-    rows = _reflect(torch.arange(h) + shift[0], h)
-    columns = _reflect(torch.arange(w) + shift[1], w)
+    rows = _reflect(window + shift[0], h)
+    columns = _reflect(window + shift[1], w)
     if noise.flip:
         flipped = torch.rand(b, 1, generator=generator) < 0.5
         columns = torch.where(flipped, columns.flip(1), columns)

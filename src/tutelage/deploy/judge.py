@@ -51,11 +51,11 @@ def _images(root: Path, model: Model, screen: Screen) -> Images:
     """The folder's readable images with the model's class numbers."""
     images, issues = labeled_folder(root, "test")
     images, odd = class_numbers(images, model.classes, "the model", "test")
-    stop_if_fatal([*issues, *odd], Path())
+    stop_if_fatal([*issues, *odd], None)
     with screen.bar("check", len(images)) as bar:
         facts = examine(images.paths, bar.advance)
     part, bad = readable(Part(images, facts), "test")
-    stop_if_fatal(bad, Path())
+    stop_if_fatal(bad, None)
     dropped: list[Issue] = [issue for issue in bad if issue.severity == "dropped"]
     for issue in dropped:
         screen.say(f"left out {issue.path}: {issue.detail}")

@@ -48,11 +48,17 @@ def save_model(folder: Path, model: Model, card: str) -> None:
     write_json(folder / "config.json", model.config())
 
 
+def is_model(path: Path) -> bool:
+    """Whether the path is a run folder or a model folder."""
+    return (path / "run.json").exists() or (path / "config.json").exists()
+
+
 def load_model(path: Path, device: torch.device | None = None) -> Model:
     """The model of a run folder or a model folder.
 
     Raises UsageError where there is none, and where the weights aren't the ones config.json names.
     """
+    path = Path(path)
     folder = path / "model" if (path / "run.json").exists() else path
     if not (folder / "config.json").exists():
         state = "the run has not finished yet" if folder != path else "it has no config.json"

@@ -33,14 +33,17 @@ class Predictions:
         return table
 
 
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write the table as CSV or Parquet, by the file's suffix.
-
-    Raises UsageError for another suffix.
-    """
-    columns = predictions.columns()
+def table_path(path: Path) -> Path:
+    """The path; raises UsageError, before anything is computed, for another kind of table."""
+    path = Path(path)
     if path.suffix not in (".csv", ".parquet"):
         raise UsageError(f"--out {path}: the name has to end in .csv or .parquet")
+    return path
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write the table as CSV or Parquet, by the suffix that `table_path` has checked."""
+    columns = predictions.columns()
     with whole(path) as part:
         if path.suffix == ".parquet":
             pq.write_table(pa.table(columns), part)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from tutelage.data.pixels import Pixels
@@ -64,14 +63,3 @@ def label_pool(
             )
         parts.append(part)
     return join(parts)
-
-
-def read_labels(folder: Path) -> PseudoLabels:
-    """All parts of a folder that `label_pool` wrote."""
-    return join([load(path) for path in sorted(folder.glob("part-*.parquet"))])
-
-
-def right_share(table: PseudoLabels, truth: Tensor) -> float:
-    """Share of the labels in use that are true, where the truth is known."""
-    rows = table.rows()
-    return float((table.labels[rows] == truth[rows]).to(torch.float64).mean())

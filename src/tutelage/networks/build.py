@@ -44,6 +44,14 @@ class Normalized(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of position tables and tokens, which timm's optimizers leave alone."""
+        try:
+            inner = self.net.no_weight_decay()  # type: ignore[operator]  # transformers have it
+        except AttributeError:
+            return set()
+        return {f"net.{name}" for name in inner}
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images in [0, 1]."""
         return self.net((images - self.mean) / self.std)
@@ -167,8 +175,8 @@ def weight_digest(module: nn.Module) -> str:
 
 
 def parameters(module: nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+    """Number of weights, without buffers."""
+    return sum(p.numel() for p in module.parameters())
 
 
 def device_of(module: nn.Module) -> torch.device:

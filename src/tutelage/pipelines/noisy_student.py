@@ -15,7 +15,7 @@ from torch import nn
 from tutelage.data import pool as label_table
 from tutelage.data.loader import PoolSet
 from tutelage.data.pool import PseudoLabels
-from tutelage.deploy.model_folder import Model, load_model
+from tutelage.deploy.model_folder import Model, is_model, load_model
 from tutelage.errors import UsageError
 from tutelage.labeling.label import label_pool
 from tutelage.labeling.select import select
@@ -26,7 +26,7 @@ from tutelage.methods.supervised import Supervised
 from tutelage.networks.build import check_name
 from tutelage.pipelines.outcome import conclude
 from tutelage.pipelines.plan import planned_steps
-from tutelage.pipelines.prepare import Prepared, canvas_for, prepare
+from tutelage.pipelines.prepare import Prepared, canvas_for, contents_of, prepare
 from tutelage.pipelines.rounds import Round, announce, recipe_for, resolved_optim, train_once
 from tutelage.progress import Screen
 from tutelage.run import Run, write_config
@@ -60,10 +60,11 @@ def noisy_student(settings: SelftrainSettings, run: Run, screen: Screen) -> None
     prepared = prepare(settings, run, device, screen)
     if taken is not None:
         _fits(taken, prepared.classes, settings.teacher or "")
+        _has_not_seen(Path(settings.teacher or ""), run, prepared.judge)
     optim = resolved_optim(settings, settings.student(settings.rounds))
-    settings = _resolved(replace(settings, optim=optim), run, prepared, precision)
+    settings = _resolved(replace(settings, optim=optim), run, prepared, precision, taken)
     write_config(run, settings)
-    rounds = _rounds(settings, prepared, precision)
+    rounds = _rounds(settings, prepared, precision, taken)
     announce(rounds.all, prepared, run)
     train_once(rounds.baseline, run, prepared)
     if rounds.teacher is not None:
@@ -75,7 +76,7 @@ def noisy_student(settings: SelftrainSettings, run: Run, screen: Screen) -> None
             table = _labels(settings, run, prepared, student, before, teacher)
             train_once(student, run, prepared, pool=_pool_set(settings, prepared, table))
         before, teacher = student, None
-    conclude(rounds.all, run, prepared, precision)
+    conclude(rounds.all, run, prepared)
 
 
 def _given_teacher(settings: SelftrainSettings) -> Model | None:
@@ -88,7 +89,7 @@ def _given_teacher(settings: SelftrainSettings) -> Model | None:
     if settings.teacher is None:
         return None
     path = Path(settings.teacher)
-    if path.is_dir():
+    if path.resolve() != settings.out.resolve() and is_model(path):
         return load_model(path)
     if len(path.parts) > 1:
         raise UsageError(f"--teacher {path}: there is no such run, and no timm network either")
@@ -107,13 +108,30 @@ def _fits(teacher: Model, classes: tuple[str, ...], name: str) -> None:
     )
 
 
+def _has_not_seen(teacher: Path, run: Run, judge: str) -> None:
+    """Raises UsageError where a teacher's run trained on images that this run judges on."""
+    if not (teacher / "data" / "manifest.parquet").exists():
+        return  # a model folder alone doesn't say
+    seen = contents_of(teacher, ("labeled", "pool")) & contents_of(run.path, (judge,))
+    if seen:
+        raise UsageError(
+            f"the teacher {teacher} was trained on {len(seen)} of the images that would judge it: "
+            "give --test images that no run has seen, or the same --seed and --val-fraction"
+        )
+
+
 def _resolved(
-    settings: SelftrainSettings, run: Run, prepared: Prepared, precision: Precision
+    settings: SelftrainSettings,
+    run: Run,
+    prepared: Prepared,
+    precision: Precision,
+    taken: Model | None,
 ) -> SelftrainSettings:
     """The settings with every 'auto' replaced."""
 
     def rounds(steps: int) -> tuple[Round, ...]:
-        return _rounds(replace(settings, budget=None, steps=steps), prepared, precision).all
+        planned = replace(settings, budget=None, steps=steps)
+        return _rounds(planned, prepared, precision, taken).all
 
     return replace(
         settings,
@@ -126,7 +144,9 @@ def _resolved(
     )
 
 
-def _rounds(settings: SelftrainSettings, prepared: Prepared, precision: Precision) -> Rounds:
+def _rounds(
+    settings: SelftrainSettings, prepared: Prepared, precision: Precision, taken: Model | None
+) -> Rounds:
     """Names and recipes of all trainings."""
     steps = settings.steps
     assert steps != "auto", "plan first"
@@ -138,7 +158,7 @@ def _rounds(settings: SelftrainSettings, prepared: Prepared, precision: Precisio
         normalize=settings.normalize,
     )
     last, first = settings.student(settings.rounds), settings.teacher or settings.model
-    apart = first != last and not Path(first).is_dir()
+    apart = first != last and taken is None
     wanted: list[tuple[str, str, Method]] = [("baseline", last, alone)]
     wanted += [("teacher", first, alone)] if apart else []
     wanted += [("student", settings.student(k + 1), taught) for k in range(settings.rounds)]
@@ -158,7 +178,7 @@ def _labels(
     given: Model | None,
 ) -> PseudoLabels:  # fmt: skip
     """The table that a student learns from: the teacher's labels, selected."""
-    stage = student.name.replace("student", "labels")
+    stage = student.labels_stage
     path = run.path / "labels" / f"{student.name}.parquet"
     if run.is_done(stage):
         return label_table.load(path)
@@ -171,6 +191,7 @@ def _labels(
                 teacher, pixels, names, prepared.classes, run.path / "labels" / student.name,
                 size=size, precision=student.recipe.precision, advance=bar.advance,
             )  # fmt: skip
+        prepared.forget("pool", unless=prepared.size)
         table = select(table, settings.select)
         label_table.save(path, table)
         kept = len(table.rows())

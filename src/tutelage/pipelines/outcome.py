@@ -15,24 +15,29 @@ from tutelage.evaluation.accuracy import accuracy, predict
 from tutelage.evaluation.intervals import Accuracy
 from tutelage.evaluation.paired import compare, sentence
 from tutelage.files import whole
+from tutelage.networks.build import parameters
 from tutelage.pipelines.prepare import Prepared, canvas_for
 from tutelage.pipelines.rounds import Round
+from tutelage.reports.contents import JUDGES
 from tutelage.run import Run
 from tutelage.weights import load_weights
 
 
-def conclude(rounds: Sequence[Round], run: Run, prepared: Prepared, precision: str) -> None:
+def conclude(rounds: Sequence[Round], run: Run, prepared: Prepared) -> None:
     """Judge all rounds on the judging images and keep the last network as the model."""
     if not run.is_done("evaluate"):
         with run.stage("evaluate") as notes:
-            notes |= _judge(rounds, run, prepared, precision)
+            notes |= _judge(rounds, run, prepared)
     if not run.is_done("model"):
         with run.stage("model"):
             _keep(rounds[-1], run, prepared)
 
 
-def _judge(rounds: Sequence[Round], run: Run, prepared: Prepared, precision: str) -> dict[str, Any]:
-    """Accuracy of every round, and the paired verdict of the last against the baseline."""
+def _judge(rounds: Sequence[Round], run: Run, prepared: Prepared) -> dict[str, Any]:
+    """Accuracy of every round, and the paired verdict of the last against the baseline.
+
+    In float32, as `evaluate` and `predict` compute, so that they agree.
+    """
     judge = prepared.judge
     if judge not in prepared.parts:
         return {"judge": None, "rounds": [], "verdict": None}
@@ -41,13 +46,11 @@ def _judge(rounds: Sequence[Round], run: Run, prepared: Prepared, precision: str
         folder = run.path / "rounds" / one.name
         module = load_weights(folder / "model.safetensors", one.recipe.net, prepared.device)
         row: dict[str, Any] = {
-            "name": one.name, "model": one.recipe.net.name, "parameters": parameters_of(module)
+            "name": one.name, "model": one.recipe.net.name, "parameters": parameters(module)
         }  # fmt: skip
         for part in ("val", "test"):
             if part in prepared.parts:
-                probs = predict(
-                    module, prepared.pixels(part), one.recipe.net.img_size, precision=precision
-                )
+                probs = predict(module, prepared.pixels(part), one.recipe.net.img_size)
                 write_predictions(folder / f"predictions-{part}.parquet", prepared, part, probs)
                 row[part] = asdict(accuracy(probs, prepared.parts[part].label_tensor()))
                 if part == judge:
@@ -62,14 +65,6 @@ def _judge(rounds: Sequence[Round], run: Run, prepared: Prepared, precision: str
             "outcome": paired.outcome,
         }
     return notes
-
-
-JUDGES = {"test": "test", "val": "validation"}
-
-
-def parameters_of(module: torch.nn.Module) -> int:
-    """Number of weights of a frozen network."""
-    return sum(p.numel() for p in module.parameters())
 
 
 def write_predictions(path: Path, prepared: Prepared, part: str, probs: Tensor) -> None:
@@ -108,7 +103,7 @@ def _card(one: Round, run: Run, prepared: Prepared) -> str:
         "",
         "Use: `tutelage predict MODEL_FOLDER IMAGES...`, or in Python "
         "`tutelage.load_model(MODEL_FOLDER)`.",
-        "Trained from the images of that run alone; see its config.yaml and environment.json.",
+        "How it was made: config.yaml and environment.json of the run.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -10,6 +10,7 @@ from tutelage.core import Clock
 from tutelage.data.loader import PoolSet
 from tutelage.errors import UsageError
 from tutelage.learner import Learner
+from tutelage.loop import EXAMS
 from tutelage.methods.method import State
 from tutelage.networks.build import build
 from tutelage.pipelines.prepare import Prepared
@@ -66,10 +67,10 @@ def plan(rounds: Sequence[Round], prepared: Prepared, *, budget: float, spent: f
             measured[kind] = step_seconds(one.recipe, prepared)
         per_round[one.name] = round(measured[kind], 5)
     left = budget * (1 - RESERVE) - spent - (time.monotonic() - start)
-    labeling = sum(_labeling_seconds(one, prepared, per_round) for one in rounds)
-    steps = int((left - labeling) / sum(per_round.values()))
+    forwards = sum(_forward_seconds(one, prepared, per_round) for one in rounds)
+    steps = int((left - forwards) / sum(per_round.values()))
     if steps < FEWEST:
-        needed = spent + labeling + FEWEST * sum(per_round.values())
+        needed = spent + forwards + FEWEST * sum(per_round.values())
         raise UsageError(
             f"a budget of {budget:.0f} s leaves {max(steps, 0)} steps a round at "
             f"{sum(per_round.values()):.2f} s for one step of all rounds: give at least "
@@ -78,12 +79,16 @@ def plan(rounds: Sequence[Round], prepared: Prepared, *, budget: float, spent: f
     return Plan(steps, per_round)
 
 
-def _labeling_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]) -> float:
-    """Time to label the pool before a student: a forward pass costs a third of a step."""
-    if not one.recipe.ratio:
-        return 0.0
-    images = one.recipe.batch * (1 + one.recipe.ratio)
-    return len(prepared.parts["pool"]) * per_round[one.name] / images / 3
+def _forward_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]) -> float:
+    """Time to label the pool before a student, and to look at validation and test images.
+
+    A forward pass costs a third of a step.
+    """
+    sizes = {name: len(images) for name, images in prepared.parts.items()}
+    asked = (EXAMS + 1) * sizes.get("val", 0) + sizes.get("test", 0)
+    if one.recipe.ratio:
+        asked += sizes["pool"]
+    return asked * per_round[one.name] / (one.recipe.batch * (1 + one.recipe.ratio)) / 3
 
 
 def step_seconds(recipe: Recipe, prepared: Prepared) -> float:
@@ -91,13 +96,14 @@ def step_seconds(recipe: Recipe, prepared: Prepared) -> float:
     pool: PoolSet | None = example_pool(prepared) if recipe.ratio else None
     batches = batches_of(recipe, prepared, pool)
     module = build(recipe.net, seed=recipe.seed).to(prepared.device)
-    state = State(Learner(module, recipe.optim, precision=recipe.precision))
+    memory = recipe.method.memory(recipe.net.num_classes, len(pool.pixels) if pool else 0)
+    state = State(Learner(module, recipe.optim, precision=recipe.precision), memory=memory)
     times: list[float] = []
     for step in range(min(WARM_UP + TIMED, batches.total)):
         start = time.monotonic()
         recipe.method.step(state, batches.at(step), Clock(step, batches.total))
         if prepared.device.type != "cpu":
-            torch.accelerator.synchronize()
+            torch.accelerator.synchronize(prepared.device)
         times.append(time.monotonic() - start)
         if step >= WARM_UP and sum(times[WARM_UP:]) > TIMED_SECONDS:
             break

@@ -1,6 +1,7 @@
 """From folders to checked, split and decoded images; the same again when a run goes on."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,11 @@ class Prepared:
                 )
         return self.opened[part, canvas]
 
+    def forget(self, part: str, *, unless: int) -> None:
+        """Let go of a part's images that were decoded for another image size."""
+        for key in [k for k in self.opened if k[0] == part and k[1] != canvas_for(unless)]:
+            del self.opened[key]
+
     def labeled_set(self) -> LabeledSet:
         """The images to train on with their targets."""
         targets = one_hot(self.parts["labeled"].label_tensor(), len(self.classes))
@@ -82,11 +88,11 @@ def prepare(settings: Common, run: Run, device: torch.device, screen: Screen) ->
 
 def _check(settings: Common, data: Path, screen: Screen) -> dict[str, Any]:
     """Survey, stop where something is fatal, split, write data/."""
-    pool = Path(settings.unlabeled) if isinstance(settings, SelftrainSettings) else None
+    pool = settings.unlabeled if isinstance(settings, SelftrainSettings) else None
     parts, issues = check_folders(
-        Path(settings.data),
-        val=Path(settings.val) if settings.val else None,
-        test=Path(settings.test) if settings.test else None,
+        settings.data,
+        val=settings.val,
+        test=settings.test,
         pool=pool,
         screen=screen,
         out=data,
@@ -216,6 +222,13 @@ def _read_manifest(data: Path) -> dict[str, Images]:
             _check_unchanged(path, columns["bytes"][row], columns["changed"][row])
         parts[name] = images
     return parts
+
+
+def contents_of(run: Path, parts: Sequence[str]) -> set[str]:
+    """Content hashes of a run's images in these parts, as its manifest has them."""
+    columns = pq.read_table(run / "data" / "manifest.parquet").to_pydict()
+    pairs = zip(columns["part"], columns["content"], strict=True)
+    return {content for part, content in pairs if part in parts}
 
 
 def _check_unchanged(path: Path, size: int, changed: int) -> None:

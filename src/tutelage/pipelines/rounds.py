@@ -18,7 +18,6 @@ from tutelage.progress import duration
 from tutelage.recipe import Recipe
 from tutelage.run import Run
 from tutelage.settings import Common, Optim
-from tutelage.targets import hard
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,11 @@ class Round:
 
     name: str  # such as 01-student; also the stage's name in run.json
     recipe: Recipe
+
+    @property
+    def labels_stage(self) -> str:
+        """The stage that labels the pool for this student, such as 01-labels."""
+        return self.name.replace("student", "labels")
 
 
 def recipe_for(
@@ -132,10 +136,10 @@ def validation_exam(prepared: Prepared, recipe: Recipe) -> Exam | None:
 def example_pool(prepared: Prepared) -> PoolSet:
     """The whole pool with even targets: the right shapes to measure a step's time with."""
     count = len(prepared.parts["pool"])
-    even = torch.full((count, len(prepared.classes)), 1 / len(prepared.classes))
+    even = torch.full((1, len(prepared.classes)), 1 / len(prepared.classes))
     return PoolSet(
         prepared.pixels("pool"),
         torch.arange(count),
         torch.ones(count, dtype=torch.int64),
-        hard(even).to(prepared.device),
+        even.to(prepared.device).expand(count, -1),
     )

@@ -33,7 +33,7 @@ def supervised(settings: TrainSettings, run: Run, screen: Screen) -> None:
     write_config(run, resolved)
     announce(rounds(steps), prepared, run)
     train_once(rounds(steps)[0], run, prepared)
-    conclude(rounds(steps), run, prepared, precision)
+    conclude(rounds(steps), run, prepared)
 
 
 def _only(settings: TrainSettings, prepared: Prepared, steps: int, precision: Precision) -> Round:

@@ -25,7 +25,8 @@ def labeled_folder(root: Path, part: str) -> tuple[Images, list[Issue]]:
     issues += _layout(root, folders, part)
     names, labels = [], []
     for label, folder in enumerate(folders):
-        found = sorted(images_below(folder))
+        found, odd = _sorted_images(folder, part)
+        issues += odd
         if not found:
             issues.append(
                 Issue("fatal", "empty class", part, str(folder),
@@ -43,8 +44,9 @@ def pool_folder(root: Path) -> tuple[Images, list[Issue]]:
     Raises UsageError where there is no such folder.
     """
     exists(root)
-    names = sorted(path.relative_to(root).as_posix() for path in images_below(root))
-    issues = [
+    found, issues = _sorted_images(root, "pool")
+    names = [path.relative_to(root).as_posix() for path in found]
+    issues += [
         _hidden(e, "pool") for e in sorted(root.iterdir()) if e.is_dir() and is_hidden(e.name)
     ]
     if not names:
@@ -68,22 +70,56 @@ def exists(root: Path) -> None:
 
 
 def images_below(folder: Path) -> Iterator[Path]:
-    """Image files at any depth, by their suffix; hidden names are passed over.
+    """Image files at any depth, by their suffix; hidden names are passed over."""
+    return (path for path in _files_below(folder) if path.suffix.lower() in SUFFIXES)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Files at any depth but hidden ones; raises OSError for a folder that can't be read.
 
     Links to folders are followed, each real folder once, but for those that lead back up: the
     folders beside this one belong to other classes or parts.
     """
     seen = {str(parent) for parent in folder.resolve().parents}
-    for where, folders, files in os.walk(folder, followlinks=True):
+    for where, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable_folder):
         real = os.path.realpath(where)
         if real in seen:
             folders[:] = []
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not is_hidden(name))
-        for name in files:
-            if not is_hidden(name) and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(where, name)
+        yield from (Path(where, name) for name in files if not is_hidden(name))
+
+
+def _unreadable_folder(error: OSError) -> None:
+    raise error
+
+
+def _sorted_images(folder: Path, part: str) -> tuple[list[Path], list[Issue]]:
+    """Images below a folder by name, and what was passed over."""
+    images, others, issues = [], [], []
+    for path in _files_below(folder):
+        if path.suffix.lower() not in SUFFIXES:
+            others.append(path)
+        elif is_writable_name(str(path)):
+            images.append(path)
+        else:
+            shown = str(path).encode("utf-8", "backslashreplace").decode()
+            detail = "the name is not UTF-8: rename the file"
+            issues.append(Issue("dropped", "file name", part, shown, detail))
+    if others:
+        detail = f"{len(others)} files below {folder} are no images by their suffix"
+        issues.append(Issue("note", "other files", part, str(folder), detail))
+    return sorted(images), issues
+
+
+def is_writable_name(name: str) -> bool:
+    """Whether tables and CSV files, which are UTF-8, can hold the name."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_hidden(name: str) -> bool:
