@@ -405,3 +405,13 @@ def test_models_lists_names_and_suggests(capsys):
     assert "densenet121" in capsys.readouterr().out.splitlines()
     assert main(["models", "resnte50"]) == 2
     assert "did you mean" in capsys.readouterr().err
+
+
+def test_noise_of_the_network_is_on_where_it_can_be(images, tmp_path, capsys):
+    from tutelage.networks.build import takes
+
+    assert takes("test_resnet", "drop_path_rate")
+    assert not takes("vgg11", "drop_path_rate")
+    out = tmp_path / "run"
+    given = {"noise.drop-path": 0.2, "model": "vgg11", "img-size": 32}
+    assert refused(selftrain(images, out, **given), out, capsys, "drop_path_rate") == 2

@@ -30,17 +30,20 @@ class Noise:
     """pad: shift by an eighth; resized: random resized crop; auto: pad up to 64 pixels."""
     min_area: float = 0.25
     """Smallest share of the image that a resized crop keeps."""
-    dropout: float = 0.0
-    """Dropout before the classifier."""
-    drop_path: float = 0.0
-    """Stochastic depth at the last block, growing linearly from 0 at the first."""
+    dropout: float | Auto = "auto"
+    """Dropout before the classifier; auto: 0.1 where the network can take it."""
+    drop_path: float | Auto = "auto"
+    """Stochastic depth at the last block, growing linearly from 0 at the first; auto: 0.05 where
+    the network can take it."""
 
     def __post_init__(self) -> None:
         """Reject what is out of range."""
         between("noise.magnitude", self.magnitude, 0, 10)
         between("noise.num_ops", self.num_ops, 0, float("inf"))
         for name in ("cutout", "min_area", "dropout", "drop_path"):
-            between(f"noise.{name}", getattr(self, name), 0, 1)
+            value = getattr(self, name)
+            if value != "auto":
+                between(f"noise.{name}", value, 0, 1)
 
     def crop_for(self, size: int) -> Literal["pad", "resized"]:
         """The crop at an image size: reflected shifts for small images, resized for photos."""

@@ -73,6 +73,19 @@ def has_batch_norm(name: str) -> bool:
     return normalizes_batches(module)
 
 
+@cache
+def takes(name: str, option: str) -> bool:
+    """Whether timm's network of that name knows `drop_rate` or `drop_path_rate`."""
+    check_name(name)
+    rate: dict[str, Any] = {option: 0.1}
+    try:
+        with torch.device("meta"):
+            timm.create_model(name, **rate)
+    except TypeError:
+        return False
+    return True
+
+
 def normalizes_batches(module: nn.Module) -> bool:
     """Whether there is a batch norm in it."""
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())

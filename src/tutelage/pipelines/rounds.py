@@ -12,12 +12,14 @@ from tutelage.data.loader import Batches, PoolSet
 from tutelage.evaluation.accuracy import accuracy, predict
 from tutelage.loop import Exam, fit
 from tutelage.methods.method import Method
-from tutelage.networks.build import Net, check_net, has_batch_norm
+from tutelage.networks.build import Net, check_net, has_batch_norm, takes
 from tutelage.pipelines.prepare import Prepared
 from tutelage.progress import duration
 from tutelage.recipe import Recipe
 from tutelage.run import Run
-from tutelage.settings import Common, Optim
+from tutelage.settings import Auto, Common, Optim
+
+DROPOUT, DROP_PATH = 0.1, 0.05  # docs/results.md: 59.4 % with them, 57.1 % without
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,13 @@ class Round:
         return self.name.replace("student", "labels")
 
 
+def _rate(given: float | Auto, usual: float, model: str, option: str) -> float:
+    """The rate as given, or the usual one where the network can take it."""
+    if given != "auto":
+        return given
+    return usual if takes(model, option) else 0.0
+
+
 def recipe_for(
     settings: Common, prepared: Prepared, *, model: str, method: Method, number: int, steps: int,
     precision: str, ratio: int = 0,
@@ -45,8 +54,8 @@ def recipe_for(
         img_size=size,
         pretrained=settings.pretrained,
         small_stem=settings.stem == "auto",
-        dropout=noise.dropout,
-        drop_path=noise.drop_path,
+        dropout=_rate(noise.dropout, DROPOUT, model, "drop_rate"),
+        drop_path=_rate(noise.drop_path, DROP_PATH, model, "drop_path_rate"),
     )
     check_net(net)
     stage = Stage(steps=steps, size=size, magnitude=noise.magnitude, cutout=noise.cutout)
