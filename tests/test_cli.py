@@ -49,6 +49,7 @@ def test_the_run_folder_is_as_designed(run):
         "rounds/02-student/model.safetensors", "rounds/02-student/predictions-test.parquet",
         "labels/01-student.parquet", "labels/02-student/part-00000.parquet",
         "model/model.safetensors", "model/config.json", "model/README.md", "report/index.html",
+        "logs/log.txt",
     ):  # fmt: skip
         assert (run / name).exists(), name
     assert not list(run.rglob("*.part"))
@@ -346,6 +347,14 @@ def test_options_that_would_do_nothing_are_refused(images, tmp_path, capsys):
     out = tmp_path / "run"
     assert selftrain(images, out, labels="hard", temperature=0.5) == 2
     assert "the labels are hard" in capsys.readouterr().err
+
+
+def test_a_run_without_anything_to_judge_on_is_refused(images, tmp_path, capsys):
+    out = tmp_path / "run"
+    flags = toy.selftrain_flags(images, out)
+    at = flags.index("--test")
+    code = main(["selftrain", *flags[:at], *flags[at + 2 :]])
+    assert refused(code, out, capsys, "--val-fraction above 0") == 2
 
 
 def test_paths_may_be_text_in_python(run, images, tmp_path):

@@ -10,6 +10,7 @@ from images import pixels, write_pool
 from tutelage.core import Dice, Stage
 from tutelage.data.loader import Batches, LabeledSet, PoolSet, positions
 from tutelage.data.pixels import InMemory, OnDisk, fits_in_memory, open_pixels
+from tutelage.data.pool import StoredTargets
 from tutelage.errors import UsageError
 from tutelage.settings import Noise
 from tutelage.targets import one_hot
@@ -30,7 +31,7 @@ def labeled_set(count=5):
 
 
 def pool_set(copies=(1, 3, 2), rows=(4, 0, 2), pixels=None):
-    targets = torch.eye(3)[: len(rows)]
+    targets = StoredTargets(torch.arange(len(rows))[:, None], torch.ones(len(rows), 1), 3)
     pixels = in_memory(6, first=50) if pixels is None else pixels
     return PoolSet(pixels, torch.tensor(rows), torch.tensor(copies), targets)
 
@@ -95,7 +96,8 @@ def test_pool_images_come_with_their_own_targets_and_as_often_as_they_are_copied
         counts.update(part.rows.tolist())
         for row, image, target in zip(part.rows, part.views["plain"], part.targets, strict=True):
             assert torch.equal(image, pool.pixels.images[row].permute(2, 0, 1) / 255)
-            assert torch.equal(target, pool.targets[pool.rows.tolist().index(row)])
+            entry = torch.tensor([pool.rows.tolist().index(row)])
+            assert torch.equal(target, pool.targets.at(entry)[0])
     assert counts == {4: 1, 0: 3, 2: 2}
 
 

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,32 @@ QUIET_SECONDS = 15.0  # between lines where the output is a file and not a termi
 class Screen:
     """Lines and one live bar on stderr; plain lines now and then where it is no terminal."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        """Use the console, or a new one on stderr."""
+    def __init__(self, console: Console | None = None, *, log: Path | None = None) -> None:
+        """Use the console, or a new one on stderr; lines also go to the log file, with the time."""
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.log = log
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
 
     def say(self, text: str) -> None:
         """A line that stays."""
         self.console.print(text, markup=False)
+        self._write(text)
 
     def result(self, text: str) -> None:
         """A line of the outcome, on standard output."""
         print(text, flush=True)
+        self._write(text)
+
+    def _write(self, text: str) -> None:
+        if self.log is None:
+            return
+        now = datetime.now().isoformat(sep=" ", timespec="seconds")
+        try:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(f"{now}  {text}\n")
+        except OSError as error:
+            raise explained(self.log, error) from error
 
     @contextmanager
     def bar(self, name: str, total: int, *, done: int = 0, unit: str = "images") -> Iterator["Bar"]:
@@ -73,6 +89,7 @@ class Bar:
         """Start counting."""
         self.screen, self.name, self.total, self.done, self.unit = screen, name, total, done, unit
         self.progress, self.task = progress, task
+        self.note = ""
         self.first, self.start, self.spoke = done, time.monotonic(), time.monotonic()
 
     def extend(self, amount: int) -> None:
@@ -84,6 +101,7 @@ class Bar:
     def advance(self, amount: int = 1, note: str | None = None) -> None:
         """So much more is done; the note stands beside the bar."""
         self.done += amount
+        self.note = note or self.note
         if self.progress is not None and self.task is not None:
             self.progress.update(self.task, completed=self.done)
             if note is not None:
@@ -94,7 +112,7 @@ class Bar:
             self.spoke = now
             left = (now - self.start) / max(1, self.done - self.first) * (self.total - self.done)
             counts = f"{self.done:,}/{self.total:,} {self.unit}"
-            self.screen.say(f"{self.name}  {counts}  {note or ''}  {duration(left)} left")
+            self.screen.say(f"{self.name}  {counts}  {self.note}  {duration(left)} left")
 
 
 def duration(seconds: float) -> str:

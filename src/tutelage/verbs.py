@@ -64,8 +64,8 @@ def _run(verb: str, settings: Any, pipeline: Any) -> Outcome:
     from tutelage.reports.page import write_report
     from tutelage.run import open_run
 
-    screen = Screen()
     with open_run(verb, settings, overwrite=settings.overwrite) as run:
+        screen = Screen(log=run.path / "logs" / "log.txt")
         pipeline(settings, run, screen)
         with run.stage("report"):
             write_report(run.path)

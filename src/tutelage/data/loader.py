@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tutelage.core import Batch, Dice, Labeled, Stage, Unlabeled, generator
 from tutelage.data.pixels import InMemory, Pixels
+from tutelage.data.pool import StoredTargets
 from tutelage.data.views import VIEWS
 from tutelage.errors import UsageError
 from tutelage.settings import Noise
@@ -37,7 +38,7 @@ class PoolSet:
     pixels: Pixels  # the whole pool
     rows: Tensor  # (M,) int64, the pool's rows in use
     copies: Tensor  # (M,) int64, at least 1
-    targets: Tensor | None = None  # (M, K) float32
+    targets: StoredTargets | None = None  # of the rows in use
 
     def __post_init__(self) -> None:
         """Reject an empty selection."""
@@ -143,5 +144,5 @@ class Batches:
         views = {n: VIEWS[n](images, dice, stage, self.noise) for n in self.unlabeled_views}
         targets = None
         if pool.targets is not None:
-            targets = pool.targets[entries.to(pool.targets.device)]
+            targets = pool.targets.at(entries).to(images.device)
         return Unlabeled(rows=rows, views=views, targets=targets)

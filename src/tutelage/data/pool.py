@@ -48,11 +48,27 @@ class PseudoLabels:
         assert self.copies is not None, "select first"
         return self.copies.nonzero()[:, 0]
 
-    def targets(self, *, soft: bool, temperature: float = 1.0) -> Tensor:
-        """Targets (M, K) of the images in use."""
+    def targets(self, *, soft: bool, temperature: float = 1.0) -> "StoredTargets":
+        """Targets of the images in use."""
         rows = self.rows()
-        full = from_top(self.top_classes[rows], self.top_probs[rows], len(self.classes))
-        return temper(full, temperature) if soft else hard(full)
+        top = self.top_classes[rows], self.top_probs[rows]
+        return StoredTargets(*top, len(self.classes), soft=soft, temperature=temperature)
+
+
+@dataclass(frozen=True)
+class StoredTargets:
+    """Targets of M images, kept as their top classes and made in full for a batch at a time."""
+
+    top_classes: Tensor  # (M, k) int64
+    top_probs: Tensor  # (M, k) float32
+    num_classes: int
+    soft: bool = True  # else the surest class alone
+    temperature: float = 1.0  # of soft targets
+
+    def at(self, entries: Tensor) -> Tensor:
+        """Targets (B, K) float32 of entries (B,)."""
+        full = from_top(self.top_classes[entries], self.top_probs[entries], self.num_classes)
+        return temper(full, self.temperature) if self.soft else hard(full)
 
 
 def from_probs(

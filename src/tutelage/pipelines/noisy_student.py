@@ -9,7 +9,6 @@ the first teacher would be the same training as the baseline, the baseline is th
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from tutelage.data import pool as label_table
@@ -54,6 +53,10 @@ def noisy_student(settings: SelftrainSettings, run: Run, screen: Screen) -> None
 
     Finished stages are not repeated. Raises what the stages raise.
     """
+    if settings.test is None and settings.val is None and not settings.val_fraction:
+        raise UsageError(
+            "no images are left to judge on: give --test or --val, or a --val-fraction above 0"
+        )
     taken = _given_teacher(settings)
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
@@ -195,7 +198,8 @@ def _labels(
         table = select(table, settings.select)
         label_table.save(path, table)
         kept = len(table.rows())
-        notes |= {"teacher": (given is None and before.name) or settings.teacher, "kept": kept}
+        notes["teacher"] = before.name if given is None else settings.teacher
+        notes["kept"] = kept
     prepared.screen.say(
         f"  {stage}: {kept:,} of {len(names):,} pool images kept, mean confidence "
         f"{float(table.confidence.mean()):.2f}"
@@ -223,5 +227,5 @@ def _pool_set(settings: SelftrainSettings, prepared: Prepared, table: PseudoLabe
         prepared.pixels("pool"),
         rows,
         table.copies[rows],
-        targets.to(prepared.device, torch.float32),
+        targets,
     )

@@ -15,7 +15,7 @@ from tutelage.data.issues import Issue, stop_if_fatal, write_issues
 from tutelage.data.loader import LabeledSet
 from tutelage.data.pixels import Pixels, fits_in_memory, open_pixels
 from tutelage.data.source import Images
-from tutelage.errors import DataProblem, UsageError
+from tutelage.errors import DataProblem
 from tutelage.files import read_json, write_json, write_with
 from tutelage.progress import Screen
 from tutelage.run import Run
@@ -42,11 +42,12 @@ class Prepared:
         return self.parts["labeled"].classes
 
     def pixels(self, part: str, canvas: int | None = None) -> Pixels:
-        """A part's images, decoded once where all parts together fit in memory."""
+        """A part's images, decoded once where they and all smaller parts fit in memory."""
         canvas = canvas or canvas_for(self.size)
         if (part, canvas) not in self.opened:
-            total = sum(len(images) for images in self.parts.values())
             paths = self.parts[part].paths
+            sizes = [len(images) for images in self.parts.values()]
+            total = sum(size for size in sizes if size <= len(paths))
             with self.screen.bar(f"decode {part}", len(paths)) as bar:
                 self.opened[part, canvas] = open_pixels(
                     paths,
@@ -99,10 +100,6 @@ def _check(settings: Common, data: Path, screen: Screen) -> dict[str, Any]:
     )
     if "val" not in parts and settings.val_fraction:
         issues += _split_off(parts, settings)
-    if pool is not None and "val" not in parts and "test" not in parts:
-        raise UsageError(
-            "no images are left to judge on: give --test or --val, or a --val-fraction above 0"
-        )
     if "pool" in parts and not parts["pool"].images.names:
         issues.append(
             Issue("fatal", "empty pool", "pool", str(pool), "no pool image is left to learn from")

@@ -9,6 +9,7 @@ from torch import nn
 
 from tutelage.core import Dice, Stage, fold
 from tutelage.data.loader import Batches, PoolSet
+from tutelage.data.pool import StoredTargets
 from tutelage.evaluation.accuracy import accuracy, predict
 from tutelage.loop import Exam, fit
 from tutelage.methods.method import Method
@@ -143,12 +144,12 @@ def validation_exam(prepared: Prepared, recipe: Recipe) -> Exam | None:
 
 
 def example_pool(prepared: Prepared) -> PoolSet:
-    """The whole pool with even targets: the right shapes to measure a step's time with."""
+    """The whole pool with some targets: the right shapes to measure a step's time with."""
     count = len(prepared.parts["pool"])
-    even = torch.full((1, len(prepared.classes)), 1 / len(prepared.classes))
+    first = torch.zeros(1, 1, dtype=torch.int64).expand(count, 1)
     return PoolSet(
         prepared.pixels("pool"),
         torch.arange(count),
         torch.ones(count, dtype=torch.int64),
-        even.to(prepared.device).expand(count, -1),
+        StoredTargets(first, torch.ones(1, 1).expand(count, 1), len(prepared.classes)),
     )
