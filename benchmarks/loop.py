@@ -1,6 +1,6 @@
 """What the training loop costs: time per step through `fit` over a bare hand-written loop.
 
-python -m benchmarks.loop [--pairs 9] [--steps 60] [--batch 64]
+python -m benchmarks.loop [--pairs 15] [--steps 100] [--batch 64]
 
 Same images, network, initial weights, optimizer and order of images; pairs in turn, and the ratio
 of each pair's mean step time, from the start of the sixth step to the start of the last, so that
@@ -93,8 +93,8 @@ def mean_step(starts: list[float]) -> float:
 def main() -> None:
     """Print the ratio's median and spread."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=64)
     given = parser.parse_args()
     torch.manual_seed(0)

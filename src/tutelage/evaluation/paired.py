@@ -92,6 +92,8 @@ def sentence(paired: Paired, images: str) -> str:
         f"{100 * value:+.1f}" for value in (paired.difference, paired.low, paired.high)
     )
     span = f"{points} points ({low} to {high}, 95 % interval, {images})"
+    if paired.outcome == "open" and (paired.low > 0 or paired.high < 0):
+        span += f", and McNemar's exact test is not sure either way (p = {paired.p_value:.2f})"
     if paired.outcome == "help":
         return f"the unlabeled images help: {span}"
     if paired.outcome == "hurt":
