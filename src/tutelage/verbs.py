@@ -269,6 +269,8 @@ def digits_settings(images: Path, out: Path, *, seed: int) -> SelftrainSettings:
 
 
 NEXT = """
+360 test images decide little: over five seeds this run went from 93.2 to 95.6 % (docs/results.md).
+
 Next, on your own images: put the labeled ones in one folder a class and the others in any folder,
 look at them with `tutelage check --data LABELED --unlabeled POOL`, then run
 `tutelage selftrain --data LABELED --unlabeled POOL --model resnet18 --budget 1h --out RUN`.
