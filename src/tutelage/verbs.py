@@ -269,7 +269,7 @@ def digits_settings(images: Path, out: Path, *, seed: int) -> SelftrainSettings:
 
 
 NEXT = """
-360 test images decide little: over five seeds this run went from 93.2 to 95.6 % (docs/results.md).
+360 test images decide little; docs/results.md has this run over five seeds.
 
 Next, on your own images: put the labeled ones in one folder a class and the others in any folder,
 look at them with `tutelage check --data LABELED --unlabeled POOL`, then run
