@@ -191,6 +191,6 @@ def _show(bar: Bar, line: dict[str, Any]) -> None:
     """The last line's numbers beside the bar."""
     note = f"loss {line['loss']:.3f}"
     if "val_accuracy" in line:
-        note += f"  val {line['val_accuracy']:.1%}"
-    note += f"  {line['images_per_second']:,.0f} img/s  data {line['data_share']:.0%}"
+        note += f" val {line['val_accuracy']:.1%}"
+    note += f" {line['images_per_second']:,.0f} img/s data {line['data_share']:.0%}"
     bar.advance(0, note)
