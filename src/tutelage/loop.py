@@ -105,21 +105,20 @@ def fit(
     if weights.exists():
         return load_weights(weights, recipe.net, device)
     out.mkdir(parents=True, exist_ok=True)
-    student = Learner(
-        build(recipe.net, seed=recipe.seed).to(device), recipe.optim, precision=recipe.precision
-    )
-    state = State(student, memory=_memory(recipe, batches))
+    state = begin(recipe, batches, device)
     screen = screen or Screen()
     _run(recipe, batches, out, state, exam, screen)
-    module = student.graduate()
+    module = state.student.graduate()
     save_weights(weights, module)
     return module
 
 
-def _memory(recipe: Recipe, batches: Batches) -> dict[str, Tensor]:
-    """The method's memory at the start."""
+def begin(recipe: Recipe, batches: Batches, device: torch.device) -> State:
+    """The state before the first step."""
+    module = build(recipe.net, seed=recipe.seed).to(device)
     pool_size = 0 if batches.pool is None else len(batches.pool.pixels)
-    return recipe.method.memory(recipe.net.num_classes, pool_size)
+    memory = recipe.method.memory(recipe.net.num_classes, pool_size)
+    return State(Learner(module, recipe.optim, precision=recipe.precision), memory=memory)
 
 
 def _run(

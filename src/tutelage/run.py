@@ -114,6 +114,7 @@ def _make_folder(path: Path) -> None:
 def _content(path: Path, verb: str, settings: Any) -> dict[str, Any]:
     """The folder's run.json if it fits the settings, else a fresh one for an empty folder."""
     asked = {k: v for k, v in to_plain(settings).items() if k not in NOT_COMPARED}
+    fresh = {"verb": verb, "state": "running", "stage": "", "settings": asked, "stages": {}}
     file = path / "run.json"
     if not file.exists():
         strangers = [p.name for p in path.iterdir() if p.name not in (".lock", "issues.csv")]
@@ -121,13 +122,13 @@ def _content(path: Path, verb: str, settings: Any) -> dict[str, Any]:
             raise UsageError(
                 f"{path} is not empty and no run (it has {strangers[0]}): choose another --out"
             )
-        return {"verb": verb, "state": "running", "stage": "", "settings": asked, "stages": {}}
+        return fresh
     content: dict[str, Any] = read_json(file)
     if content["verb"] != verb:
         raise RunMismatch(f"{path} is a run of `{content['verb']}`: choose another --out")
     changed = differences(content["settings"], asked)
     if changed and not set(content["stages"]) - NOT_BINDING:
-        return {"verb": verb, "state": "running", "stage": "", "settings": asked, "stages": {}}
+        return fresh
     labeled = any(name.endswith("-labels") and stage["state"] == "done"
                   for name, stage in content["stages"].items())  # fmt: skip
     if not labeled and all(re.split("[.:]", line)[0] in USED_BY_STUDENTS for line in changed):

@@ -44,9 +44,12 @@ class Part:
         """These rows alone."""
         return Part(self.images.keep(rows), [self.facts[row] for row in rows])
 
-    def contents(self) -> set[str]:
-        """The images' content hashes."""
-        return {fact.content for fact in self.facts}
+    def copies(self) -> dict[str, list[int]]:
+        """Content hash -> the rows that have it."""
+        rows: dict[str, list[int]] = {}
+        for row, fact in enumerate(self.facts):
+            rows.setdefault(fact.content, []).append(row)
+        return rows
 
 
 @dataclass
@@ -171,7 +174,7 @@ def readable(part: Part, name: str) -> tuple[Part, list[Issue]]:
 
 def _unseen(parts: dict[str, Part], judge: str) -> list[Issue]:
     """Take what is judged on out of what is trained on; equal pixels are the same image."""
-    judged = parts[judge].contents()
+    judged = parts[judge].copies()
     issues = []
     for name in ("labeled", "val", "pool"):
         if name not in parts or name == judge:
@@ -191,12 +194,9 @@ def _unseen(parts: dict[str, Part], judge: str) -> list[Issue]:
 def _contradictions(parts: dict[str, Part]) -> list[Issue]:
     """Leave out labeled images whose pixels stand under two classes; note other copies."""
     part = parts["labeled"]
-    rows_of: dict[str, list[int]] = {}
-    for row, fact in enumerate(part.facts):
-        rows_of.setdefault(fact.content, []).append(row)
     labels, names = part.images.labels or (), part.images.classes
     issues, out = [], set()
-    for rows in rows_of.values():
+    for rows in part.copies().values():
         classes = sorted({names[labels[row]] for row in rows})
         if len(classes) > 1:
             out |= set(rows)
@@ -231,15 +231,12 @@ def _emptied(parts: dict[str, Part]) -> list[Issue]:
 def split(part: Part, fraction: float, *, seed: int) -> tuple[list[int], list[int], list[Issue]]:
     """Rows to train on and rows to validate on: that share of each class, at least one each.
 
-    Copies of an image stay together.
+    Copies of an image, which are all of one class, stay together.
     """
-    labels = part.images.label_tensor()
+    labels, copies = part.images.labels or (), part.copies().values()
     issues, train, val = [], [], []
     for number, name in enumerate(part.images.classes):
-        copies: dict[str, list[int]] = {}
-        for row in (labels == number).nonzero()[:, 0].tolist():
-            copies.setdefault(part.facts[row].content, []).append(row)
-        groups = list(copies.values())
+        groups = [rows for rows in copies if labels[rows[0]] == number]
         if len(groups) < 2:
             issues.append(
                 Issue("fatal", "too few labels", "labeled", str(part.images.root / name),

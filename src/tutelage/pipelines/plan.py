@@ -9,10 +9,7 @@ import torch
 from tutelage.core import Clock
 from tutelage.data.loader import PoolSet
 from tutelage.errors import UsageError
-from tutelage.learner import Learner
-from tutelage.loop import EXAMS
-from tutelage.methods.method import State
-from tutelage.networks.build import build
+from tutelage.loop import EXAMS, begin
 from tutelage.pipelines.prepare import Prepared
 from tutelage.pipelines.rounds import Round, batches_of, example_pool
 from tutelage.recipe import Recipe
@@ -95,9 +92,7 @@ def step_seconds(recipe: Recipe, prepared: Prepared) -> float:
     """Mean time of a training step on this machine."""
     pool: PoolSet | None = example_pool(prepared) if recipe.ratio else None
     batches = batches_of(recipe, prepared, pool)
-    module = build(recipe.net, seed=recipe.seed).to(prepared.device)
-    memory = recipe.method.memory(recipe.net.num_classes, len(pool.pixels) if pool else 0)
-    state = State(Learner(module, recipe.optim, precision=recipe.precision), memory=memory)
+    state = begin(recipe, batches, prepared.device)
     times: list[float] = []
     for step in range(min(WARM_UP + TIMED, batches.total)):
         start = time.monotonic()

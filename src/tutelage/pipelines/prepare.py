@@ -145,7 +145,7 @@ def _split_off(parts: dict[str, Part], settings: Common) -> list[Issue]:
     train, val, issues = split(labeled, settings.val_fraction, seed=settings.seed)
     parts["labeled"], parts["val"] = labeled.keep(train), labeled.keep(val)
     if "pool" in parts:
-        judged, pool = parts["val"].contents(), parts["pool"]
+        judged, pool = parts["val"].copies(), parts["pool"]
         rows = [row for row, fact in enumerate(pool.facts) if fact.content not in judged]
         if len(rows) < len(pool.images):
             gone = len(pool.images) - len(rows)

@@ -42,7 +42,7 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageTime:
     """The time that a stage took."""
 
     name: str
@@ -164,12 +164,12 @@ def _yaml(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def stage_rows(content: dict[str, Any]) -> list[Stage]:
+def stage_rows(content: dict[str, Any]) -> list[StageTime]:
     """The time of each stage but the report itself, which has none while it is written."""
     stages = {name: notes for name, notes in content["stages"].items() if name != "report"}
     longest = max([notes.get("seconds", 0.0) for notes in stages.values()] + [0.01])
     return [
-        Stage(name, notes["state"], seconds, _words(seconds), seconds / longest)
+        StageTime(name, notes["state"], seconds, _words(seconds), seconds / longest)
         for name, notes in stages.items()
         for seconds in [notes.get("seconds", 0.0)]
     ]
@@ -180,6 +180,6 @@ def _words(seconds: float) -> str:
     return f"{seconds:.2f}s" if seconds < 10 else duration(seconds)
 
 
-def total_words(stages: Sequence[Stage]) -> str:
+def total_words(stages: Sequence[StageTime]) -> str:
     """The time of all stages together."""
     return _words(sum(stage.seconds for stage in stages))
