@@ -18,7 +18,7 @@ from tutelage.errors import RunMismatch, UsageError
 from tutelage.learner import Frozen, Learner
 from tutelage.losses import cross_entropy
 from tutelage.methods.method import Method, State
-from tutelage.methods.stored_labels import StoredLabels
+from tutelage.methods.noisy_student import NoisyStudent
 from tutelage.methods.supervised import Supervised
 from tutelage.networks.build import build
 from tutelage.settings import Optim
@@ -43,7 +43,7 @@ def draw(seed, *shape):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def batch_at(step, kind=StoredLabels, *, labeled=4, pool=6, side=32):
+def batch_at(step, kind=NoisyStudent, *, labeled=4, pool=6, side=32):
     """A batch of random images and targets, which follows from the step."""
     labels = torch.arange(labeled) % CLASSES
     views = {
@@ -83,7 +83,7 @@ def equal(one, other):
 
 
 def test_the_folder_has_the_methods_that_are_expected():
-    assert {"Supervised", "StoredLabels"} <= FOUND.keys()
+    assert {"Supervised", "NoisyStudent"} <= FOUND.keys()
     assert all(
         any(kind.__module__ == module.__name__ for kind in FOUND.values()) for module in MODULES
     )
@@ -231,7 +231,7 @@ def test_per_stream_is_the_papers_sum_of_two_means():
     on_labels, on_pool, stored = streams(small())
     labels = cross_entropy(on_labels, smooth(small().labeled.targets, 0.1))
     pseudo = cross_entropy(on_pool, stored)
-    metrics, _ = step_of(StoredLabels(normalize="per_stream", weight=0.7), small())
+    metrics, _ = step_of(NoisyStudent(normalize="per_stream", weight=0.7), small())
     assert torch.allclose(metrics["labels"], labels)
     assert torch.allclose(metrics["pseudo"], pseudo)
     assert torch.allclose(metrics["loss"], labels + 0.7 * pseudo)
@@ -242,7 +242,7 @@ def test_per_sample_is_one_plus_the_ratio_times_the_mean_over_the_joint_batch():
     joint = cross_entropy(
         torch.cat([on_labels, on_pool]), torch.cat([small().labeled.targets, stored])
     )
-    method = StoredLabels(normalize="per_sample", smoothing=0.0)
+    method = NoisyStudent(normalize="per_sample", smoothing=0.0)
     metrics, _ = step_of(method, small(labeled=4, pool=6))
     assert torch.allclose(metrics["loss"], (1 + 6 / 4) * joint)
 
@@ -250,7 +250,7 @@ def test_per_sample_is_one_plus_the_ratio_times_the_mean_over_the_joint_batch():
 def test_equal_streams_make_both_rules_one():
     batch = small(labeled=5, pool=5)
     one, other = (
-        step_of(StoredLabels(normalize=rule), batch) for rule in ("per_stream", "per_sample")
+        step_of(NoisyStudent(normalize=rule), batch) for rule in ("per_stream", "per_sample")
     )
     assert torch.equal(one[0]["loss"], other[0]["loss"])
     assert torch.equal(one[1], other[1])
@@ -259,19 +259,19 @@ def test_equal_streams_make_both_rules_one():
 def test_soft_targets_receive_no_smoothing_and_hard_ones_do():
     _, on_pool, stored = streams(small())
     for amount in (0.0, 0.3):
-        soft, _ = step_of(StoredLabels(smoothing=amount), small())
+        soft, _ = step_of(NoisyStudent(smoothing=amount), small())
         assert torch.allclose(soft["pseudo"], cross_entropy(on_pool, stored))
     batch = with_pool(small(), torch.arange(6))
     batch.pool().targets.copy_(hard(stored))
-    metrics, _ = step_of(StoredLabels(smoothing=0.3, hard=True), batch)
+    metrics, _ = step_of(NoisyStudent(smoothing=0.3, hard=True), batch)
     assert torch.allclose(metrics["pseudo"], cross_entropy(on_pool, smooth(hard(stored), 0.3)))
-    metrics, _ = step_of(StoredLabels(smoothing=0.0, hard=True), batch)
+    metrics, _ = step_of(NoisyStudent(smoothing=0.0, hard=True), batch)
     assert torch.allclose(metrics["pseudo"], cross_entropy(on_pool, hard(stored)))
 
 
 @pytest.mark.parametrize("rule", ["per_stream", "per_sample"])
 def test_duplicating_both_streams_changes_nothing(rule):
-    method, twice = StoredLabels(normalize=rule), torch.arange(6).repeat(2)
+    method, twice = NoisyStudent(normalize=rule), torch.arange(6).repeat(2)
     double = with_labels(with_pool(small(), twice), torch.arange(4).repeat(2))
     one, other = step_of(method, small()), step_of(method, double)
     assert torch.allclose(one[0]["loss"], other[0]["loss"])
@@ -280,9 +280,9 @@ def test_duplicating_both_streams_changes_nothing(rule):
 
 def test_duplicating_the_pool_alone_changes_nothing_per_stream_and_doubles_it_per_sample():
     double = with_pool(small(), torch.arange(6).repeat(2))
-    one, other = (step_of(StoredLabels(), batch)[0]["loss"] for batch in (small(), double))
+    one, other = (step_of(NoisyStudent(), batch)[0]["loss"] for batch in (small(), double))
     assert torch.allclose(one, other)
-    method = StoredLabels(normalize="per_sample")
+    method = NoisyStudent(normalize="per_sample")
     one, other = (step_of(method, batch)[0] for batch in (small(), double))
     assert torch.allclose(other["loss"] - other["labels"], 2 * (one["loss"] - one["labels"]))
 
@@ -290,15 +290,15 @@ def test_duplicating_the_pool_alone_changes_nothing_per_stream_and_doubles_it_pe
 def test_the_order_of_the_pool_in_a_batch_changes_nothing():
     order = torch.tensor([3, 5, 0, 1, 4, 2])
     one, other = (
-        step_of(StoredLabels(), small()),
-        step_of(StoredLabels(), with_pool(small(), order)),
+        step_of(NoisyStudent(), small()),
+        step_of(NoisyStudent(), with_pool(small(), order)),
     )
     assert torch.allclose(one[0]["loss"], other[0]["loss"])
     assert torch.allclose(one[1], other[1], atol=1e-6)
 
 
 def test_a_pool_of_weight_zero_is_supervised_training():
-    _, with_pool_weights = step_of(StoredLabels(weight=0.0), small())
+    _, with_pool_weights = step_of(NoisyStudent(weight=0.0), small())
     _, supervised = step_of(Supervised(), small())
     assert torch.allclose(with_pool_weights, supervised, atol=1e-7)
 
@@ -306,7 +306,7 @@ def test_a_pool_of_weight_zero_is_supervised_training():
 def test_a_student_that_is_its_own_teacher_learns_nothing_from_the_pool():
     batch = small()
     batch.pool().targets.copy_(streams(batch)[1].softmax(-1).detach())
-    _, taught = step_of(StoredLabels(), batch)
+    _, taught = step_of(NoisyStudent(), batch)
     _, alone = step_of(Supervised(), batch)
     assert torch.allclose(taught, alone, atol=1e-6)
 
@@ -324,7 +324,7 @@ def test_renaming_the_classes_renames_the_answers():
     head = states[1].student.module.linear
     head.weight.data, head.bias.data = head.weight.data[order], head.bias.data[order]
     for state, seen in zip(states, (batch, renamed), strict=True):
-        StoredLabels().step(state, seen, Clock(0, 1))
+        NoisyStudent().step(state, seen, Clock(0, 1))
     expected = states[0].student.module.linear.weight[order]
     assert torch.allclose(head.weight, expected, atol=1e-6)
 
@@ -340,11 +340,11 @@ def test_supervised_is_torchs_cross_entropy_with_label_smoothing():
 
 
 def test_both_streams_share_the_batch_norm_statistics(tiny):
-    state, batch = state_of(StoredLabels, tiny), batch_at(0)
+    state, batch = state_of(NoisyStudent, tiny), batch_at(0)
     joint = torch.cat([batch.labeled.images, batch.pool().views["strong"]])
     twin = build(tiny)
     twin(joint)
-    StoredLabels().step(state, batch, Clock(0, TOTAL))
+    NoisyStudent().step(state, batch, Clock(0, TOTAL))
     for name, buffer in twin.named_buffers():
         assert torch.allclose(state.student.module.get_buffer(name), buffer, atol=1e-6)
 
@@ -353,7 +353,7 @@ def test_a_pool_that_is_missing_or_has_no_labels_yet_is_said(tiny):
     batch = small()
     state = State(Learner(Plain(), Optim()))
     with pytest.raises(UsageError, match="give the recipe a pool"):
-        StoredLabels().step(state, Batch(batch.labeled), Clock(0, 1))
+        NoisyStudent().step(state, Batch(batch.labeled), Clock(0, 1))
     pool = replace(batch.pool(), targets=None)
     with pytest.raises(UsageError, match="label it with a teacher first"):
-        StoredLabels().step(state, Batch(batch.labeled, pool), Clock(0, 1))
+        NoisyStudent().step(state, Batch(batch.labeled, pool), Clock(0, 1))

@@ -25,7 +25,7 @@ LAYERS = [  # a module may import modules of lower rows, and of its own package
     {"methods"},
     {"data"},
     {"learner", "weights"},
-    {"losses", "targets", "schedules", "networks"},
+    {"losses", "targets", "mixing", "schedules", "networks"},
     {"settings"},
     {"values", "files"},
     {"core"},

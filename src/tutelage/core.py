@@ -88,6 +88,7 @@ class Dice(IntEnum):
     SELECT = 7
     BOOTSTRAP = 8
     ROUND = 9
+    TEACHER = 10
 
 
 def fold(seed: int, use: Dice, step: int) -> int:

@@ -27,11 +27,33 @@ class Learner:
         self.precision = precision
         self.device = next(module.parameters()).device
         self.optimizer = _optimizer(module, self.optim)
-        self.average = None if optim.ema is None else deepcopy(module).requires_grad_(False)
+        self.average = None if optim.ema is None else deepcopy(module).eval().requires_grad_(False)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (B, K) in float32 of images (B, 3, H, W) in [0, 1]."""
         return answer(self.module, images, self.precision)
+
+    def heads(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the class head and of the distillation head, each (B, K) in float32; the same
+        twice where the network has one head, or is in eval mode."""
+        with _autocast(images.device, self.precision):
+            found = self.module(images.contiguous(memory_format=torch.channels_last))
+        one, other = (found, found) if isinstance(found, Tensor) else found
+        return one.float(), other.float()
+
+    @torch.no_grad()
+    def slow(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of the weights' average, in eval mode and without gradient.
+
+        Raises UsageError where no average is kept.
+        """
+        if self.average is None:
+            raise UsageError("this method asks the weights' average: set --optim.ema")
+        return answer(self.average, images, self.precision)
+
+    def rate(self, clock: Clock) -> float:
+        """The learning rate at this time."""
+        return self.peak * learning_rate(clock.fraction, self.optim.schedule, self.optim.warmup)
 
     def minimize(self, loss: Tensor, clock: Clock) -> None:
         """One update: backward, clip, learning rate of the clock, step, average."""
@@ -39,9 +61,8 @@ class Learner:
         loss.backward()
         if self.optim.clip is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.optim.clip)
-        scale = learning_rate(clock.fraction, self.optim.schedule, self.optim.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.peak * scale
+            group["lr"] = self.rate(clock)
         self.optimizer.step()
         if self.average is not None and self.optim.ema is not None:
             decay = min(self.optim.ema, (1 + clock.step) / (10 + clock.step))

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 from tutelage.checkpoint import resume, save
 from tutelage.core import Clock, Dice, fold
 from tutelage.data.loader import Batches
-from tutelage.errors import Interrupted, TutelageError
-from tutelage.learner import Learner
+from tutelage.errors import Interrupted, TutelageError, UsageError
+from tutelage.learner import Frozen, Learner
 from tutelage.methods.method import State
 from tutelage.networks.build import build
 from tutelage.progress import Bar, MetricsLog, Screen
@@ -92,12 +93,15 @@ def fit(
     out: Path,
     *,
     device: torch.device,
+    student: nn.Module | None = None,
+    teacher: nn.Module | None = None,
     exam: Exam | None = None,
     screen: Screen | None = None,
 ) -> nn.Module:
     """Train by the recipe, continuing where `out` stopped; returns the network to keep.
 
-    Leaves last.pt, metrics.jsonl and, at the end, model.safetensors in `out`. A finished
+    `student` and `teacher` are networks to begin with, of which copies are used; by default the
+    student is new, and so is a teacher that learns. Leaves last.pt, metrics.jsonl and, at the end, model.safetensors in `out`. A finished
     training is not repeated. Raises Interrupted, after saving, where the user asked to stop,
     and TutelageError where the loss is no longer finite.
     """
@@ -105,7 +109,7 @@ def fit(
     if weights.exists():
         return load_weights(weights, recipe.net, device)
     out.mkdir(parents=True, exist_ok=True)
-    state = begin(recipe, batches, device)
+    state = begin(recipe, batches, device, student=student, teacher=teacher)
     screen = screen or Screen()
     _run(recipe, batches, out, state, exam, screen)
     module = state.student.graduate()
@@ -113,12 +117,48 @@ def fit(
     return module
 
 
-def begin(recipe: Recipe, batches: Batches, device: torch.device) -> State:
-    """The state before the first step."""
-    module = build(recipe.net, seed=recipe.seed).to(device)
+def begin(
+    recipe: Recipe,
+    batches: Batches,
+    device: torch.device,
+    *,
+    student: nn.Module | None = None,
+    teacher: nn.Module | None = None,
+) -> State:
+    """The state before the first step.
+
+    Raises UsageError where the method asks a frozen teacher and none is given.
+    """
+    module = build(recipe.net, seed=recipe.seed) if student is None else _copy(student)
     pool_size = 0 if batches.pool is None else len(batches.pool.pixels)
     memory = recipe.method.memory(recipe.net.num_classes, pool_size)
-    return State(Learner(module, recipe.optim, precision=recipe.precision), memory=memory)
+    return State(
+        Learner(module.to(device), recipe.optim, precision=recipe.precision),
+        _teacher(recipe, device, teacher),
+        memory={name: tensor.to(device) for name, tensor in memory.items()},
+    )
+
+
+def _teacher(
+    recipe: Recipe, device: torch.device, given: nn.Module | None
+) -> Learner | Frozen | None:
+    """The teacher in the role that the method gives it."""
+    role = recipe.method.teacher
+    if role == "none":
+        return None
+    if role == "frozen":
+        if given is None:
+            raise UsageError(f"{type(recipe.method).__name__} needs a teacher that is trained")
+        return Frozen(_copy(given).to(device), precision=recipe.precision)
+    if given is None:
+        seed = fold(recipe.seed, Dice.TEACHER, 0)
+        given = recipe.method.make_teacher(recipe.net, seed=seed)
+    return Learner(_copy(given).to(device), recipe.optim, precision=recipe.precision)
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    """A copy that can learn; the caller's network stays as it is."""
+    return deepcopy(module).requires_grad_(True)
 
 
 def _run(

@@ -4,10 +4,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tutelage.core import Batch, Clock, Metrics
 from tutelage.learner import Frozen, Learner
+from tutelage.networks.build import Net, build
 
 
 @dataclass
@@ -37,9 +38,15 @@ class State:
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """Hyper-parameters and the step that uses them; whatever changes is in `State`."""
+    """Hyper-parameters and the step that uses them; whatever changes is in `State`.
+
+    What a method needs it declares here, and the pipelines obey.
+    """
 
     teacher: ClassVar[Literal["none", "frozen", "trained"]] = "none"
+    stored: ClassVar[bool] = False  # the pool's labels are written down before the training
+    finetuned: ClassVar[bool] = False  # the student is to be fine-tuned on the labels afterwards
+    two_heads: ClassVar[bool] = False  # a distillation token, where the network has one
     labeled_view: str = "weak"
     unlabeled_views: tuple[str, ...] = ()
 
@@ -50,3 +57,7 @@ class Method(ABC):
     def memory(self, num_classes: int, pool_size: int) -> dict[str, Tensor]:
         """What the method remembers beyond the networks; nothing by default."""
         return {}
+
+    def make_teacher(self, net: Net, *, seed: int) -> nn.Module:
+        """A teacher that learns, before its first step; by default a twin of the student."""
+        return build(net, seed=seed)

@@ -29,6 +29,7 @@ class Net:
     small_stem: bool = False  # first layers keep the resolution
     dropout: float = 0.0
     drop_path: float = 0.0
+    two_heads: bool = False  # in training the distillation token answers apart from the class token
 
 
 class Normalized(nn.Module):
@@ -124,6 +125,8 @@ def build(net: Net, *, seed: int = 0) -> Normalized:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fold(seed, Dice.INIT, 0))
         module = _create(net, options)
+    if net.two_heads:
+        _part_heads(module, net.name)
     config = resolve_model_data_config(module)
     if net.small_stem and not fixed:
         keep_resolution(module, net.img_size)
@@ -145,6 +148,16 @@ def _create(net: Net, options: dict[str, Any]) -> nn.Module:
             f"no pre-trained weights for {net.name}: {error}; leave out --pretrained, or choose a "
             "name with a tag from `tutelage models --pretrained`"
         ) from error
+
+
+def _part_heads(module: nn.Module, name: str) -> None:
+    """Let a distilled transformer answer with both tokens in training."""
+    try:
+        module.set_distilled_training(True)  # type: ignore[operator]  # timm's distilled ones
+    except AttributeError:
+        raise UsageError(
+            f"{name} has no distillation token; deit_tiny_distilled_patch16_224 has one"
+        ) from None
 
 
 def _has_fixed_size(name: str) -> bool:

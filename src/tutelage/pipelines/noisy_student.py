@@ -20,7 +20,7 @@ from tutelage.labeling.label import label_pool
 from tutelage.labeling.select import select
 from tutelage.learner import choose_device, choose_precision
 from tutelage.methods.method import Method
-from tutelage.methods.stored_labels import StoredLabels
+from tutelage.methods.noisy_student import NoisyStudent
 from tutelage.methods.supervised import Supervised
 from tutelage.networks.build import check_name
 from tutelage.pipelines.outcome import conclude
@@ -154,7 +154,7 @@ def _rounds(
     steps = settings.steps
     assert steps != "auto", "plan first"
     alone = Supervised(smoothing=settings.smoothing)
-    taught = StoredLabels(
+    taught = NoisyStudent(
         smoothing=settings.smoothing,
         hard=settings.labels == "hard",
         weight=settings.weight,

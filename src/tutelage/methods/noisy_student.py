@@ -21,9 +21,10 @@ from tutelage.targets import smooth
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredLabels(Method):
+class NoisyStudent(Method):
     """Noisy Student's step 4, on the targets of the pool's label table."""
 
+    stored = True
     labeled_view: str = "strong"
     unlabeled_views: tuple[str, ...] = ("strong",)
     smoothing: float = 0.1  # epsilon, for one-hot targets alone
