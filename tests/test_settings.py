@@ -5,14 +5,8 @@ from pathlib import Path
 import pytest
 
 from tutelage.errors import UsageError
-from tutelage.settings import (
-    Noise,
-    Optim,
-    Select,
-    SelftrainSettings,
-    TrainSettings,
-    seconds,
-)
+from tutelage.jobs import DistillSettings, SelftrainSettings, TrainSettings
+from tutelage.settings import Noise, Optim, Select, seconds
 
 NEEDED = {"data": "d", "model": "m", "out": Path("o")}
 
@@ -90,12 +84,35 @@ def test_training_refuses_what_it_can_not_do(wrong):
         {"temperature": 0.0},
         {"weight": -1.0},
         {"batch": 1},
-        {"students": ("a", "b", "c"), "rounds": 2},
+        {"students": ("a", "b", "c"), "rounds": 2, "method": ("noisy-student",)},
+        {"pool_share": 1.5},
+        {"method": ()},
+        {"method": ("auto", "fixmatch")},
+        {"method": ("fixmatch",), "labels": "hard"},
+        {"method": ("fixmatch",), "select": Select(threshold=0.9)},
+        {"method": ("fixmatch",), "rounds": 2},
+        {"method": ("fixmatch", "noisy-student"), "rounds": 1},
     ],
 )
 def test_self_training_refuses_what_it_can_not_do(wrong):
     with pytest.raises(UsageError):
         SelftrainSettings(**NEEDED | {"unlabeled": "u"} | wrong)
+
+
+def test_distillation_refuses_what_it_can_not_do():
+    needed = {"data": "d", "student": "m", "out": Path("o")}
+    for wrong in ({"teacher": ()}, {"teacher": ("t",), "ratio": 0}):
+        with pytest.raises(UsageError):
+            DistillSettings(**needed | wrong)
+
+
+def test_rounds_follow_the_methods():
+    needed = NEEDED | {"unlabeled": "u"}
+    assert SelftrainSettings(**needed, method=("noisy-student",)).num_rounds == 2
+    assert SelftrainSettings(**needed, method=("fixmatch",)).num_rounds == 1
+    both = SelftrainSettings(**needed, method=("fixmatch", "noisy-student"), rounds=3)
+    names = [both.method_of(number) for number in range(1, both.num_rounds + 1)]
+    assert names == ["fixmatch", "noisy-student", "noisy-student"]
 
 
 def test_the_last_student_goes_on_and_the_model_is_the_default():

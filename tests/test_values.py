@@ -6,13 +6,15 @@ import pytest
 import yaml
 
 from tutelage.errors import UsageError
-from tutelage.settings import Noise, Optim, SelftrainSettings
+from tutelage.jobs import SelftrainSettings
+from tutelage.settings import Noise, Optim
 from tutelage.values import (
     differences,
     digest,
     flat,
     from_plain,
     load_yaml,
+    merged,
     nearest,
     to_plain,
 )
@@ -52,6 +54,18 @@ def test_all_settings_of_selftrain_survive_the_way_through_yaml():
     assert from_plain(SelftrainSettings, plain) == settings
 
 
+def test_one_word_is_taken_where_several_may_stand():
+    assert from_plain(Inner, {"names": "x"}) == Inner(names=("x",))
+
+
+def test_nested_values_are_merged_one_by_one():
+    below = {"count": 1, "inner": {"depth": 1.0, "names": ["x"]}}
+    above = {"inner": {"depth": 2.0}, "on": True}
+    both = {"count": 1, "inner": {"depth": 2.0, "names": ["x"]}, "on": True}
+    assert merged(below, above) == both
+    assert below["inner"]["depth"] == 1.0
+
+
 def test_an_integer_is_taken_where_a_float_is_meant():
     inner = from_plain(Inner, {"depth": 3})
     assert inner.depth == 3.0
@@ -66,7 +80,7 @@ def test_an_integer_is_taken_where_a_float_is_meant():
         ({"count": 1, "on": 1}, "on: 1 does not fit true or false"),
         ({"count": 1, "kind": "sfot"}, "'soft' or 'hard'"),
         ({"count": 1, "size": "large"}, "size: 'large' does not fit a whole number or 'auto'"),
-        ({"count": 1, "inner": {"names": "ab"}}, "inner.names"),
+        ({"count": 1, "inner": {"names": 3}}, "inner.names"),
         ({"count": 1, "inner": {"names": [1]}}, "inner.names"),
         ({"count": 1, "inner": {"depth": True}}, "inner.depth"),
         ({"count": 1, "inner": {"dpeth": 2}}, "unknown setting inner.dpeth; did you mean depth?"),

@@ -44,7 +44,8 @@ def selftrain_flags(root: Path, out: Path, **more: object) -> list[str]:
     """Flags of a tiny, fast run on these images."""
     flags = {
         "data": root / "labeled", "unlabeled": root / "pool", "test": root / "test",
-        "model": "test_resnet", "img-size": 16, "steps": 6, "rounds": 2, "batch": 8, "ratio": 2,
+        "model": "test_resnet", "method": "noisy-student", "rounds": 2, "steps": 6,
+        "img-size": 16, "batch": 8, "ratio": 2,
         "val-fraction": 0, "select.threshold": 0.1, "device": "cpu", "out": out,
     } | more  # fmt: skip
     return [part for key, value in flags.items() for part in (f"--{key}", str(value))]

@@ -14,11 +14,19 @@ from tutelage.errors import Interrupted, TutelageError, UsageError
 
 VERBS = {  # name: what it does, an example
     "check": ("look at every image before training", "--data LABELED --unlabeled POOL"),
-    "train": ("train on the labels alone", "--data LABELED --model resnet18 --out RUN"),
+    "train": (
+        "train by one method, on the labels alone by default",
+        "--data LABELED --model resnet18 --out RUN",
+    ),
     "selftrain": (
         "train on labels and pool, and say whether the pool helped",
         "--data LABELED --unlabeled POOL --model resnet18 --budget 1h --out RUN",
     ),
+    "distill": (
+        "train a student on what ready teachers answer",
+        "--data LABELED --unlabeled POOL --teacher RUN --student resnet18 --out RUN2",
+    ),
+    "methods": ("list the methods, with paper and options", "fixmatch"),
     "label": ("label a pool with a trained model", "--model RUN --data POOL --out LABELS"),
     "evaluate": ("accuracy of a trained model", "RUN --data TEST"),
     "predict": ("label image files with a trained model", "RUN IMAGES... --out preds.csv"),
@@ -83,31 +91,35 @@ def _call(verb: str, arguments: list[str]) -> None:
 
     if verb not in VERBS:
         raise UsageError(f"there is no such verb{nearest(verb, VERBS)}; see tutelage --help")
-    from tutelage import settings, verbs
+    from tutelage import jobs, verbs
 
     if verb == "train":
-        verbs.run_train(_settings(settings.TrainSettings, verb, arguments))
+        verbs.run_train(_settings(jobs.TrainSettings, verb, arguments))
     elif verb == "selftrain":
-        verbs.run_selftrain(_settings(settings.SelftrainSettings, verb, arguments))
+        verbs.run_selftrain(_settings(jobs.SelftrainSettings, verb, arguments))
+    elif verb == "distill":
+        verbs.run_distill(_settings(jobs.DistillSettings, verb, arguments))
     else:
         functions: dict[str, Callable[..., object]] = {
             "check": verbs.check, "label": verbs.label, "evaluate": verbs.evaluate,
             "predict": verbs.predict, "report": verbs.report, "models": verbs.models,
-            "demo": verbs.demo,
+            "demo": verbs.demo, "methods": verbs.list_methods,
         }  # fmt: skip
         _tyro(functions[verb], verb, arguments)
 
 
 def _settings(kind: type[Any], verb: str, arguments: list[str]) -> Any:
-    """Settings from flags, over those of a YAML file where --config names one."""
+    """Settings from flags, over those of --config's YAML file, over those of --recipe's."""
     import tyro
 
+    from tutelage.recipes.read import with_recipe
     from tutelage.values import from_plain, load_yaml
 
-    arguments, file = _take_config(arguments)
-    if file is None:
+    arguments, file = _take("--config", arguments)
+    arguments, recipe = _take("--recipe", arguments)
+    if file is recipe is None:
         return _tyro(kind, verb, arguments)
-    given = load_yaml(file)
+    given = with_recipe(recipe, verb, load_yaml(Path(file)) if file else {})
     required = {f.name for f in fields(kind) if f.default is f.default_factory is MISSING}
     blank = dict.fromkeys(required - set(given), "")
     default = from_plain(kind, {**blank, **given})
@@ -116,15 +128,16 @@ def _settings(kind: type[Any], verb: str, arguments: list[str]) -> Any:
     return _tyro(kind, verb, arguments, default=default)
 
 
-def _take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """The arguments without `--config FILE`, and the file."""
+def _take(flag: str, arguments: list[str]) -> tuple[list[str], str | None]:
+    """The arguments without the flag and its value, and the value."""
     for i, argument in enumerate(arguments):
-        if argument == "--config":
+        if argument == flag:
             if i + 1 == len(arguments):
-                raise UsageError("--config needs the path of a YAML file")
-            return arguments[:i] + arguments[i + 2 :], Path(arguments[i + 1])
-        if argument.startswith("--config="):
-            return arguments[:i] + arguments[i + 1 :], Path(argument.removeprefix("--config="))
+                what = "the path of a YAML file" if flag == "--config" else "a name, such as usi"
+                raise UsageError(f"{flag} needs {what}")
+            return arguments[:i] + arguments[i + 2 :], arguments[i + 1]
+        if argument.startswith(f"{flag}="):
+            return arguments[:i] + arguments[i + 1 :], argument.removeprefix(f"{flag}=")
     return arguments, None
 
 
@@ -134,8 +147,10 @@ def _tyro(target: Any, verb: str, arguments: list[str], default: Any = None) -> 
 
     what, example = VERBS[verb]
     about = f"{what.capitalize()}.\n\nExample: tutelage {verb} {example}"
-    if verb in ("train", "selftrain"):
+    if verb in ("train", "selftrain", "distill"):
         about += "\n\n--config FILE reads settings from YAML, such as a run's config.yaml."
+    if verb == "distill":
+        about += "\n--recipe usi takes the settings of USI, which train any backbone."
     options: dict[str, Any] = {} if default is None else {"default": default}
     return tyro.cli(target, prog=f"tutelage {verb}", args=arguments, description=about, **options)
 

@@ -89,6 +89,9 @@ class Dice(IntEnum):
     BOOTSTRAP = 8
     ROUND = 9
     TEACHER = 10
+    POOL_SHARE = 11
+    WATCH = 12
+    LABEL_NOISE = 13
 
 
 def fold(seed: int, use: Dice, step: int) -> int:

@@ -1,6 +1,7 @@
 """The errors that a user can meet, as one small tree.
 
-TutelageError
+TutelageError          exit code 1
+├── GivenUp            a training that leads nowhere: collapsed, or its loss is not finite
 ├── UsageError         exit code 2: a wrong flag, name, path or combination
 │   └── RunMismatch    the run folder belongs to another configuration, or is in use
 ├── DataProblem        exit code 3: the images themselves; details are in an issues.csv
@@ -12,6 +13,10 @@ class TutelageError(Exception):
     """Whatever a user can mend; its message says what, which, and what to do."""
 
     exit_code = 1
+
+
+class GivenUp(TutelageError):
+    """A training that leads nowhere; the message says why, and what to try."""
 
 
 class UsageError(TutelageError):

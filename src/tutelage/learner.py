@@ -1,6 +1,7 @@
 """A network and all that updates it: optimizer, schedule, precision, and the weights' average."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any, Literal
 
@@ -114,6 +115,21 @@ def _autocast(device: torch.device, precision: str) -> AbstractContextManager[An
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
+
+
+@contextmanager
+def modes(module: nn.Module, *, noise: bool, statistics: bool) -> Iterator[None]:
+    """For a while, dropout and its kin on or off, and batch norm with the batch's statistics or
+    with the stored ones."""
+    before = {layer: layer.training for layer in module.modules()}
+    try:
+        for layer in before:
+            norm = isinstance(layer, nn.modules.batchnorm._BatchNorm)
+            layer.training = statistics if norm else noise
+        yield
+    finally:
+        for layer, mode in before.items():
+            layer.training = mode
 
 
 @torch.no_grad()

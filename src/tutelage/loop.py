@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tutelage.checkpoint import resume, save
 from tutelage.core import Clock, Dice, fold
 from tutelage.data.loader import Batches
-from tutelage.errors import Interrupted, TutelageError, UsageError
+from tutelage.errors import GivenUp, Interrupted, UsageError
 from tutelage.learner import Frozen, Learner
 from tutelage.methods.method import State
 from tutelage.networks.build import build
@@ -29,7 +29,8 @@ LOGS = 200  # lines of metrics.jsonl in a training
 EXAMS = 10  # looks at the validation images in a training
 SAVE_SECONDS = 30.0  # between checkpoints
 
-Exam = Callable[[nn.Module], float]  # a network in eval mode -> validation accuracy
+# A network in eval mode, and the share of training done -> numbers for the log; may raise GivenUp.
+Exam = Callable[[nn.Module, float], dict[str, float]]
 
 
 @dataclass
@@ -101,9 +102,10 @@ def fit(
     """Train by the recipe, continuing where `out` stopped; returns the network to keep.
 
     `student` and `teacher` are networks to begin with, of which copies are used; by default the
-    student is new, and so is a teacher that learns. Leaves last.pt, metrics.jsonl and, at the end, model.safetensors in `out`. A finished
-    training is not repeated. Raises Interrupted, after saving, where the user asked to stop,
-    and TutelageError where the loss is no longer finite.
+    student is new, and so is a teacher that learns. Leaves last.pt, metrics.jsonl and, at the end,
+    model.safetensors in `out`. A finished training is not repeated. Raises Interrupted, after
+    saving, where the user asked to stop, and GivenUp where the loss is no longer finite or the exam
+    gives up.
     """
     weights = out / "model.safetensors"
     if weights.exists():
@@ -177,7 +179,7 @@ def _run(
             if done % log_every == 0 or done == total:
                 line = _line(recipe, meter, done, out)
                 if exam is not None and (done % exam_every < log_every or done == total):
-                    line["val_accuracy"] = exam(state.student.graduate())
+                    line |= exam(state.student.graduate(), done / total)
                 log.write(line)
                 meter = Meter()
                 _show(bar, line)
@@ -215,11 +217,11 @@ def _seed(device: torch.device, seed: int) -> None:
 
 
 def _line(recipe: Recipe, meter: Meter, done: int, out: Path) -> dict[str, Any]:
-    """One line of metrics.jsonl; raises TutelageError where the loss is not finite."""
+    """One line of metrics.jsonl; raises GivenUp where the loss is not finite."""
     line: dict[str, Any] = {"step": done, "total": recipe.steps}
     line |= meter.line(recipe.batch * (1 + recipe.ratio))
     if not torch.isfinite(torch.tensor(line["loss"])):
-        raise TutelageError(
+        raise GivenUp(
             f"the loss became {line['loss']} before step {done} of {out}: lower --optim.lr "
             f"(now {recipe.optim.lr}) or set --optim.clip 1"
         )

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Over = Literal["all", "kept"]
@@ -16,7 +17,36 @@ def cross_entropy(
     in the mean (Pseudo-Label, FixMatch); `over="kept"` divides by the sum of the weights.
     """
     losses = -(targets * logits.float().log_softmax(-1)).sum(-1)
+    return _mean(losses, weight, over)
+
+
+def kl(
+    logits: Tensor, targets: Tensor, weight: Tensor | None = None, *, over: Over = "all"
+) -> Tensor:
+    """Kullback-Leibler divergence of the answer from the targets, sum_c q_c (log q_c - log p_c),
+    averaged like the cross-entropy: a scalar."""
+    losses = torch.xlogy(targets, targets) - targets * logits.float().log_softmax(-1)
+    return _mean(losses.sum(-1), weight, over)
+
+
+def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
+    """||softmax(z) - q||^2, summed over classes and averaged over the batch: a scalar."""
+    return (logits.float().softmax(-1) - targets).square().sum(-1).mean()
+
+
+def _mean(losses: Tensor, weight: Tensor | None, over: Over) -> Tensor:
+    """The mean of losses (B,), with weights (B,) over all images or over those kept."""
     if weight is None:
         return losses.mean()
     total = (losses * weight).sum()
     return total / (len(losses) if over == "all" else weight.sum().clamp(min=1e-12))
+
+
+def distillation(logits: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """T^2 KL(softmax(z_t / T) || softmax(z_s / T)), a mean over the batch: a scalar.
+
+    Hinton, Vinyals, Dean 2015 (arXiv 1503.02531), section 2: T^2 keeps the gradient's size. Divided
+    by the images, not by images times classes as `kl_div`'s "mean" does.
+    """
+    wanted = (teacher.float() / temperature).softmax(-1)
+    return temperature**2 * kl(logits.float() / temperature, wanted)

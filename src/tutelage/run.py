@@ -22,7 +22,9 @@ from tutelage.files import read_json, write_json, write_text
 from tutelage.values import differences, to_plain
 
 NOT_BINDING = frozenset({"check", "plan"})  # stages after which settings may still change
-USED_BY_STUDENTS = frozenset({"select", "labels", "temperature", "weight", "normalize"})
+USED_BY_STUDENTS = frozenset(
+    {"select", "labels", "temperature", "weight", "normalize", "pool_noise", "teacher_noise"}
+)
 NOT_COMPARED = frozenset({"out", "overwrite"})
 PACKAGES = ("tutelage", "torch", "timm", "numpy", "pillow", "pyarrow")
 

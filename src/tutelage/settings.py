@@ -107,6 +107,8 @@ class Select:
 
     threshold: float = 0.3
     """Keep images whose surest class has more than this probability (Noisy Student: 0.3)."""
+    ceiling: float = 1.0
+    """And at most this; below 1 to learn from one band of confidence alone."""
     balance: bool = True
     """Give each class the same share: the surest of the large ones, copies of the small ones."""
     per_class: int | Auto = "auto"
@@ -117,6 +119,7 @@ class Select:
     def __post_init__(self) -> None:
         """Reject what is out of range."""
         between("select.threshold", self.threshold, 0, 1)
+        between("select.ceiling", self.ceiling, self.threshold, 1)
         for name in ("max_copies", "per_class"):
             value = getattr(self, name)
             if value != "auto" and value < 1:
@@ -129,8 +132,6 @@ class Common:
 
     data: Path
     """Labeled images: a folder with one folder a class."""
-    model: str
-    """Any timm name, as listed by `tutelage models`."""
     out: Path
     """The run folder. The same command on an unfinished run continues it."""
     test: Path | None = None
@@ -159,6 +160,8 @@ class Common:
     """cpu, cuda, cuda:1, mps; auto: the first accelerator, else the CPU."""
     precision: Precision = "auto"
     """auto: bf16 on CUDA, fp32 elsewhere."""
+    options: tuple[str, ...] = ()
+    """Settings of the method itself, such as threshold=0.9; `tutelage methods` lists them."""
     noise: Noise = field(default_factory=Noise)
     optim: Optim = field(default_factory=Optim)
     overwrite: bool = False
@@ -180,64 +183,16 @@ class Common:
                 raise UsageError("give either steps or a budget, not both")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainSettings(Common):
-    """`tutelage train`: a network on the labels alone."""
-
-    views: Literal["weak", "strong"] = "strong"
-    """weak: flips and shifts; strong: RandAugment and Cutout on top."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SelftrainSettings(Common):
-    """`tutelage selftrain`: Noisy Student rounds on labels and pool, and a verdict."""
-
-    unlabeled: Path
-    """The pool: a folder of images, at any depth; labels are never read."""
-    teacher: str | None = None
-    """The first teacher: a timm name to train, or a run to take; default: the baseline."""
-    students: tuple[str, ...] = ()
-    """The network of each round, equal or larger; the last goes on; default: `model`."""
-    rounds: int = 2
-    """Students to train, each taught by the one before."""
-    ratio: int = 4
-    """Pool images for each labeled one in a batch."""
-    labels: Literal["soft", "hard"] = "soft"
-    """The teacher's probabilities, or its surest class alone."""
-    temperature: float = 1.0
-    """Of the teacher's probabilities; below 1 sharpens them."""
-    normalize: Literal["per_stream", "per_sample"] = "per_stream"
-    """per_stream: mean over labels + weight x mean over the pool (the paper's equation);
-    per_sample: all images alike, so that the pool weighs `ratio` times (the reference code)."""
-    weight: float = 1.0
-    """Of the pool's loss."""
-    select: Select = field(default_factory=Select)
-
-    def __post_init__(self) -> None:
-        """Reject what is out of range, before anything is read."""
-        super().__post_init__()
-        for name in ("rounds", "ratio"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is at least 1, got {getattr(self, name)}")
-        if not self.temperature > 0:
-            raise UsageError(f"temperature is above 0, got {self.temperature}")
-        between("weight", self.weight, 0, float("inf"))
-        if self.labels == "hard" and self.temperature != 1:
-            raise UsageError("temperature acts on soft labels; the labels are hard")
-        if len(self.students) > self.rounds:
-            raise UsageError(f"{len(self.students)} students for {self.rounds} rounds")
-
-    def student(self, number: int) -> str:
-        """The network of round 1, 2, …"""
-        if not self.students:
-            return self.model
-        return self.students[min(number, len(self.students)) - 1]
-
-
 def between(name: str, value: float, low: float, high: float) -> None:
     """Raises UsageError where the value is outside [low, high]."""
     if not low <= value <= high:
         raise UsageError(f"{name} is {low:g} to {high:g}, got {value:g}")
+
+
+def at_least(name: str, value: float, low: float) -> None:
+    """Raises UsageError where the value is below `low`."""
+    if value < low:
+        raise UsageError(f"{name} is at least {low:g}, got {value:g}")
 
 
 def seconds(text: str) -> float:

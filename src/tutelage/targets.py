@@ -27,6 +27,16 @@ def temper(probs: Tensor, temperature: float) -> Tensor:
     return torch.softmax(probs.clamp(min=1e-30).log() / temperature, -1)
 
 
+def align(probs: Tensor, marginal: Tensor, wanted: Tensor) -> Tensor:
+    """Distribution alignment p wanted / marginal, renormalized: (B, K), (K,), (K,) -> (B, K).
+
+    `marginal` is the mean of what was predicted lately, `wanted` what it should be
+    (ReMixMatch, arXiv 1911.09785, section 3.1).
+    """
+    scaled = probs * (wanted + 1e-6) / (marginal + 1e-6)
+    return scaled / scaled.sum(-1, keepdim=True)
+
+
 def from_top(classes: Tensor, probs: Tensor, num_classes: int) -> Tensor:
     """Rebuild targets (B, K) from the top k (B, k); the rest mass spreads over the others."""
     rest = (1 - probs.sum(-1, keepdim=True)).clamp(min=0)

@@ -55,6 +55,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
             inner = typing.get_args(option)[0]
             return tuple(_convert(inner, item, where) for item in value)
+        if typing.get_origin(option) is tuple and isinstance(value, str):
+            return (value,)  # one word where several may stand
         if option in (Path, str) and isinstance(value, str | Path):
             return option(value)
         if option is float and _is_number(value):
@@ -96,6 +98,17 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     """'; did you mean x?' for the nearest known names, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested plain values, with those of `above` over those of `below`."""
+    both = dict(below)
+    for key, value in above.items():
+        inner = both.get(key)
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            value = merged(inner, value)
+        both[key] = value
+    return both
 
 
 def flat(value: Any, where: str = "") -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """The verbs: what one does in the shell, the Python function of the same name does too.
 
-Nothing heavy is imported until a verb is called. `train` and `selftrain` take the fields of
-`TrainSettings` and `SelftrainSettings` as keyword arguments; YAML files and flags have the same
-names.
+Nothing heavy is imported until a verb is called. `train`, `selftrain` and `distill` take the fields
+of their settings in jobs.py as keyword arguments; YAML files and flags have the same names.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from tyro.conf import Positional
 from tutelage.deploy.predictions import Predictions, show, table_path, write_predictions
 from tutelage.errors import UsageError
 from tutelage.evaluation.intervals import Accuracy
-from tutelage.settings import Noise, Precision, SelftrainSettings, TrainSettings
+from tutelage.jobs import DistillSettings, SelftrainSettings, TrainSettings
+from tutelage.settings import Precision
 from tutelage.values import from_plain
 
 
@@ -34,27 +35,51 @@ class Outcome:
 
 
 def train(**settings: Any) -> Outcome:
-    """Train on the labels alone; keyword arguments are the fields of `TrainSettings`."""
+    """Train by one method; keyword arguments are the fields of `TrainSettings`."""
     return run_train(from_plain(TrainSettings, settings))
 
 
 def selftrain(**settings: Any) -> Outcome:
-    """Self-train on labels and pool; keyword arguments are the fields of `SelftrainSettings`."""
+    """Learn from labels and pool; keyword arguments are the fields of `SelftrainSettings`."""
     return run_selftrain(from_plain(SelftrainSettings, settings))
+
+
+def distill(*, teacher: Any, recipe: str | None = None, **settings: Any) -> Outcome:
+    """Learn from ready teachers; keyword arguments are the fields of `DistillSettings`.
+
+    A teacher is a name as on the command line, or a network that takes images in [0, 1]; several
+    stand in a list. `recipe` names settings to begin with, such as "usi".
+    """
+    from tutelage.networks.build import weight_digest
+    from tutelage.recipes.read import with_recipe
+
+    given = list(teacher) if isinstance(teacher, list | tuple) else [teacher]
+    modules = tuple(one for one in given if not isinstance(one, str | Path))
+    names = [str(one) for one in given if isinstance(one, str | Path)]
+    names += [f"module:{weight_digest(module)}" for module in modules]
+    merged = with_recipe(recipe, "distill", settings | {"teacher": names})
+    return run_distill(from_plain(DistillSettings, merged), modules)
 
 
 def run_train(settings: TrainSettings) -> Outcome:
     """`train` for settings that are made already."""
-    from tutelage.pipelines.supervised import supervised
+    from tutelage.pipelines.train import train as pipeline
 
-    return _run("train", settings, supervised)
+    return _run("train", settings, pipeline)
 
 
 def run_selftrain(settings: SelftrainSettings) -> Outcome:
     """`selftrain` for settings that are made already."""
-    from tutelage.pipelines.noisy_student import noisy_student
+    from tutelage.pipelines.selftrain import selftrain as pipeline
 
-    return _run("selftrain", settings, noisy_student)
+    return _run("selftrain", settings, pipeline)
+
+
+def run_distill(settings: DistillSettings, modules: tuple[Any, ...] = ()) -> Outcome:
+    """`distill` for settings that are made already, and teachers given as networks."""
+    from tutelage.pipelines.distill import distill as pipeline
+
+    return _run("distill", settings, partial(pipeline, modules=modules))
 
 
 def _run(verb: str, settings: Any, pipeline: Any) -> Outcome:
@@ -230,6 +255,30 @@ def models(pattern: Positional[str] = "*", *, pretrained: bool = False) -> list[
     return names
 
 
+def list_methods(name: Positional[str] = "") -> list[str]:
+    """The methods there are, with paper and one sentence; or one of them, with its options.
+
+    Args:
+        name: A method, to see its options; default: all methods.
+    """
+    from tutelage.catalog import describe, names
+
+    if name:
+        one = describe(name)
+        print(
+            f"{one.name}: {one.sentence}.\n{one.paper}\n\ntutelage {one.verb} --method {one.name}"
+        )
+        for field, default, comment in one.options:
+            print(f"  {f'--options {field}={default}':<40} {comment}".rstrip())
+        return [one.name]
+    for verb in ("train", "selftrain", "distill"):
+        print(f"tutelage {verb} --method …")
+        for one in map(describe, names()):
+            if one.verb == verb:
+                print(f"  {one.name:<28} {one.sentence}\n  {'':<28} {one.paper}")
+    return names()
+
+
 def demo(*, out: Path = Path("tutelage-demo"), seed: int = 0) -> Outcome:
     """Self-train on 50 handwritten digits and 1,387 unlabeled ones; takes under 3 minutes.
 
@@ -238,6 +287,7 @@ def demo(*, out: Path = Path("tutelage-demo"), seed: int = 0) -> Outcome:
         seed: Of the split and of the training.
     """
     from tutelage.data.sources.digits import write_digits
+    from tutelage.pipelines.digits_demo import NEXT, digits_settings
     from tutelage.progress import Screen
 
     out = Path(out)
@@ -246,33 +296,3 @@ def demo(*, out: Path = Path("tutelage-demo"), seed: int = 0) -> Outcome:
     outcome = run_selftrain(digits_settings(images, out / f"run-{seed}", seed=seed))
     Screen().result(NEXT.format(run=out / f"run-{seed}", images=images))
     return outcome
-
-
-def digits_settings(images: Path, out: Path, *, seed: int) -> SelftrainSettings:
-    """The demo's settings, chosen on pool images and never on the test."""
-    return SelftrainSettings(
-        data=images / "labeled",
-        unlabeled=images / "unlabeled",
-        test=images / "test",
-        val_fraction=0.0,
-        model="test_resnet",
-        img_size=16,
-        steps=400,
-        rounds=3,
-        batch=32,
-        ratio=4,
-        seed=seed,
-        device="cpu",
-        noise=Noise(flip=False),
-        out=out,
-    )
-
-
-NEXT = """
-360 test images decide little; docs/results.md has this run over five seeds.
-
-Next, on your own images: put the labeled ones in one folder a class and the others in any folder,
-look at them with `tutelage check --data LABELED --unlabeled POOL`, then run
-`tutelage selftrain --data LABELED --unlabeled POOL --model resnet18 --budget 1h --out RUN`.
-Stop it whenever you like: the same command goes on. `tutelage predict {run} {images}/test` shows
-how the finished model is used."""

@@ -63,6 +63,22 @@ class OnDisk:
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.device)
 
 
+class Chosen:
+    """Some images of a set, in a given order."""
+
+    def __init__(self, pixels: Pixels, rows: Tensor) -> None:
+        """The images of `rows` (M,) int64."""
+        self.pixels, self.rows = pixels, rows
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.rows)
+
+    def at(self, rows: Tensor) -> Tensor:
+        """Images (B, 3, C, C) uint8 of rows (B,), counted within the choice."""
+        return self.pixels.at(self.rows[rows])
+
+
 def open_pixels(
     paths: Sequence[Path],
     canvas: int,

@@ -3,31 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
-from tutelage.data.pixels import Pixels
+from tutelage.data.pixels import Chosen, Pixels
 from tutelage.data.pool import PseudoLabels, from_probs, join, load, save
 from tutelage.errors import RunMismatch
 from tutelage.evaluation.accuracy import predict
 from tutelage.networks.build import weight_digest
 
 PART = 16_384  # images a part
-
-
-class Slice:
-    """Some consecutive images of a set."""
-
-    def __init__(self, pixels: Pixels, start: int, stop: int) -> None:
-        """Images start to stop."""
-        self.pixels, self.start, self.stop = pixels, start, stop
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return self.stop - self.start
-
-    def at(self, rows: Tensor) -> Tensor:
-        """Images (B, 3, C, C) uint8 of rows (B,), counted from the slice's start."""
-        return self.pixels.at(rows + self.start)
 
 
 def label_pool(
@@ -52,9 +37,8 @@ def label_pool(
         stop = min(start + PART, len(names))
         path = out / f"part-{number:05d}.parquet"
         if not path.exists():
-            probs = predict(
-                teacher, Slice(pixels, start, stop), size, precision=precision, advance=advance
-            )
+            part_pixels = Chosen(pixels, torch.arange(start, stop))
+            probs = predict(teacher, part_pixels, size, precision=precision, advance=advance)
             save(path, from_probs(names[start:stop], probs, classes, digest))
         part = load(path)
         if part.teacher != digest or part.names != names[start:stop]:

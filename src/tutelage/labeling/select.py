@@ -13,7 +13,8 @@ from tutelage.data.pool import PseudoLabels
 from tutelage.errors import DataProblem
 from tutelage.settings import Select
 
-KEPT, UNSURE, SURPLUS = "kept", "below the threshold", "class is full"
+KEPT, SURPLUS = "kept", "class is full"
+UNSURE, TOO_SURE = "below the threshold", "above the ceiling"
 
 
 def select(table: PseudoLabels, rule: Select) -> PseudoLabels:
@@ -22,15 +23,18 @@ def select(table: PseudoLabels, rule: Select) -> PseudoLabels:
     Raises DataProblem, with the surest answer, where no image is above the threshold.
     """
     confidence, labels = table.confidence, table.labels
-    sure = confidence > rule.threshold
+    sure = (confidence > rule.threshold) & (confidence <= rule.ceiling)
     if not sure.any():
         raise DataProblem(
             f"no image is above the threshold of {rule.threshold:g}: the teacher's surest answer "
             f"is {confidence.max():.3f}; lower --select.threshold, or train a better teacher"
+            if rule.ceiling == 1
+            else f"no confidence is above {rule.threshold:g} and up to {rule.ceiling:g}: they are "
+            f"{confidence.min():.3f} to {confidence.max():.3f}"
         )
     if not rule.balance:
         copies = sure.long()
-        return replace(table, copies=copies, reasons=_reasons(sure, copies))
+        return replace(table, copies=copies, reasons=_reasons(confidence, copies, rule))
     counts = torch.bincount(labels[sure], minlength=len(table.classes))
     quota = int(sure.sum()) // int((counts > 0).sum())
     if rule.per_class != "auto":
@@ -40,7 +44,7 @@ def select(table: PseudoLabels, rule: Select) -> PseudoLabels:
         rows = (sure & (labels == number)).nonzero()[:, 0]
         rows = rows[confidence[rows].argsort(descending=True, stable=True)][:quota]
         copies[rows] = cyclic_copies(len(rows), quota).clamp(max=rule.max_copies)
-    return replace(table, copies=copies, reasons=_reasons(sure, copies))
+    return replace(table, copies=copies, reasons=_reasons(confidence, copies, rule))
 
 
 def cyclic_copies(images: int, quota: int) -> torch.Tensor:
@@ -51,7 +55,16 @@ def cyclic_copies(images: int, quota: int) -> torch.Tensor:
     return copies
 
 
-def _reasons(sure: torch.Tensor, copies: torch.Tensor) -> tuple[str, ...]:
+def _reasons(confidence: torch.Tensor, copies: torch.Tensor, rule: Select) -> tuple[str, ...]:
     """Why each image is kept or not."""
-    pairs = zip(sure.tolist(), copies.tolist(), strict=True)
-    return tuple(KEPT if used else SURPLUS if good else UNSURE for good, used in pairs)
+    return tuple(
+        KEPT if used else _why_not(sure, rule)
+        for sure, used in zip(confidence.tolist(), copies.tolist(), strict=True)
+    )
+
+
+def _why_not(confidence: float, rule: Select) -> str:
+    """The rule that left an image out."""
+    if confidence <= rule.threshold:
+        return UNSURE
+    return TOO_SURE if confidence > rule.ceiling else SURPLUS

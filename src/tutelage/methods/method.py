@@ -4,9 +4,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from tutelage.core import Batch, Clock, Metrics
+from tutelage.errors import UsageError
 from tutelage.learner import Frozen, Learner
 from tutelage.networks.build import Net, build
 
@@ -18,6 +20,12 @@ class State:
     student: Learner
     teacher: Learner | Frozen | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
+
+    def ask(self, images: Tensor) -> Tensor:
+        """The teacher's logits (B, K) on images; raises UsageError where there is no teacher."""
+        if self.teacher is None:
+            raise UsageError("this method learns from a teacher: give one")
+        return self.teacher(images)
 
     def state_dict(self) -> dict[str, Any]:
         """The student, a teacher that learns, and the method's memory."""
@@ -61,3 +69,19 @@ class Method(ABC):
     def make_teacher(self, net: Net, *, seed: int) -> nn.Module:
         """A teacher that learns, before its first step; by default a twin of the student."""
         return build(net, seed=seed)
+
+
+On = Literal["both", "labels", "pool"]
+
+
+def shown(batch: Batch, on: On, view: str) -> tuple[Tensor, int]:
+    """The images that a distillation asks about, and how many of them, the first, are labeled.
+
+    "both" are the labels alone where the run has no pool; "pool" raises UsageError there.
+    """
+    if on == "labels" or (on == "both" and batch.unlabeled is None):
+        return batch.labeled.images, len(batch.labeled.images)
+    pool = batch.pool().views[view]
+    if on == "pool":
+        return pool, 0
+    return torch.cat([batch.labeled.images, pool]), len(batch.labeled.images)

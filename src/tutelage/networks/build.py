@@ -87,6 +87,19 @@ def takes(name: str, option: str) -> bool:
     return True
 
 
+@cache
+def has_token(name: str) -> bool:
+    """Whether timm's network of that name has a distillation token."""
+    check_name(name)
+    with torch.device("meta"):
+        module = timm.create_model(name)
+    try:
+        _part_heads(module, name)
+    except UsageError:
+        return False
+    return True
+
+
 def normalizes_batches(module: nn.Module) -> bool:
     """Whether there is a batch norm in it."""
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
@@ -119,7 +132,7 @@ def build(net: Net, *, seed: int = 0) -> Normalized:
         options["drop_rate"] = net.dropout
     if net.drop_path:
         options["drop_path_rate"] = net.drop_path
-    fixed = _has_fixed_size(net.name)
+    fixed = has_fixed_size(net.name)
     if fixed:
         options["img_size"] = net.img_size
     with torch.random.fork_rng(devices=[]):
@@ -160,7 +173,7 @@ def _part_heads(module: nn.Module, name: str) -> None:
         ) from None
 
 
-def _has_fixed_size(name: str) -> bool:
+def has_fixed_size(name: str) -> bool:
     """Whether the network's weights are made for one image size, as in most transformers."""
     config = timm.models.get_pretrained_cfg(name)
     entry = timm.models.model_entrypoint(name)

@@ -7,30 +7,30 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from torch import Tensor
 
-from tutelage.deploy.model_folder import Model, save_model
+from tutelage.deploy.model_folder import load_model, save_model
 from tutelage.evaluation.accuracy import accuracy, predict
 from tutelage.evaluation.intervals import Accuracy
 from tutelage.evaluation.paired import compare, sentence
 from tutelage.files import whole
 from tutelage.networks.build import parameters
-from tutelage.pipelines.prepare import Prepared, canvas_for
-from tutelage.pipelines.rounds import Round
+from tutelage.pipelines.prepare import Prepared
+from tutelage.pipelines.rounds import Round, network_of
 from tutelage.reports.contents import JUDGES
 from tutelage.run import Run
-from tutelage.weights import load_weights
 
 
-def conclude(rounds: Sequence[Round], run: Run, prepared: Prepared) -> None:
-    """Judge all rounds on the judging images and keep the last network as the model."""
+def conclude(
+    rounds: Sequence[Round], run: Run, prepared: Prepared, *, keep: Round | None = None
+) -> None:
+    """Judge all rounds on the judging images and keep a network as the model, else the last."""
     if not run.is_done("evaluate"):
         with run.stage("evaluate") as notes:
             notes |= _judge(rounds, run, prepared)
     if not run.is_done("model"):
         with run.stage("model"):
-            _keep(rounds[-1], run, prepared)
+            _keep(keep or rounds[-1], run, prepared)
 
 
 def _judge(rounds: Sequence[Round], run: Run, prepared: Prepared) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def _judge(rounds: Sequence[Round], run: Run, prepared: Prepared) -> dict[str, A
     labels, right, rows = prepared.parts[judge].label_tensor(), {}, []
     for one in rounds:
         folder = run.path / "rounds" / one.name
-        module = load_weights(folder / "model.safetensors", one.recipe.net, prepared.device)
+        module = network_of(one.name, run, prepared)
         row: dict[str, Any] = {
             "name": one.name, "model": one.recipe.net.name, "parameters": parameters(module)
         }  # fmt: skip
@@ -86,9 +86,7 @@ def write_predictions(path: Path, prepared: Prepared, part: str, probs: Tensor) 
 
 def _keep(one: Round, run: Run, prepared: Prepared) -> None:
     """Copy the network into model/, with classes, preprocessing and a card."""
-    weights = run.path / "rounds" / one.name / "model.safetensors"
-    module = load_weights(weights, one.recipe.net, torch.device("cpu"))
-    model = Model(module, one.recipe.net, prepared.classes, canvas_for(prepared.size))
+    model = load_model(run.path / "rounds" / one.name)
     save_model(run.path / "model", model, _card(one, run, prepared))
 
 
@@ -110,11 +108,14 @@ def _card(one: Round, run: Run, prepared: Prepared) -> str:
 
 def summary(content: dict[str, Any]) -> list[str]:
     """The outcome of a run in a few lines: each round's accuracy, then the verdict."""
-    outcome = content["stages"]["evaluate"]
+    outcome, guard = content["stages"]["evaluate"], content["stages"].get("guard")
     judge = outcome["judge"]
     if judge is None:
         return ["no images to judge on: give --test or --val to learn the accuracy"]
-    lines = [f"accuracy on the {JUDGES[judge]} images (95 % interval):"]
+    lines = []
+    if guard is not None:
+        lines += [f"gave up on {guard['round']}: {guard['reason']}", "the baseline is kept"]
+    lines.append(f"accuracy on the {JUDGES[judge]} images (95 % interval):")
     for row in outcome["rounds"]:
         lines.append(f"  {row['name']:<12} {row['model']:<20} {Accuracy(**row[judge])}")
     if outcome["verdict"] is not None:
@@ -122,6 +123,6 @@ def summary(content: dict[str, Any]) -> list[str]:
         lines.append(verdict["sentence"])
         test = f"McNemar p = {verdict['p_value']:.2g}"
         lines.append(f"  ({verdict['gained']} images gained, {verdict['lost']} lost, {test})")
-        if verdict["outcome"] == "hurt":
+        if verdict["outcome"] == "hurt" and guard is None:
             lines.append("  the labels alone do better here: `tutelage train` makes that model")
     return lines

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
+from torch import nn
 
 from tutelage.core import Clock
-from tutelage.data.loader import PoolSet
 from tutelage.errors import UsageError
 from tutelage.loop import EXAMS, begin
 from tutelage.pipelines.prepare import Prepared
@@ -17,7 +17,7 @@ from tutelage.run import Run
 from tutelage.settings import Common, seconds
 
 DEFAULT_STEPS = 2000  # of a round, where neither steps nor a budget are given
-LONG = 10**6  # steps of a round that is only measured
+LONG = 10**6  # steps of a whole round that is only measured
 WARM_UP = 3  # steps that are not counted: first calls choose kernels and fill caches
 TIMED = 24  # steps at most
 TIMED_SECONDS = 6.0  # at most, for each kind of round
@@ -27,50 +27,57 @@ RESERVE = 0.05  # of the budget, for evaluation, report, and a machine that gets
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps of every round, and what they were planned from."""
+    """Steps of a whole round, and what they were planned from."""
 
     steps: int
     step_seconds: dict[str, float]  # of each round by name
 
 
 def planned_steps(
-    settings: Common, run: Run, prepared: Prepared, rounds: Callable[[int], Sequence[Round]]
-) -> int:
-    """Steps of each round, as given or as the budget allows; the first start fixes them.
+    settings: Common, run: Run, prepared: Prepared, rounds: Callable[[int], Sequence[Round]],
+    *, teacher: nn.Module | None = None,
+) -> int:  # fmt: skip
+    """Steps of a whole round, as given or as the budget allows; the first start fixes them.
 
-    `rounds(steps)` makes the rounds to be measured.
+    `rounds(steps)` makes the rounds to be measured; `teacher` is the frozen one, where methods
+    ask for it.
     """
     if not run.is_done("plan"):
         with run.stage("plan") as notes:
             notes["steps"] = DEFAULT_STEPS if settings.steps == "auto" else settings.steps
             if settings.budget is not None:
                 budget, spent = seconds(settings.budget), run.notes("check")["seconds"]
-                planned = plan(rounds(LONG), prepared, budget=budget, spent=spent)
+                planned = plan(rounds(LONG), prepared, budget=budget, spent=spent, teacher=teacher)
                 notes |= asdict(planned)
     return int(run.notes("plan")["steps"])
 
 
-def plan(rounds: Sequence[Round], prepared: Prepared, *, budget: float, spent: float) -> Plan:
-    """The steps of each round such that all rounds end within `budget` seconds.
+def plan(
+    rounds: Sequence[Round], prepared: Prepared, *, budget: float, spent: float,
+    teacher: nn.Module | None = None,
+) -> Plan:  # fmt: skip
+    """The steps of a whole round such that all rounds end within `budget` seconds.
 
-    `spent` seconds of it are gone. Raises UsageError where that is too little.
+    The rounds come with LONG steps or their share of them. `spent` seconds of the budget are
+    gone. Raises UsageError where that is too little.
     """
     start = time.monotonic()
     measured: dict[str, float] = {}
     per_round: dict[str, float] = {}
     for one in rounds:
-        kind = f"{one.recipe.net.name}/{one.recipe.ratio}"
+        kind = f"{type(one.recipe.method).__name__}/{one.recipe.net.name}/{one.recipe.ratio}"
         if kind not in measured:
-            measured[kind] = step_seconds(one.recipe, prepared)
+            measured[kind] = step_seconds(one.recipe, prepared, teacher=teacher)
         per_round[one.name] = round(measured[kind], 5)
     left = budget * (1 - RESERVE) - spent - (time.monotonic() - start)
     forwards = sum(_forward_seconds(one, prepared, per_round) for one in rounds)
-    steps = int((left - forwards) / sum(per_round.values()))
+    each = sum(per_round[one.name] * one.recipe.steps / LONG for one in rounds)
+    steps = int((left - forwards) / each)
     if steps < FEWEST:
-        needed = spent + forwards + FEWEST * sum(per_round.values())
+        needed = spent + forwards + FEWEST * each
         raise UsageError(
             f"a budget of {budget:.0f} s leaves {max(steps, 0)} steps a round at "
-            f"{sum(per_round.values()):.2f} s for one step of all rounds: give at least "
+            f"{each:.2f} s for one step of all rounds: give at least "
             f"{needed * 1.2:.0f}s, a smaller network or images, or fewer rounds"
         )
     return Plan(steps, per_round)
@@ -83,16 +90,15 @@ def _forward_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]
     """
     sizes = {name: len(images) for name, images in prepared.parts.items()}
     asked = (EXAMS + 1) * sizes.get("val", 0) + sizes.get("test", 0)
-    if one.recipe.ratio:
+    if one.recipe.method.stored:
         asked += sizes["pool"]
     return asked * per_round[one.name] / (one.recipe.batch * (1 + one.recipe.ratio)) / 3
 
 
-def step_seconds(recipe: Recipe, prepared: Prepared) -> float:
+def step_seconds(recipe: Recipe, prepared: Prepared, *, teacher: nn.Module | None = None) -> float:
     """Mean time of a training step on this machine."""
-    pool: PoolSet | None = example_pool(prepared) if recipe.ratio else None
-    batches = batches_of(recipe, prepared, pool)
-    state = begin(recipe, batches, prepared.device)
+    batches = batches_of(recipe, prepared, example_pool(recipe, prepared))
+    state = begin(recipe, batches, prepared.device, teacher=teacher)
     times: list[float] = []
     for step in range(min(WARM_UP + TIMED, batches.total)):
         start = time.monotonic()

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from tutelage.core import Dice, generator
 from tutelage.data.check import Part, common_side, split, survey
 from tutelage.data.issues import Issue, stop_if_fatal, write_issues
 from tutelage.data.loader import LabeledSet
@@ -19,7 +20,7 @@ from tutelage.errors import DataProblem
 from tutelage.files import read_json, write_json, write_with
 from tutelage.progress import Screen
 from tutelage.run import Run
-from tutelage.settings import SMALL_IMAGE, Common, SelftrainSettings
+from tutelage.settings import SMALL_IMAGE, Common
 from tutelage.targets import one_hot
 from tutelage.values import digest
 
@@ -74,22 +75,26 @@ class Prepared:
         return "test" if "test" in self.parts else "val"
 
 
-def prepare(settings: Common, run: Run, device: torch.device, screen: Screen) -> Prepared:
+def prepare(
+    settings: Common, run: Run, device: torch.device, screen: Screen,
+    *, pool: Path | None = None, pool_share: float = 1.0,
+) -> Prepared:  # fmt: skip
     """Check and split the data, or take what an earlier start of this run wrote down.
 
-    Raises DataProblem for what must be mended first.
+    Of the pool, a random share is taken. Raises DataProblem for what must be mended first.
     """
     data = run.path / "data"
     if not run.is_done("check"):
         with run.stage("check") as notes:
-            notes |= _check(settings, data, screen)
+            notes |= _check(settings, data, screen, pool, pool_share)
     parts = _read_manifest(data)
     return Prepared(parts, run.notes("check")["img_size"], device, screen)
 
 
-def _check(settings: Common, data: Path, screen: Screen) -> dict[str, Any]:
+def _check(
+    settings: Common, data: Path, screen: Screen, pool: Path | None, pool_share: float
+) -> dict[str, Any]:
     """Survey, stop where something is fatal, split, write data/."""
-    pool = settings.unlabeled if isinstance(settings, SelftrainSettings) else None
     parts, issues = check_folders(
         settings.data,
         val=settings.val,
@@ -100,6 +105,11 @@ def _check(settings: Common, data: Path, screen: Screen) -> dict[str, Any]:
     )
     if "val" not in parts and settings.val_fraction:
         issues += _split_off(parts, settings)
+    if "pool" in parts and pool_share < 1:
+        count = len(parts["pool"].images)
+        dice = generator(settings.seed, Dice.POOL_SHARE, 0)
+        kept = torch.randperm(count, generator=dice)[: round(pool_share * count)]
+        parts["pool"] = parts["pool"].keep(kept.sort().values.tolist())
     if "pool" in parts and not parts["pool"].images.names:
         issues.append(
             Issue("fatal", "empty pool", "pool", str(pool), "no pool image is left to learn from")

@@ -1,8 +1,7 @@
 """One training of a pipeline: from the settings to a recipe, its folder, and its network."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -10,11 +9,13 @@ from torch import nn
 from tutelage.core import Dice, Stage, fold
 from tutelage.data.loader import Batches, PoolSet
 from tutelage.data.pool import StoredTargets
-from tutelage.evaluation.accuracy import accuracy, predict
+from tutelage.deploy.model_folder import Model, load_model
+from tutelage.files import write_json
+from tutelage.learner import choose_precision
 from tutelage.loop import Exam, fit
 from tutelage.methods.method import Method
-from tutelage.networks.build import Net, check_net, has_batch_norm, takes
-from tutelage.pipelines.prepare import Prepared
+from tutelage.networks.build import Net, check_net, has_batch_norm, has_token, takes
+from tutelage.pipelines.prepare import Prepared, canvas_for
 from tutelage.progress import duration
 from tutelage.recipe import Recipe
 from tutelage.run import Run
@@ -25,10 +26,12 @@ DROPOUT, DROP_PATH = 0.1, 0.05  # docs/results.md: 59.4 % with them, 57.1 % with
 
 @dataclass(frozen=True)
 class Round:
-    """One training: its folder's name, and the recipe with the steps still to be planned."""
+    """One training: its folder's name, its recipe, and which rounds it builds on."""
 
     name: str  # such as 01-student; also the stage's name in run.json
     recipe: Recipe
+    teacher: str | None = None  # the round that labels the pool, or that the teacher begins as
+    start: str | None = None  # the round that the student begins as; None: new weights
 
     @property
     def labels_stage(self) -> str:
@@ -45,7 +48,7 @@ def _rate(given: float | Auto, usual: float, model: str, option: str) -> float:
 
 def recipe_for(
     settings: Common, prepared: Prepared, *, model: str, method: Method, number: int, steps: int,
-    precision: str, ratio: int = 0,
+    ratio: int = 0,
 ) -> Recipe:  # fmt: skip
     """The recipe of round `number`; each round has random numbers of its own."""
     noise, size = settings.noise, prepared.size
@@ -57,6 +60,7 @@ def recipe_for(
         small_stem=settings.stem == "auto",
         dropout=_rate(noise.dropout, DROPOUT, model, "drop_rate"),
         drop_path=_rate(noise.drop_path, DROP_PATH, model, "drop_path_rate"),
+        two_heads=method.two_heads and has_token(model),
     )
     check_net(net)
     stage = Stage(steps=steps, size=size, magnitude=noise.magnitude, cutout=noise.cutout)
@@ -69,8 +73,13 @@ def recipe_for(
         batch=settings.batch,
         ratio=ratio,
         seed=fold(settings.seed, Dice.ROUND, number),
-        precision=precision,
+        precision=choose_precision(settings.precision, prepared.device),
     )
+
+
+def share_of(steps: int, share: float) -> int:
+    """Steps of a round that takes a share of them."""
+    return max(1, round(share * steps))
 
 
 def resolved_optim(settings: Common, model: str) -> Optim:
@@ -99,57 +108,71 @@ def announce(rounds: Sequence[Round], prepared: Prepared, run: Run) -> None:
         recipe = one.recipe
         images = recipe.batch * (1 + recipe.ratio)
         line = (
-            f"  {one.name:<12} {recipe.net.name}, {recipe.steps:,} steps of {images} images at "
-            f"{prepared.size} px on {prepared.device}"
+            f"  {one.name:<12} {recipe.net.name}, {type(recipe.method).__name__}, "
+            f"{recipe.steps:,} steps of {images} images at {prepared.size} px on {prepared.device}"
         )
         if one.name in planned:
             line += f", about {duration(planned[one.name] * recipe.steps)}"
         prepared.screen.say(line + (" (done)" if run.is_done(one.name) else ""))
 
 
-def train_once(one: Round, run: Run, prepared: Prepared, *, pool: PoolSet | None = None) -> None:
-    """One training, unless it is done."""
+def train_once(
+    one: Round, run: Run, prepared: Prepared, *, pool: PoolSet | None = None,
+    teacher: nn.Module | None = None, exam: Exam | None = None,
+) -> None:  # fmt: skip
+    """One training, unless it is done; its folder can be loaded like a model folder.
+
+    `teacher` is given, or else the network of the round that `one` names, where the method's
+    teacher is a network. Raises what `fit` raises.
+    """
     if run.is_done(one.name):
         return
+    folder = run.path / "rounds" / one.name
+    if teacher is None and one.teacher and not one.recipe.method.stored:
+        teacher = network_of(one.teacher, run, prepared)
     with run.stage(one.name):
-        train_round(one.recipe, prepared, run.path / "rounds" / one.name, pool=pool)
+        module = fit(
+            one.recipe,
+            batches_of(one.recipe, prepared, pool),
+            folder,
+            device=prepared.device,
+            student=None if one.start is None else network_of(one.start, run, prepared),
+            teacher=teacher,
+            exam=exam,
+            screen=prepared.screen,
+        )
+        net = replace(one.recipe.net, pretrained=False)
+        model = Model(module, net, prepared.classes, canvas_for(prepared.size))
+        write_json(folder / "config.json", model.config())
     prepared.screen.say(f"  {one.name} done in {duration(run.notes(one.name)['seconds'])}")
 
 
-def train_round(
-    recipe: Recipe, prepared: Prepared, out: Path, *, pool: PoolSet | None = None
-) -> nn.Module:
-    """Train in `out`, watching the validation images where there are any."""
-    return fit(
-        recipe,
-        batches_of(recipe, prepared, pool),
-        out,
-        device=prepared.device,
-        exam=validation_exam(prepared, recipe),
-        screen=prepared.screen,
-    )
+def network_of(name: str, run: Run, prepared: Prepared) -> nn.Module:
+    """The network that a finished round left, frozen and in eval mode."""
+    folder = run.path / "rounds" / name
+    return load_model(folder, prepared.device).module
 
 
-def validation_exam(prepared: Prepared, recipe: Recipe) -> Exam | None:
-    """Accuracy on the validation images, which no training sees; None without them."""
-    if "val" not in prepared.parts:
-        return None
-    pixels, labels = prepared.pixels("val"), prepared.parts["val"].label_tensor()
-    size, precision = recipe.net.img_size, recipe.precision
-
-    def exam(module: nn.Module) -> float:
-        return accuracy(predict(module, pixels, size, precision=precision), labels).value
-
-    return exam
-
-
-def example_pool(prepared: Prepared) -> PoolSet:
-    """The whole pool with some targets: the right shapes to measure a step's time with."""
+def whole_pool(prepared: Prepared) -> PoolSet:
+    """Every pool image, once an epoch, without targets."""
     count = len(prepared.parts["pool"])
+    ones = torch.ones(count, dtype=torch.int64)
+    return PoolSet(prepared.pixels("pool"), torch.arange(count), ones)
+
+
+def pool_for(recipe: Recipe, prepared: Prepared) -> PoolSet | None:
+    """The pool as a method without stored labels gets it; None where it asks for none."""
+    if not recipe.ratio or not recipe.method.unlabeled_views:
+        return None
+    return whole_pool(prepared)
+
+
+def example_pool(recipe: Recipe, prepared: Prepared) -> PoolSet | None:
+    """The pool with some targets: the right shapes to measure a step's time with."""
+    pool = pool_for(recipe, prepared)
+    if pool is None or not recipe.method.stored:
+        return pool
+    count = len(pool.rows)
     first = torch.zeros(1, 1, dtype=torch.int64).expand(count, 1)
-    return PoolSet(
-        prepared.pixels("pool"),
-        torch.arange(count),
-        torch.ones(count, dtype=torch.int64),
-        StoredTargets(first, torch.ones(1, 1).expand(count, 1), len(prepared.classes)),
-    )
+    some = StoredTargets(first, torch.ones(1, 1).expand(count, 1), len(prepared.classes))
+    return replace(pool, targets=some)

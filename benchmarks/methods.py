@@ -1,0 +1,184 @@
+"""Every method on the same images, network, batch and steps: accuracy, spread and time.
+
+python -m benchmarks.methods digits50 [--steps 600 | --budget 10m] [--seeds 5] [--methods fixmatch uda]
+                             [--out bench-out/methods] [--dev] [--threads 1] [--table]
+
+Data: digits20 and digits50 are scikit-learn's handwritten digits with 2 and 5 labels a class, a new
+split for each seed; any other name is a folder with labeled/, unlabeled/ and test/, one split and a
+new seed of training. All trainings of a run share its steps: two rounds of Noisy Student get half
+of them each. A row is kept in rows.jsonl as soon as it is there, so a stopped benchmark goes on.
+--dev judges on pool images that are kept apart from the pool, to choose settings without the test.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tutelage.catalog import describe, names
+from tutelage.data.sources.digits import digits, split_digits, write_digits
+from tutelage.settings import Noise
+from tutelage.verbs import selftrain, train
+
+ROUNDS = 2  # of Noisy Student
+DEV_IMAGES = 400  # of the digits' pool; of another pool a sixth
+
+
+def methods() -> list[str]:
+    """All that need no ready teacher, the baseline first."""
+    found = [name for name in names() if describe(name).verb != "distill"]
+    return sorted(found, key=lambda name: name != "supervised")
+
+
+def folders(data: str, out: Path, seed: int, *, dev: bool) -> dict[str, Path]:
+    """labeled, unlabeled and test folders; with `dev`, the test is a part of the pool."""
+    if not data.startswith("digits"):
+        root = Path(data)
+        return {name: root / name for name in ("labeled", "unlabeled", "test")}
+    root = out / "data" / f"{data}-{seed}"
+    per_class = int(data.removeprefix("digits")) // 10
+    write_digits(root, per_class=per_class, seed=seed)
+    found = {name: root / name for name in ("labeled", "unlabeled", "test")}
+    if dev:
+        found |= _dev_digits(root, per_class, seed)
+    return found
+
+
+def _dev_digits(root: Path, per_class: int, seed: int) -> dict[str, Path]:
+    """The first pool images as the judge, with their labels, and the rest as the pool."""
+    rows = split_digits(digits()[1], per_class=per_class, seed=seed)["unlabeled"]
+    labels = digits()[1]
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
+    judge, pool = root / "dev" / "test", root / "dev" / "unlabeled"
+    for place, number in enumerate(order):
+        name = f"{rows[number]:04d}.png"
+        folder = judge / str(labels[rows[number]]) if place < DEV_IMAGES else pool
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / name).exists():
+            shutil.copy(root / "unlabeled" / name, folder / name)
+    return {"test": judge, "unlabeled": pool}
+
+
+def settings_for(data: str, given: argparse.Namespace) -> dict[str, Any]:
+    """What all methods share on this data."""
+    if data.startswith("digits"):
+        own = {
+            "img_size": 8,
+            "batch": 32,
+            "ratio": 4,
+            "noise": Noise(flip=False),
+            "precision": "bf16",
+        }
+    else:
+        own = {"batch": 64, "ratio": 4, "precision": "bf16"}
+    return own | {"model": given.model, "val_fraction": 0.0, "device": "cpu"}
+
+
+def run(method: str, data: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
+    """One run; its row of the table."""
+    parts = folders(data, given.out, seed, dev=given.dev)
+    name, _, options = method.partition(":")
+    tag = method.replace(":", "-").replace(",", "-")
+    asked: dict[str, Any] = settings_for(data, given) | {
+        "data": parts["labeled"], "test": parts["test"], "seed": seed,
+        "out": given.out / Path(data).name / f"{tag}-{seed}",
+        "options": tuple(option for option in options.split(",") if option),
+    }  # fmt: skip
+    rounds = ROUNDS if name == "noisy-student" else 1
+    asked |= {"budget": given.budget} if given.budget else {"steps": given.steps // rounds}
+    if name == "supervised":
+        del asked["ratio"]
+        outcome = train(**asked)
+    else:
+        asked |= {"unlabeled": parts["unlabeled"], "method": name, "rounds": rounds}
+        outcome = selftrain(**asked)
+    return row(method, data, seed, outcome.content)
+
+
+def row(method: str, data: str, seed: int, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What the table needs of a run."""
+    judged = content["stages"]["evaluate"]["rounds"]
+    last, verdict = judged[-1]["test"], content["stages"]["evaluate"]["verdict"]
+    return {
+        "method": method,
+        "data": data,
+        "seed": seed,
+        "accuracy": last["right"] / last["total"],
+        "verdict": None if verdict is None else verdict["outcome"],
+        "gave_up": content["stages"].get("guard", {}).get("reason"),
+        "steps": content["stages"]["plan"]["steps"],
+        "seconds": sum(stage["seconds"] for stage in content["stages"].values()),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: mean and standard deviation over seeds, best first."""
+    lines = ["| method | accuracy, mean ± sd | seeds | verdicts | steps | seconds |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    ordered = sorted({r["method"] for r in rows}, key=lambda m: -_mean(rows, m, "accuracy"))
+    for method in ordered:
+        own = sorted((r for r in rows if r["method"] == method), key=lambda r: r["seed"])
+        values = [100 * r["accuracy"] for r in own]
+        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        said = [("gave up" if r["gave_up"] else r["verdict"]) or "" for r in own]
+        counts = ", ".join(f"{said.count(w)} {w}" for w in dict.fromkeys(said) if w)
+        lines.append(
+            f"| {method} | {statistics.mean(values):.2f}{spread} % | "
+            f"{', '.join(f'{v:.1f}' for v in values)} | {counts} | {own[0]['steps']} | "
+            f"{_mean(rows, method, 'seconds'):.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _mean(rows: list[dict[str, Any]], method: str, key: str) -> float:
+    return statistics.mean(row[key] for row in rows if row["method"] == method)
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data")
+    parser.add_argument("--methods", nargs="*", help="NAME, or NAME:option=value,option=value")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--budget")
+    parser.add_argument("--model", default="test_resnet")
+    parser.add_argument("--out", type=Path, default=Path("bench-out/methods"))
+    parser.add_argument("--dev", action="store_true")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--table", action="store_true", help="only print what is there")
+    given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    file = given.out / "rows.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    done = {(r["method"], r["data"], r["seed"]) for r in rows}
+    for seed in range(given.first_seed, given.first_seed + given.seeds) if not given.table else ():
+        for method in given.methods or methods():
+            if (method, given.data, seed) in done:
+                continue
+            start = time.monotonic()
+            rows.append(run(method, given.data, seed, given))
+            with file.open("a") as lines:
+                lines.write(json.dumps(rows[-1]) + "\n")
+            print(f"{method} seed {seed}: {rows[-1]['accuracy']:.1%} "
+                  f"in {time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
+    print(table([r for r in rows if r["data"] == given.data]))
+    print(
+        f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""What each training verb is asked: settings on top of those that all verbs share.
+
+No torch here.
+"""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+from tutelage.errors import UsageError
+from tutelage.settings import Auto, Common, Select, at_least, between
+
+NOISY_STUDENT = "noisy-student"  # the method that the stored-label settings belong to
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(Common):
+    """`tutelage train`: one training, on labels alone or by any method that needs no teacher."""
+
+    model: str
+    """Any timm name, as listed by `tutelage models`."""
+    method: str = "supervised"
+    """How to train, as listed by `tutelage methods`."""
+    unlabeled: Path | None = None
+    """The pool, for methods that learn from one: a folder of images, at any depth."""
+    ratio: int = 4
+    """Pool images for each labeled one in a batch."""
+    views: Literal["auto", "weak", "strong"] = "auto"
+    """Of the labeled images. weak: flips and shifts; strong: RandAugment and Cutout on top; auto:
+    the method's own, strong for `supervised`."""
+
+    def __post_init__(self) -> None:
+        """Reject what is out of range, before anything is read."""
+        super().__post_init__()
+        at_least("ratio", self.ratio, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelftrainSettings(Common):
+    """`tutelage selftrain`: learn from labels and pool, and say whether the pool helped."""
+
+    model: str
+    """Any timm name, as listed by `tutelage models`."""
+    unlabeled: Path
+    """The pool: a folder of images, at any depth; labels are never read."""
+    method: tuple[str, ...] = ("auto",)
+    """How to learn from the pool, as listed by `tutelage methods`; several: one a round, in turn.
+    auto: what measured best for the number of labels and the steps."""
+    teacher: str | None = None
+    """The first teacher: a timm name to train, or a run to take; default: the baseline."""
+    students: tuple[str, ...] = ()
+    """The network of each round, equal or larger; the last goes on; default: `model`."""
+    rounds: int | Auto = "auto"
+    """Students to train, each taught by the one before; auto: 2 for noisy-student, else one for
+    each method."""
+    ratio: int = 4
+    """Pool images for each labeled one in a batch."""
+    pool_share: float = 1.0
+    """Share of the pool to learn from, drawn at random."""
+    labels: Literal["soft", "hard"] = "soft"
+    """The teacher's probabilities, or its surest class alone."""
+    temperature: float = 1.0
+    """Of the teacher's probabilities; below 1 sharpens them."""
+    normalize: Literal["per_stream", "per_sample"] = "per_stream"
+    """per_stream: mean over labels + weight x mean over the pool (the paper's equation);
+    per_sample: all images alike, so that the pool weighs `ratio` times (the reference code)."""
+    weight: float = 1.0
+    """Of the pool's loss."""
+    pool_noise: Literal["all", "network", "none"] = "all"
+    """Noise on the student's pool images; network: dropout and stochastic depth, no augmentation;
+    none: neither. Labeled images keep theirs."""
+    teacher_noise: bool = False
+    """Let the teacher label noised images, with its dropout on; a clean teacher is better."""
+    student_init: Literal["scratch", "teacher"] = "scratch"
+    """Begin a student with new weights, or with its teacher's where the network is the same."""
+    order: Literal["joint", "pretrain"] = "joint"
+    """Labels and pool together; or first the pool alone, then fine-tuning on the labels."""
+    select: Select = field(default_factory=Select)
+
+    def __post_init__(self) -> None:
+        """Reject what is out of range, before anything is read."""
+        super().__post_init__()
+        at_least("ratio", self.ratio, 1)
+        if self.rounds != "auto":
+            at_least("rounds", self.rounds, 1)
+        if not self.temperature > 0:
+            raise UsageError(f"temperature is above 0, got {self.temperature}")
+        between("weight", self.weight, 0, float("inf"))
+        between("pool_share", self.pool_share, 0, 1)
+        if self.labels == "hard" and self.temperature != 1:
+            raise UsageError("temperature acts on soft labels; the labels are hard")
+        if not self.method or ("auto" in self.method and len(self.method) > 1):
+            raise UsageError("method is auto, or one or more names; see `tutelage methods`")
+        self._check_method()
+
+    def _check_method(self) -> None:
+        """Reject settings that the given methods would not read."""
+        if "auto" in self.method:
+            return
+        if NOISY_STUDENT not in self.method:
+            default = {f.name: f.default for f in fields(self)} | {"select": Select()}
+            idle = [name for name in OF_NOISY_STUDENT if getattr(self, name) != default[name]]
+            if idle:
+                raise UsageError(
+                    f"{idle[0]} belongs to {NOISY_STUDENT}; {self.method[0]} takes its settings "
+                    "from --options, as listed by `tutelage methods`"
+                )
+        if self.rounds != "auto" and len(self.method) > self.rounds:
+            raise UsageError(f"{len(self.method)} methods for {self.rounds} rounds")
+        if self.method[-1] != NOISY_STUDENT and self.rounds not in ("auto", len(self.method)):
+            raise UsageError(
+                f"{self.method[-1]} does not iterate: leave out --rounds, or let another round "
+                f"follow it, as in --method {self.method[-1]} {NOISY_STUDENT}"
+            )
+        if len(self.students) > self.num_rounds:
+            raise UsageError(f"{len(self.students)} students for {self.num_rounds} rounds")
+
+    @property
+    def num_rounds(self) -> int:
+        """Students to train."""
+        if self.rounds != "auto":
+            return self.rounds
+        return 2 if self.method == (NOISY_STUDENT,) else len(self.method)
+
+    def student(self, number: int) -> str:
+        """The network of round 1, 2, …"""
+        if not self.students:
+            return self.model
+        return self.students[min(number, len(self.students)) - 1]
+
+    def method_of(self, number: int) -> str:
+        """The method of round 1, 2, …"""
+        return self.method[min(number, len(self.method)) - 1]
+
+
+OF_NOISY_STUDENT = (
+    "labels", "temperature", "normalize", "weight", "pool_noise", "teacher_noise", "student_init",
+    "order", "select",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillSettings(Common):
+    """`tutelage distill`: a student learns what teachers answer, and how much that helped."""
+
+    teacher: tuple[str, ...]
+    """Whom to learn from: a run, a model folder, a round's folder, a timm name (pre-trained weights
+    are downloaded), NAME=FILE (a timm network with weights of that file), or hf-hub:OWNER/NAME.
+    Several are asked together."""
+    student: str
+    """Any timm name, as listed by `tutelage models`."""
+    unlabeled: Path | None = None
+    """The pool: a folder of images, at any depth; labels are never read."""
+    method: str = "hinton"
+    """How to distill, as listed by `tutelage methods`."""
+    ratio: int = 4
+    """Pool images for each labeled one in a batch."""
+    over: Literal["probs", "logits"] = "probs"
+    """What is averaged where there are several teachers."""
+    baseline: bool = True
+    """Also train the student on the labels alone, in as many steps, to say what the teacher was
+    worth."""
+
+    def __post_init__(self) -> None:
+        """Reject what is out of range, before anything is read."""
+        super().__post_init__()
+        at_least("ratio", self.ratio, 1)
+        if not self.teacher:
+            raise UsageError("distill needs a --teacher: a run, a timm name, or NAME=FILE")

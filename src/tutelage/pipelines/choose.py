@@ -1,0 +1,38 @@
+"""`--method auto`: what measured best for this many labels and steps, and why."""
+
+from dataclasses import replace
+
+from tutelage.jobs import NOISY_STUDENT, OF_NOISY_STUDENT, SelftrainSettings
+from tutelage.pipelines.prepare import Prepared
+from tutelage.run import Run
+
+
+def choose_method(settings: SelftrainSettings, run: Run, prepared: Prepared) -> SelftrainSettings:
+    """The settings with a method in the place of 'auto'; the first start fixes it."""
+    if "auto" not in settings.method:
+        return settings
+    if not run.is_done("method"):
+        with run.stage("method") as notes:
+            labels = len(prepared.parts["labeled"])
+            notes["method"], notes["why"] = _choice(settings, labels, len(prepared.classes))
+    found = run.notes("method")
+    prepared.screen.say(f"method: {' then '.join(found['method'])}, as {found['why']}")
+    return replace(settings, method=tuple(found["method"]))
+
+
+def _choice(
+    settings: SelftrainSettings, num_labels: int, num_classes: int
+) -> tuple[tuple[str, ...], str]:
+    """Methods, one a round, and the reason in words."""
+    given = _given(settings)
+    if given:
+        return (NOISY_STUDENT,), f"{given} was given, which belongs to it"
+    return (NOISY_STUDENT,), "it measured best in docs/results.md"
+
+
+def _given(settings: SelftrainSettings) -> str:
+    """A setting that only Noisy Student reads and that is not at its default, or nothing."""
+    blank = type(settings)(data=settings.data, out=settings.out, model=settings.model,
+                           unlabeled=settings.unlabeled)  # fmt: skip
+    asked = (*OF_NOISY_STUDENT, "rounds", "students", "teacher")
+    return next((n for n in asked if getattr(settings, n) != getattr(blank, n)), "")

@@ -1,0 +1,120 @@
+"""`tutelage distill`: a student learns what ready teachers answer, and how much that helped.
+
+Papers: each method's file names its own. Beside the student, a baseline of the same network learns
+from the labels alone in as many steps, so that the verdict is about the teacher.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from tutelage.catalog import kind_of, make
+from tutelage.deploy.teachers import Teacher, load_teacher
+from tutelage.errors import UsageError
+from tutelage.jobs import DistillSettings
+from tutelage.learner import choose_device, choose_precision
+from tutelage.networks.build import check_name, parameters
+from tutelage.networks.teachers import Ensemble
+from tutelage.pipelines.guard import exam_for
+from tutelage.pipelines.outcome import conclude
+from tutelage.pipelines.plan import planned_steps
+from tutelage.pipelines.prepare import Prepared, prepare
+from tutelage.pipelines.rounds import (
+    Round,
+    announce,
+    pool_for,
+    recipe_for,
+    resolved_optim,
+    train_once,
+)
+from tutelage.pipelines.selftrain import has_not_seen
+from tutelage.progress import Screen
+from tutelage.run import Run, write_config
+
+
+def distill(
+    settings: DistillSettings, run: Run, screen: Screen, *, modules: tuple[nn.Module, ...] = ()
+) -> None:
+    """Check, ask the teachers, train, judge, keep. Finished stages are not repeated.
+
+    `modules` are teachers given as networks, beside those that the settings name. Raises what the
+    stages raise.
+    """
+    check_name(settings.student)
+    method_kind = kind_of(settings.method)
+    if method_kind.teacher != "frozen":
+        raise UsageError(f"{settings.method} is no distillation: use `tutelage selftrain`")
+    make(settings.method, settings.options, {"smoothing": settings.smoothing})
+    device = choose_device(settings.device)
+    prepared = prepare(settings, run, device, screen, pool=settings.unlabeled)
+    teacher = _teacher(settings, run, prepared, modules)
+    settings = replace(
+        settings,
+        optim=resolved_optim(settings, settings.student),
+        precision=choose_precision(settings.precision, device),
+    )
+
+    def rounds(steps: int) -> tuple[Round, ...]:
+        return _rounds(replace(settings, steps=steps, budget=None), prepared)
+
+    steps = planned_steps(settings, run, prepared, rounds, teacher=teacher)
+    resolved = replace(
+        settings, steps=steps, budget=None, img_size=prepared.size, device=str(device)
+    )
+    write_config(run, resolved)
+    announce(rounds(steps), prepared, run)
+    for one in rounds(steps):
+        asked = teacher if one.recipe.method.teacher == "frozen" else None
+        exam = exam_for(one.recipe, prepared)
+        pool = pool_for(one.recipe, prepared)
+        train_once(one, run, prepared, pool=pool, teacher=asked, exam=exam)
+    conclude(rounds(steps), run, prepared)
+
+
+def _teacher(
+    settings: DistillSettings, run: Run, prepared: Prepared, modules: tuple[nn.Module, ...]
+) -> nn.Module:
+    """One network that answers for all teachers, in the data's classes."""
+    names = [name for name in settings.teacher if not name.startswith(MODULE)]
+    found: list[Teacher] = []
+    givens: list[str | nn.Module] = [*names, *modules]
+    for given in givens:
+        teacher = load_teacher(
+            given,
+            prepared.classes,
+            img_size=prepared.size,
+            pixels=prepared.pixels("labeled"),
+            labels=prepared.parts["labeled"].label_tensor(),
+            device=prepared.device,
+        )
+        if isinstance(given, str):
+            has_not_seen(Path(given), run, prepared.judge)
+        found.append(teacher)
+        size = parameters(teacher.module)
+        prepared.screen.say(f"  teacher {teacher.name}: {size:,} parameters")
+        for note in teacher.notes:
+            prepared.screen.say(f"    {note}")
+    if len(found) == 1:
+        return found[0].module
+    return Ensemble([teacher.module for teacher in found], over=settings.over)
+
+
+MODULE = "module:"  # how a network given in Python stands in the settings, before its digest
+
+
+def _rounds(settings: DistillSettings, prepared: Prepared) -> tuple[Round, ...]:
+    """The baseline, where it is wanted, and the student."""
+    usual = {"smoothing": settings.smoothing}
+    wanted = [("baseline", make("supervised", (), usual))] if settings.baseline else []
+    wanted.append(("student", make(settings.method, settings.options, usual)))
+    assert settings.steps != "auto", "plan first"
+    rounds = []
+    for number, (kind, method) in enumerate(wanted):
+        asks_pool = settings.unlabeled is not None and method.unlabeled_views
+        recipe = recipe_for(
+            settings, prepared, model=settings.student, method=method, number=number,
+            steps=settings.steps, ratio=settings.ratio if asks_pool else 0,
+        )  # fmt: skip
+        rounds.append(Round(f"{number:02d}-{kind}", recipe))
+    return tuple(rounds)

@@ -1,0 +1,128 @@
+"""Watches a student, and gives up on one that leads nowhere: the baseline is kept instead.
+
+Three reasons: the loss is not finite (found by the loop), the answers have collapsed into a few
+classes, or the finished student is below the baseline on the validation images. The last asks
+validation images alone, never test images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.core import Dice, generator
+from tutelage.data.pixels import Chosen, Pixels
+from tutelage.errors import GivenUp
+from tutelage.evaluation.accuracy import accuracy, predict
+from tutelage.evaluation.paired import compare
+from tutelage.loop import Exam
+from tutelage.pipelines.prepare import Prepared
+from tutelage.pipelines.rounds import Round, network_of
+from tutelage.recipe import Recipe
+from tutelage.run import Run
+
+WATCHED = 512  # pool images that are asked at each exam
+COLLAPSED = 1 / 3  # of the expected number of classes
+PATIENCE = 0.5  # share of training before which few classes are no sign yet,
+SETTLED = 200  # and steps: batch-norm statistics and the weights' average lag behind
+ADVICE = (
+    "try a surer gate (--options threshold=0.95, or --select.threshold), a smaller weight of the "
+    "pool, a lower --optim.lr, or more labels"
+)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Images to ask, and how many classes a sound network finds in them."""
+
+    pixels: Pixels
+    expected: float  # effective number of classes
+
+
+def effective_classes(labels: Tensor, num_classes: int) -> float:
+    """exp of the entropy of the classes' shares: K where all are alike, 1 where there is one."""
+    shares = torch.bincount(labels, minlength=num_classes) / len(labels)
+    return float(torch.special.entr(shares).sum().exp())
+
+
+def watch(prepared: Prepared, run: Run, baseline: Round | None, *, seed: int) -> Watch | None:
+    """What to ask a student: pool images, and as many classes as the baseline finds in them.
+
+    Without a baseline as many as the labels have; None where there is no pool.
+    """
+    if "pool" not in prepared.parts:
+        return None
+    count = len(prepared.parts["pool"])
+    rows = torch.randperm(count, generator=generator(seed, Dice.WATCH, 0))[:WATCHED]
+    pixels = Chosen(prepared.pixels("pool"), rows)
+    labels = prepared.parts["labeled"].label_tensor()
+    if baseline is not None:
+        module = network_of(baseline.name, run, prepared)
+        labels = predict(module, pixels, baseline.recipe.net.img_size).argmax(-1)
+    return Watch(pixels, effective_classes(labels, len(prepared.classes)))
+
+
+def exam_for(recipe: Recipe, prepared: Prepared, watched: Watch | None = None) -> Exam | None:
+    """Looks at a network while it learns: validation accuracy, and the classes it answers.
+
+    None where there is nothing to look at. The exam raises GivenUp where the answers collapse.
+    """
+    if "val" not in prepared.parts and watched is None:
+        return None
+
+    def judged(done: float) -> bool:
+        return done >= PATIENCE and done * recipe.steps >= SETTLED
+
+    size, precision, classes = recipe.net.img_size, recipe.precision, len(prepared.classes)
+
+    def exam(module: nn.Module, done: float) -> dict[str, float]:
+        found = {}
+        if "val" in prepared.parts:
+            probs = predict(module, prepared.pixels("val"), size, precision=precision)
+            found["val_accuracy"] = accuracy(probs, prepared.parts["val"].label_tensor()).value
+        if watched is not None:
+            probs = predict(module, watched.pixels, size, precision=precision)
+            found["classes"] = effective_classes(probs.argmax(-1), classes)
+            if judged(done) and found["classes"] < COLLAPSED * watched.expected:
+                raise GivenUp(
+                    f"the answers have collapsed into {found['classes']:.1f} classes on "
+                    f"{len(watched.pixels)} pool images, where {watched.expected:.1f} were "
+                    f"expected; {ADVICE}"
+                )
+        return found
+
+    return exam
+
+
+def check_against(baseline: Round, student: Round, run: Run, prepared: Prepared) -> None:
+    """Raises GivenUp where a finished student is below the baseline on the validation images.
+
+    "Below" as in the verdict: paired interval and McNemar's test must agree.
+    """
+    if "val" not in prepared.parts:
+        return
+    labels = prepared.parts["val"].label_tensor()
+    right = []
+    for one in (baseline, student):
+        module = network_of(one.name, run, prepared)
+        probs = predict(module, prepared.pixels("val"), one.recipe.net.img_size)
+        right.append(probs.argmax(-1) == labels)
+    paired = compare(right[0], right[1])
+    if paired.outcome == "hurt":
+        raise GivenUp(
+            f"{student.name} is below the baseline on {paired.total} validation images: "
+            f"{paired.difference:+.1%} ({paired.low:+.1%} to {paired.high:+.1%}); {ADVICE}"
+        )
+
+
+def give_up(run: Run, prepared: Prepared, one: Round, reason: GivenUp) -> None:
+    """Note why the run ends here; what was trained before is judged, the baseline is kept."""
+    with run.stage("guard") as notes:
+        notes["round"], notes["reason"] = one.name, str(reason)
+    prepared.screen.say(f"gave up on {one.name}: {reason}")
+
+
+def trained(rounds: Sequence[Round], run: Run) -> tuple[Round, ...]:
+    """The rounds that are done."""
+    return tuple(one for one in rounds if run.is_done(one.name))

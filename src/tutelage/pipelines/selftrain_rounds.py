@@ -1,0 +1,164 @@
+"""Which trainings a self-training run consists of: names, methods, networks, and who teaches whom.
+
+A method declares what it needs, and this file obeys: labels that are written down before, a
+teacher that learns and is warmed up before, a student that is fine-tuned on the labels afterwards.
+The parts of a round share its steps.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from tutelage.catalog import kind_of, make
+from tutelage.deploy.teachers import Teacher
+from tutelage.errors import UsageError
+from tutelage.jobs import NOISY_STUDENT, SelftrainSettings
+from tutelage.methods.method import Method
+from tutelage.pipelines.prepare import Prepared
+from tutelage.pipelines.rounds import Round, recipe_for, share_of
+from tutelage.settings import Optim
+from tutelage.values import nearest
+
+WARM_UP, FINE_TUNE = 0.25, 0.05  # shares of a round's steps, where a method needs them
+FINE_TUNE_RATE = (
+    0.01  # of the peak learning rate; Meta Pseudo Labels' official one is smaller still
+)
+WARM_UP_METHOD = "uda"  # phase 0 of Meta Pseudo Labels: the teacher learns by UDA
+
+
+def check_methods(settings: SelftrainSettings) -> None:
+    """Raises UsageError where a method or an option of one can't be used here."""
+    if "auto" in settings.method:
+        if settings.options:
+            raise UsageError("--options belong to a method: name one with --method")
+        return
+    for name in settings.method:
+        kind = kind_of(name)
+        if kind.teacher == "frozen":
+            raise UsageError(f"{name} learns from a ready teacher: use `tutelage distill`")
+        if not kind().unlabeled_views:
+            raise UsageError(f"{name} doesn't look at a pool: use `tutelage train`")
+    if settings.teacher is not None and not _asks_teacher(settings):
+        raise UsageError(f"{settings.method[0]} teaches itself: leave out --teacher")
+    for name in settings.method:
+        make(name, _options_of(name, settings))
+
+
+def _asks_teacher(settings: SelftrainSettings) -> bool:
+    """Whether the first round begins with a teacher that is trained before."""
+    return kind_of(settings.method_of(1)).stored or settings.student_init == "teacher"
+
+
+def _options_of(name: str, settings: SelftrainSettings) -> tuple[str, ...]:
+    """The options that a method has; raises UsageError for one that no method of the run has."""
+    fields_of = {n: set(kind_of(n).__dataclass_fields__) for n in settings.method}
+    for option in settings.options:
+        key = option.partition("=")[0]
+        known = set().union(*fields_of.values())
+        if key not in known:
+            raise UsageError(
+                f"--options {option}: {' and '.join(settings.method)} have no such option"
+                f"{nearest(key, known)}; see `tutelage methods`"
+            )
+    return tuple(o for o in settings.options if o.partition("=")[0] in fields_of[name])
+
+
+@dataclass
+class Rounds:
+    """Rounds in the making; each gets its number and its random numbers from its place."""
+
+    settings: SelftrainSettings
+    prepared: Prepared
+    made: list[Round] = field(default_factory=list)
+
+    def add(
+        self, kind: str, model: str, method: Method, *, share: float = 1.0,
+        teacher: str | None = None, start: str | None = None, optim: Optim | None = None,
+    ) -> str:  # fmt: skip
+        """One more training; returns its name."""
+        number, steps = len(self.made), self.settings.steps
+        assert steps != "auto", "plan first"
+        recipe = recipe_for(
+            self.settings, self.prepared, model=model, method=method, number=number,
+            steps=share_of(steps, share),
+            ratio=self.settings.ratio if method.unlabeled_views else 0,
+        )  # fmt: skip
+        recipe = recipe if optim is None else replace(recipe, optim=optim)
+        name = f"{number:02d}-{kind}"
+        self.made.append(Round(name, recipe, teacher=teacher, start=start))
+        return name
+
+    def fine_tune(self, model: str, start: str, share: float) -> str:
+        """A student's last steps, on the labels alone: small rate, weak views."""
+        optim = self.settings.optim
+        assert optim.lr != "auto", "resolved"
+        slow = replace(optim, lr=FINE_TUNE_RATE * optim.lr, warmup=0.0)
+        method = make("supervised", (), {"labeled_view": "weak", "smoothing": 0.0})
+        return self.add("finetune", model, method, share=share, start=start, optim=slow)
+
+
+def selftrain_rounds(
+    settings: SelftrainSettings, prepared: Prepared, taken: Teacher | None
+) -> tuple[Round, ...]:
+    """All trainings in order: the baseline, a first teacher where it is another, the students."""
+    rounds = Rounds(settings, prepared)
+    alone = make("supervised", (), {"smoothing": settings.smoothing})
+    last = settings.student(settings.num_rounds)
+    baseline = rounds.add("baseline", last, alone)
+    before = None if taken is not None else baseline
+    first = settings.teacher or settings.model
+    if taken is None and first != last and _asks_teacher(settings):
+        before = rounds.add("teacher", first, alone)
+    for number in range(1, settings.num_rounds + 1):
+        before = _student(rounds, settings, number, before)
+    return tuple(rounds.made)
+
+
+def _student(rounds: Rounds, settings: SelftrainSettings, number: int, before: str | None) -> str:
+    """The trainings of one round; returns the name of the last."""
+    model, name = settings.student(number), settings.method_of(number)
+    method = make(name, _options_of(name, settings), _usual(name, settings))
+    apart = name == NOISY_STUDENT and settings.order == "pretrain"
+    tuned = FINE_TUNE if method.finetuned else 0.5 if apart else 0.0
+    warm = WARM_UP if method.teacher == "trained" and not method.stored else 0.0
+    teacher = before if method.stored else None
+    if warm:
+        first = make(WARM_UP_METHOD, (), {"smoothing": settings.smoothing})
+        teacher = rounds.add("warmup", model, first, share=warm)
+    start = before if _starts_as_teacher(rounds, settings, model, before) else None
+    made = rounds.add(
+        "student", model, method, share=1 - warm - tuned, teacher=teacher, start=start
+    )
+    if apart:
+        strong = make("supervised", (), {"smoothing": settings.smoothing})
+        return rounds.add("finetune", model, strong, share=tuned, start=made)
+    return rounds.fine_tune(model, made, tuned) if tuned else made
+
+
+def _starts_as_teacher(
+    rounds: Rounds, settings: SelftrainSettings, model: str, before: str | None
+) -> bool:
+    """Whether the student begins with its teacher's weights; raises UsageError where it can't."""
+    if settings.student_init == "scratch":
+        return False
+    nets = {one.name: one.recipe.net.name for one in rounds.made}
+    if before is None or nets[before] != model:
+        raise UsageError(
+            "--student-init teacher needs a teacher with the student's network, trained in this "
+            f"run; {nets.get(before or '', 'a given teacher')} teaches {model}"
+        )
+    return True
+
+
+def _usual(name: str, settings: SelftrainSettings) -> dict[str, object]:
+    """The settings that reach a method's fields of other names."""
+    usual: dict[str, object] = {"smoothing": settings.smoothing}
+    if name == NOISY_STUDENT:
+        plain = settings.pool_noise != "all"
+        usual |= {
+            "hard": settings.labels == "hard",
+            "weight": settings.weight,
+            "labels_weight": 0.0 if settings.order == "pretrain" else 1.0,
+            "normalize": settings.normalize,
+            "unlabeled_views": ("plain",) if plain else ("strong",),
+            "dropout_on_pool": settings.pool_noise != "none",
+        }
+    return usual

@@ -1,0 +1,28 @@
+"""Named settings: YAML files in this folder, which `--recipe NAME` puts below the flags."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import UsageError
+from tutelage.values import load_yaml, merged, nearest
+
+FOLDER = Path(__file__).parent
+
+
+def read_recipe(name: str, verb: str) -> dict[str, Any]:
+    """A recipe's settings; raises UsageError for an unknown name, or one of another verb."""
+    known = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    if name not in known:
+        hint = nearest(name, known) or f"; there are {', '.join(known)}"
+        raise UsageError(f"there is no recipe {name!r}{hint}")
+    settings = load_yaml(FOLDER / f"{name}.yaml")
+    home = settings.pop("verb")
+    if home != verb:
+        raise UsageError(f"the recipe {name} is one of `tutelage {home}`, not of `{verb}`")
+    return settings
+
+
+def with_recipe(name: str | None, verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given, over the recipe of that name where there is one."""
+    return merged(read_recipe(name, verb) if name else {}, given)

@@ -1,0 +1,135 @@
+"""The guard gives up on a student that leads nowhere, and keeps the baseline."""
+
+import json
+
+import pytest
+import torch
+import toy
+from torch import nn
+
+from tutelage.cli import main
+from tutelage.data.pixels import InMemory
+from tutelage.errors import GivenUp
+from tutelage.pipelines.guard import Watch, effective_classes, exam_for
+from tutelage.pipelines.prepare import Prepared
+from tutelage.progress import Screen
+from tutelage.verbs import selftrain
+
+
+def test_effective_classes_count_the_classes_that_matter():
+    assert effective_classes(torch.arange(40) % 4, 4) == pytest.approx(4)
+    assert effective_classes(torch.zeros(40, dtype=torch.int64), 4) == pytest.approx(1)
+    mostly_one = torch.tensor([0] * 97 + [1, 2, 3])
+    assert 1 < effective_classes(mostly_one, 4) < 1.3
+
+
+class Says(nn.Module):
+    """Answers a class by the brightness of the image, or always the first."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.classes = classes
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        bright = (images.mean((1, 2, 3)) * 3.999).long() % self.classes
+        return nn.functional.one_hot(bright, 4).float()
+
+
+@pytest.fixture
+def watched():
+    """A pool in which a sound network finds four classes alike, and a recipe's few facts."""
+    shades = (torch.arange(64) % 4 * 70 + 20).to(torch.uint8)
+    pixels = InMemory(shades[:, None, None, None].expand(64, 8, 8, 3).contiguous())
+    return Watch(pixels, expected=4.0)
+
+
+class Facts:
+    """The parts of a recipe and of prepared data that an exam reads."""
+
+    class net:  # noqa: N801
+        img_size = 8
+
+    precision = "fp32"
+
+
+def exam_of(watched, *, steps=1000):
+    facts = type("Short", (Facts,), {"steps": steps})
+    prepared = Prepared({}, 8, torch.device("cpu"), Screen())
+    prepared.parts = {"labeled": type("Part", (), {"classes": tuple("abcd")})()}
+    return exam_for(facts, prepared, watched)
+
+
+def test_answers_that_collapse_end_the_training_but_not_at_its_beginning(watched):
+    look = exam_of(watched)
+    assert look(Says(4), 0.9)["classes"] == pytest.approx(4)
+    assert look(Says(1), 0.1)["classes"] == pytest.approx(1)
+    assert exam_of(watched, steps=20)(Says(1), 0.9)["classes"] == pytest.approx(1)
+    with pytest.raises(GivenUp, match=r"collapsed into 1\.0 classes on 64 pool images"):
+        look(Says(1), 0.9)
+
+
+def test_nothing_to_look_at_is_no_exam():
+    assert exam_of(None) is None
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return toy.write_toy(tmp_path_factory.mktemp("toy"), labeled=8, pool=40)
+
+
+def flags(images, out, **more):
+    found = toy.selftrain_flags(images, out, **{"method": "fixmatch", "rounds": 1} | more)
+    at = found.index("--select.threshold")
+    return found[:at] + found[at + 2 :]
+
+
+def test_a_student_without_a_finite_loss_ends_the_run_with_the_baseline(images, tmp_path, capsys):
+    out = tmp_path / "run"
+    wild = flags(images, out) + ["--options", "threshold=0", "weight=1e38"]
+    assert main(["selftrain", *wild]) == 0
+    said = capsys.readouterr().out
+    assert "gave up on 01-student: the loss became" in said
+    assert "the baseline is kept" in said
+    content = json.loads((out / "run.json").read_text())
+    assert content["state"] == "done"
+    assert [row["name"] for row in content["stages"]["evaluate"]["rounds"]] == ["00-baseline"]
+    baseline = out / "rounds" / "00-baseline" / "model.safetensors"
+    assert (out / "model" / "model.safetensors").read_bytes() == baseline.read_bytes()
+    before = baseline.stat().st_mtime_ns
+    assert main(["selftrain", *wild]) == 0  # again: nothing is trained, the reason is told
+    assert "gave up on 01-student" in capsys.readouterr().out
+    assert baseline.stat().st_mtime_ns == before
+
+
+def test_a_student_below_its_baseline_on_validation_images_is_not_kept(images, tmp_path):
+    asked = {
+        "data": images / "labeled", "unlabeled": images / "pool", "test": images / "test",
+        "val": images / "test", "model": "test_resnet", "img_size": 16, "batch": 16, "ratio": 2,
+        "out": tmp_path / "run", "device": "cpu",
+    }  # fmt: skip
+    (tmp_path / "other").mkdir()
+    other = toy.write_toy(tmp_path / "other" / "toy", labeled=8, pool=40, test=40, seed=3)
+    asked |= {"val": other / "test", "steps": 80}
+    outcome = selftrain(
+        **asked, method="fixmatch", options=("threshold=0", "weight=30"), optim={"ema": 0.9}
+    )
+    baseline, *students = outcome.content["stages"]["evaluate"]["rounds"]
+    guard = outcome.content["stages"].get("guard")
+    assert guard is not None, (baseline["val"], [student["val"] for student in students])
+    kept = tmp_path / "run" / "model" / "model.safetensors"
+    first = tmp_path / "run" / "rounds" / "00-baseline" / "model.safetensors"
+    assert kept.read_bytes() == first.read_bytes()
+
+
+def test_a_student_as_good_as_its_baseline_passes(images, tmp_path):
+    content = selftrain(
+        data=images / "labeled", unlabeled=images / "pool", val=images / "test", img_size=16,
+        model="test_resnet", method="fixmatch", steps=4, batch=8, ratio=2, device="cpu",
+        out=tmp_path / "run",
+    ).content  # fmt: skip
+    assert "guard" not in content["stages"]
+    names = [row["name"] for row in content["stages"]["evaluate"]["rounds"]]
+    assert names == ["00-baseline", "01-student"]
+    lines = (tmp_path / "run" / "rounds" / "01-student" / "metrics.jsonl").read_text()
+    assert 1 <= json.loads(lines.splitlines()[-1])["classes"] <= 4

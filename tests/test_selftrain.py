@@ -1,0 +1,181 @@
+"""Self-training as a user runs it: each published ablation is one flag, and methods may take turns."""
+
+import json
+
+import pytest
+import torch
+import toy
+from safetensors.torch import load_file
+
+from tutelage.cli import main
+from tutelage.core import Batch, Clock, Labeled, Unlabeled
+from tutelage.data.pool import load
+from tutelage.learner import Learner, modes
+from tutelage.methods.method import State
+from tutelage.methods.noisy_student import NoisyStudent
+from tutelage.networks.build import build
+from tutelage.settings import Optim
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return toy.write_toy(tmp_path_factory.mktemp("toy"), pool=43)  # 11 of three classes, 10 of one
+
+
+def selftrain(images, out, *more, **flags):
+    flags = toy.selftrain_flags(
+        images, out, **{"rounds": 1, "noise.dropout": 0.3, "steps": 24, "optim.ema": 0.5} | flags
+    )
+    assert main(["selftrain", *flags, *more]) == 0
+    return json.loads((out / "run.json").read_text())
+
+
+def weights(out):
+    return load_file(out / "model" / "model.safetensors")
+
+
+def differ(one, other):
+    return any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def usual(images, tmp_path_factory):
+    """The run that each switch is compared with."""
+    out = tmp_path_factory.mktemp("usual") / "run"
+    selftrain(images, out)
+    return out
+
+
+SWITCHES = {  # Noisy Student, section 4 and appendix: what is varied -> the flag
+    "no augmentation of the pool": ["--pool-noise", "network"],
+    "no noise on the pool": ["--pool-noise", "none"],
+    "a noised teacher": ["--teacher-noise"],
+    "a larger teacher": ["--teacher", "test_efficientnet"],
+    "less unlabeled data": ["--pool-share", "0.5"],
+    "hard labels": ["--labels", "hard"],
+    "one band of confidence": ["--select.ceiling", "0.8"],
+    "a larger student": ["--students", "test_efficientnet"],
+    "no balancing": ["--select.no-balance"],
+    "pre-training, then fine-tuning": ["--order", "pretrain"],
+    "another ratio": ["--ratio", "3"],
+    "a student that starts as its teacher": ["--student-init", "teacher"],
+    "weights by image": ["--normalize", "per_sample"],
+}
+
+
+@pytest.mark.parametrize("flags", SWITCHES.values(), ids=SWITCHES)
+def test_each_published_ablation_is_one_flag(flags, images, usual, tmp_path):
+    out = tmp_path / "run"
+    content = selftrain(images, out, *flags)
+    assert content["state"] == "done"
+    one, other = weights(out), weights(usual)
+    assert one.keys() != other.keys() or differ(one, other), "the flag changed nothing"
+
+
+def test_a_noised_teacher_gives_other_labels_and_the_same_ones_again(images, usual, tmp_path):
+    tables = []
+    for name in ("one", "two"):
+        selftrain(images, tmp_path / name, "--teacher-noise")
+        tables.append(load(tmp_path / name / "labels" / "01-student.parquet"))
+    clean = load(usual / "labels" / "01-student.parquet")
+    assert torch.equal(tables[0].top_probs, tables[1].top_probs)
+    assert not torch.allclose(tables[0].top_probs, clean.top_probs)
+
+
+def test_a_share_of_the_pool_is_drawn_once_and_the_rest_is_not_touched(images, tmp_path):
+    content = selftrain(images, tmp_path / "run", "--pool-share", "0.5")
+    assert content["stages"]["check"]["images"]["pool"] == 22
+    assert len(load(tmp_path / "run" / "labels" / "01-student.parquet")) == 22
+
+
+def test_pre_training_is_on_the_pool_alone_and_fine_tuning_begins_there(images, tmp_path):
+    content = selftrain(images, tmp_path / "run", "--order", "pretrain")
+    rounds = [row["name"] for row in content["stages"]["evaluate"]["rounds"]]
+    assert rounds == ["00-baseline", "01-student", "02-finetune"]
+
+
+def batch_of(images, seed):
+    draw = torch.Generator().manual_seed(seed)
+    labeled = Labeled(torch.rand(4, 3, 32, 32, generator=draw), torch.eye(3)[[0, 1, 2, 0]])
+    return Batch(labeled, Unlabeled(torch.arange(4), {"strong": images}, torch.full((4, 3), 1 / 3)))
+
+
+@pytest.mark.parametrize("noised", [True, False])
+def test_dropout_can_be_taken_from_the_pool_images_alone(tiny, noised):
+    """What the pool's loss is must not depend on the dropout's dice where it is off."""
+    pool = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = []
+    for seed in (0, 1):
+        net = build(tiny.__class__(**{**vars_of(tiny), "dropout": 0.8}))
+        state = State(Learner(net, Optim(lr=0.0, ema=None)))
+        torch.manual_seed(seed)
+        metrics = NoisyStudent(dropout_on_pool=noised).step(state, batch_of(pool, 0), Clock(0, 2))
+        found.append((metrics["labels"].item(), metrics["pseudo"].item()))
+    (labels, pseudo), (other_labels, other_pseudo) = found
+    assert labels != other_labels
+    assert (pseudo == other_pseudo) is not noised
+
+
+def vars_of(net):
+    return {name: getattr(net, name) for name in net.__dataclass_fields__}
+
+
+def test_modes_are_given_back(tiny):
+    net = build(tiny)
+    before = {name: module.training for name, module in net.named_modules()}
+    with modes(net, noise=False, statistics=True):
+        norms = [m.training for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        assert all(norms)
+        assert not net.training
+    assert {name: module.training for name, module in net.named_modules()} == before
+
+
+def test_methods_take_turns(images, tmp_path):
+    """FixMatch first, then Noisy Student with another network, taught by it."""
+    out = tmp_path / "run"
+    flags = toy.selftrain_flags(
+        images, out, students="test_efficientnet", model="test_resnet", rounds=2
+    )
+    at = flags.index("--method")
+    flags[at : at + 2] = ["--method", "fixmatch", "noisy-student"]
+    at = flags.index("--students")
+    flags[at : at + 2] = ["--students", "test_resnet", "test_efficientnet"]
+    assert main(["selftrain", *flags]) == 0
+    content = json.loads((out / "run.json").read_text())
+    assert [s for s in content["stages"] if s[:2].isdigit()] == [
+        "00-baseline", "01-student", "02-labels", "02-student"
+    ]  # fmt: skip
+    assert content["stages"]["02-labels"]["teacher"] == "01-student"
+    models = [row["model"] for row in content["stages"]["evaluate"]["rounds"]]
+    assert models == ["test_efficientnet", "test_resnet", "test_efficientnet"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--method", "fixmtach"], "did you mean fixmatch"),
+        (["--method", "supervised"], "doesn't look at a pool: use `tutelage train`"),
+        (["--options", "treshold=1"], "have no such option"),
+        (["--method", "fixmatch", "--rounds", "1", "--labels", "hard"], "labels belongs to noisy"),
+        (["--student-init", "teacher", "--teacher", "test_efficientnet"], "--student-init teacher"),
+    ],
+)
+def test_what_does_not_go_together_is_said_before_training(flags, words, images, tmp_path, capsys):
+    asked = toy.selftrain_flags(images, tmp_path / "run", rounds=1)
+    at = asked.index("--select.threshold")
+    asked = asked[:at] + asked[at + 2 :]
+    assert main(["selftrain", *asked, *flags]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+    assert not list((tmp_path / "run").glob("rounds/*"))
+
+
+def test_auto_says_what_it_took_and_why_and_takes_it_again(images, tmp_path, capsys):
+    out = tmp_path / "run"
+    flags = toy.selftrain_flags(images, out, method="auto")
+    at = flags.index("--select.threshold")
+    flags = flags[:at] + flags[at + 2 :] + ["--select.threshold", "0.1"]
+    assert main(["selftrain", *flags]) == 0
+    notes = json.loads((out / "run.json").read_text())["stages"]["method"]
+    assert notes["method"] == ["noisy-student"]
+    assert "was given, which belongs to it" in notes["why"]
+    assert f"method: noisy-student, as {notes['why']}" in capsys.readouterr().err
