@@ -1,6 +1,6 @@
 """Every method on the same images, network, batch and steps: accuracy, spread and time.
 
-python -m benchmarks.methods digits50 [--steps 600 | --budget 10m] [--seeds 5] [--methods fixmatch uda]
+python -m benchmarks.methods digits50 [--steps 400 | --budget 10m] [--seeds 5] [--methods fixmatch uda]
                              [--out bench-out/methods] [--dev] [--threads 1] [--table]
 
 Data: digits20 and digits50 are scikit-learn's handwritten digits with 2 and 5 labels a class, a new
@@ -71,9 +71,9 @@ def settings_for(data: str, given: argparse.Namespace) -> dict[str, Any]:
     """What all methods share on this data."""
     if data.startswith("digits"):
         own = {
-            "img_size": 8,
+            "img_size": 12,
             "batch": 32,
-            "ratio": 4,
+            "ratio": 2,
             "noise": Noise(flip=False),
             "precision": "bf16",
         }
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", help="NAME, or NAME:option=value,option=value")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--budget")
     parser.add_argument("--model", default="test_resnet")
     parser.add_argument("--out", type=Path, default=Path("bench-out/methods"))

@@ -138,8 +138,12 @@ def test_the_verdict_is_spoken_on_validation_images_where_there_is_no_test(image
     assert "8 validation images" in outcome.verdict["sentence"]
 
 
-def test_a_run_can_teach_and_students_may_differ(run, images, tmp_path):
-    out = tmp_path / "run"
+def test_a_run_can_teach_and_students_may_differ(images, tmp_path):
+    out, run = tmp_path / "run", tmp_path / "teacher"
+    tutelage.train(
+        data=images / "labeled", model="test_resnet", img_size=16, steps=40, batch=8,
+        val_fraction=0, out=run,
+    )  # fmt: skip
     flags = {"teacher": run, "rounds": 1, "model": "test_efficientnet"}
     assert selftrain(images, out, **flags) == 0
     names = sorted(path.name for path in (out / "rounds").iterdir())

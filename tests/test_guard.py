@@ -47,7 +47,7 @@ def watched():
 class Facts:
     """The parts of a recipe and of prepared data that an exam reads."""
 
-    class net:  # noqa: N801
+    class net:
         img_size = 8
 
     precision = "fp32"
@@ -86,7 +86,7 @@ def flags(images, out, **more):
 
 def test_a_student_without_a_finite_loss_ends_the_run_with_the_baseline(images, tmp_path, capsys):
     out = tmp_path / "run"
-    wild = flags(images, out) + ["--options", "threshold=0", "weight=1e38"]
+    wild = [*flags(images, out), "--options", "threshold=0", "weight=1e38"]
     assert main(["selftrain", *wild]) == 0
     said = capsys.readouterr().out
     assert "gave up on 01-student: the loss became" in said

@@ -1,4 +1,4 @@
-"""Self-training as a user runs it: each published ablation is one flag, and methods may take turns."""
+"""Self-training as a user runs it: each published ablation is a flag, methods may take turns."""
 
 import json
 

@@ -24,6 +24,7 @@ LAYERS = [  # a module may import modules of lower rows, and of its own package
     {"recipe", "catalog", "recipes"},
     {"methods"},
     {"data"},
+    {"feedback"},
     {"learner", "weights"},
     {"losses", "gates", "targets", "mixing", "schedules", "networks"},
     {"jobs"},

@@ -22,6 +22,7 @@ class Recipe:
     ratio: int = 0  # pool images for each labeled one
     seed: int = 0
     precision: str = "fp32"  # or bf16
+    teacher: str = ""  # digest of a frozen teacher's weights
 
     @property
     def steps(self) -> int:

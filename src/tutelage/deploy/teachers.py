@@ -2,27 +2,38 @@
 
 A teacher is a run, a model folder or a round's folder, a timm name with pre-trained weights,
 NAME=FILE (a timm network with the weights of a file), hf-hub:OWNER/NAME, or a module in Python.
+Its answers are put into the data's classes by name; where its head is about other classes, a new
+one is fitted on the labels. Then the labels judge it, before anybody learns from it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from tutelage.data.pixels import Pixels
-from tutelage.deploy.foreign import Foreign, from_file, from_module, from_timm
-from tutelage.deploy.model_folder import is_model, load_model
+from tutelage.data.pixels import Chosen, Pixels
+from tutelage.deploy.teacher_check import check_teacher, folder_of, recorded_accuracy, run_of
+from tutelage.deploy.teacher_sources import (
+    HUB,
+    Found,
+    from_file,
+    from_folder,
+    from_module,
+    from_timm,
+    headless,
+    names_for,
+    outputs,
+)
 from tutelage.errors import UsageError
 from tutelage.evaluation.accuracy import accuracy, predict
-from tutelage.evaluation.intervals import Accuracy
-from tutelage.evaluation.probe import features, fit_head
-from tutelage.files import read_json
+from tutelage.evaluation.probe import features, fit_head, held_out
 from tutelage.networks.build import weight_digest
 from tutelage.networks.teachers import Probed, Reordered, Resized
 
-SIGMAS = 3.0  # below its recorded accuracy, from where on a teacher is refused
+CHECKED = 2_000  # labeled images, spread over all, that a teacher is judged on
+FITTED = 50_000  # and that a head is fitted on, where there are so many
 
 
 @dataclass(frozen=True)
@@ -32,11 +43,45 @@ class Teacher:
     module: nn.Module
     name: str
     notes: tuple[str, ...]  # what was done to make it fit, in words
-    digest: str = field(default="")
+    digest: str  # of all its weights
+    run: Path | None = None  # that trained it, where one did
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Labeled images, as a teacher is asked about them."""
+
+    pixels: Pixels
+    labels: Tensor  # (N,)
+    num_classes: int
+    img_size: int  # pixels, the student's
+
+    def some(self, count: int) -> "Marked":
+        """At most `count` of them, spread evenly over all."""
+        if len(self.labels) <= count:
+            return self
+        rows = torch.linspace(0, len(self.labels) - 1, count).long()
+        pixels = Chosen(self.pixels, rows)
+        return Marked(pixels, self.labels[rows], self.num_classes, self.img_size)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network asked at some size, with its answers to labeled images."""
+
+    module: nn.Module
+    size: int  # pixels
+    probs: Tensor  # (N, K)
+    labels: Tensor  # (N,)
+
+    @property
+    def right(self) -> float:
+        """The share of right answers."""
+        return accuracy(self.probs, self.labels).value if len(self.labels) else 0.0
 
 
 def load_teacher(
-    given: str | nn.Module, classes: Sequence[str], *, img_size: int, pixels: Pixels,
+    given: str | Path | nn.Module, classes: Sequence[str], *, img_size: int, pixels: Pixels,
     labels: Tensor, device: torch.device,
 ) -> Teacher:  # fmt: skip
     """A teacher for images of `img_size` pixels and these classes.
@@ -45,39 +90,52 @@ def load_teacher(
     classes, and to check the answers. Raises UsageError where there is no such teacher, where it
     lacks a class, and where its answers don't fit the labels.
     """
-    name = given if isinstance(given, str) else type(given).__name__
-    recorded = None
-    if isinstance(given, str) and _folder(given) is not None:
-        module, notes = _own(_folder(given) or Path(), classes, img_size, device)
-        recorded = _recorded(Path(given))
+    found = _found(given, img_size, device)
+    found.module.to(device).eval().requires_grad_(False)
+    marked = Marked(pixels, labels.cpu(), len(classes), img_size)
+    sizes = _sizes(found, img_size)
+    matched = _matched(found, classes)
+    if matched is None:
+        chosen, notes = _with_new_head(found, classes, sizes, marked)
     else:
-        foreign = _foreign(given, img_size)
-        module, notes = _fitted(foreign, classes, img_size, pixels, labels, device)
-    module = module.to(device).eval().requires_grad_(False)
-    found = accuracy(predict(module, pixels, img_size), labels)
-    check_teacher(name, found, recorded, len(classes))
-    notes += (f"{found.value:.1%} of the {found.total:,} labeled images right",)
-    return Teacher(module, name, notes, weight_digest(module))
+        chosen, notes = _with_own_head(matched[0], sizes, marked), matched[1]
+    if chosen.size != img_size:
+        notes += (f"asked at {chosen.size} pixels, not at {img_size}",)
+    recorded = None if found.folder is None else recorded_accuracy(found.folder)
+    notes += (check_teacher(found.name, chosen.probs, chosen.labels, recorded),)
+    module = chosen.module.eval().requires_grad_(False)
+    run = None if found.folder is None else run_of(found.folder)
+    return Teacher(module, found.name, notes, weight_digest(module), run)
 
 
-def _folder(name: str) -> Path | None:
-    """The run, model or round folder of that name, also by the weights in it."""
-    path = Path(name)
-    if path.name == "model.safetensors":
-        path = path.parent
-    return path if is_model(path) else None
+def _found(given: str | Path | nn.Module, img_size: int, device: torch.device) -> Found:
+    """The network, from wherever it is."""
+    if isinstance(given, nn.Module):
+        return from_module(given, img_size)
+    folder = folder_of(Path(given))
+    if folder is not None:
+        return from_folder(folder, str(given), device)
+    text = str(given)
+    name, sign, file = text.partition("=")
+    if sign:
+        return from_file(name, Path(file), img_size)
+    if len(Path(text).parts) > 1 and not text.startswith(HUB):
+        raise UsageError(f"the teacher {text}: there is no such run, model folder or round")
+    return from_timm(text)
 
 
-def _own(
-    folder: Path, classes: Sequence[str], img_size: int, device: torch.device
-) -> tuple[nn.Module, tuple[str, ...]]:
-    """A network of this package: classes matched by name, asked at the size of its training."""
-    model = load_model(folder, device)
-    module, notes = by_name(model.module, model.classes, classes, str(folder))
-    if model.net.img_size != img_size:
-        module = Resized(module, model.net.img_size)
-        notes += (f"asked at its own {model.net.img_size} pixels, not at {img_size}",)
-    return module, notes
+def _matched(found: Found, classes: Sequence[str]) -> tuple[nn.Module, tuple[str, ...]] | None:
+    """The network with its own head, answering in the data's classes; None where that is not about
+    them."""
+    names = names_for(found, classes)
+    if names is None:
+        if found.num_classes != len(classes):
+            return None
+        order = ", ".join(classes[:3]) + (", …" if len(classes) > 3 else "")
+        return found.module, (f"its outputs have no names: taken to be {order}",)
+    if found.folder is None and not set(classes) <= set(names):
+        return None
+    return by_name(found.module, names, classes, found.name)
 
 
 def by_name(
@@ -86,89 +144,86 @@ def by_name(
     """The network with its answers in the wanted classes; raises UsageError where it lacks one."""
     if tuple(known) == tuple(wanted):
         return module, ()
-    missing = [one for one in wanted if one not in known]
+    place = {one: number for number, one in enumerate(known)}
+    missing = [one for one in wanted if one not in place]
     if missing:
-        some = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         raise UsageError(
-            f"the teacher {name} does not know {some}; it knows {', '.join(list(known)[:5])}"
-            f"{', …' if len(known) > 5 else ''}: take one that was trained on the data's classes"
+            f"the teacher {name} doesn't know {_few(missing)}; it knows {_few(known)}: take one "
+            "that was trained on the data's classes"
         )
-    index = [list(known).index(one) for one in wanted]
-    how = f"{len(wanted)} of its {len(known)} classes, by name"
+    how = f"{len(wanted)} of its {len(known):,} classes, by name"
     if len(known) == len(wanted):
-        how = "its classes in another order, by name"
-    return Reordered(module, index), (how,)
+        how = "its classes put into the data's order, by name"
+    return Reordered(module, [place[one] for one in wanted]), (how,)
 
 
-def _foreign(given: str | nn.Module, img_size: int) -> Foreign:
-    """A network from elsewhere."""
-    if isinstance(given, nn.Module):
-        return from_module(given)
-    name, sign, file = given.partition("=")
-    if sign:
-        return from_file(name, Path(file), img_size)
-    if len(Path(given).parts) > 1 and not given.startswith("hf-hub:"):
-        raise UsageError(f"the teacher {given}: there is no such run, model folder or file")
-    return from_timm(given)
+def _few(names: Sequence[str]) -> str:
+    """The first five names."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
 
 
-def _fitted(
-    foreign: Foreign, classes: Sequence[str], img_size: int, pixels: Pixels, labels: Tensor,
-    device: torch.device,
-) -> tuple[nn.Module, tuple[str, ...]]:  # fmt: skip
-    """A foreign network with its own head where that fits the classes, else with a fitted one."""
-    notes: tuple[str, ...] = ()
-    fits = foreign.num_classes == len(classes)
-    if foreign.classes is not None and set(classes) <= set(foreign.classes):
-        module, notes = by_name(foreign.module, foreign.classes, classes, foreign.name)
-    elif fits and foreign.classes is None:
-        module = foreign.module
-        notes = (f"its {len(classes)} classes are taken to be in the order of the names",)
-    else:
-        body = foreign.body.to(device).eval()
-        if foreign.size not in (None, img_size):
-            body = Resized(body, foreign.size or img_size)
-        head = fit_head(features(body, pixels, img_size), labels.cpu(), len(classes))
-        what = f"{foreign.num_classes:,} outputs" if not fits else "other classes"
-        notes = (f"it has {what}: a linear head was fitted on {len(labels):,} labels",)
-        return Probed(body, head.to(device)), notes
-    if foreign.size not in (None, img_size):
-        module = Resized(module, foreign.size or img_size)
-        notes += (f"asked at its own {foreign.size} pixels, not at {img_size}",)
-    return module, notes
+def _sizes(found: Found, img_size: int) -> list[int]:
+    """Image sizes to ask it at: its own alone where it was trained here, else also the student's.
 
-
-def _recorded(path: Path) -> Accuracy | None:
-    """The accuracy that a run has noted of its model, where it has."""
-    file = path / "run.json"
-    if not file.exists():
-        return None
-    outcome = read_json(file)["stages"].get("evaluate", {})
-    if not outcome.get("rounds"):
-        return None
-    return Accuracy(**outcome["rounds"][-1][outcome["judge"]])
-
-
-def check_teacher(name: str, found: Accuracy, recorded: Accuracy | None, num_classes: int) -> None:
-    """Raises UsageError where a teacher's answers can't be about these classes and images.
-
-    It must not be shown to be at chance or below, and, where its accuracy is on record, not more
-    than 3 standard deviations of the difference below it.
+    Networks with a fixed size refuse all others. Raises UsageError where it refuses all.
     """
-    chance = 1 / num_classes
-    high = found.interval[1]
-    if high <= chance or (found.value <= chance and high < 2 * chance):
-        raise UsageError(
-            f"the teacher {name} gets {found.right} of {found.total} labeled images right, which "
-            f"is chance for {num_classes} classes: are its classes in another order, or does it "
-            "want other pixels (size, normalization, channel order)?"
-        )
-    if recorded is None:
-        return
-    spread = recorded.value * (1 - recorded.value)
-    sigma = (spread / found.total + spread / recorded.total) ** 0.5
-    if found.value < recorded.value - SIGMAS * sigma:
-        raise UsageError(
-            f"the teacher {name} gets {found.value:.1%} of the labeled images right, and its run "
-            f"noted {recorded.value:.1%}: these are other images or classes than it knows"
-        )
+    if found.folder is not None:
+        return [found.size or img_size]
+    wanted = list(dict.fromkeys([img_size, found.size or img_size]))
+    taken: list[int] = []
+    for size in wanted:
+        try:
+            outputs(found.module, size, found.name)
+        except UsageError:
+            if not taken and size == wanted[-1]:
+                raise
+        else:
+            taken.append(size)
+    return taken
+
+
+def _at(module: nn.Module, size: int, img_size: int) -> nn.Module:
+    """The network, for images of `img_size`, asked at `size`."""
+    return module if size == img_size else Resized(module, size)
+
+
+def _best(candidates: Iterable[Candidate]) -> Candidate:
+    """The one that is right most often; the first of equals."""
+    return max(candidates, key=lambda one: one.right)
+
+
+def _with_own_head(module: nn.Module, sizes: Sequence[int], marked: Marked) -> Candidate:
+    """The network at the size where it is right most often."""
+    some = marked.some(CHECKED)
+    asked = [(size, _at(module, size, marked.img_size)) for size in sizes]
+    return _best(
+        Candidate(one, size, predict(one, some.pixels, marked.img_size), some.labels)
+        for size, one in asked
+    )
+
+
+def _with_new_head(
+    found: Found, classes: Sequence[str], sizes: Sequence[int], marked: Marked
+) -> tuple[Candidate, tuple[str, ...]]:
+    """The network's features under a head that is fitted on the labels.
+
+    It is judged, here and later, by heads that have not seen the image they are asked about.
+    """
+    body, some = headless(found.module), marked.some(CHECKED)
+    tried: list[Candidate] = []
+    for size in sizes:
+        asked = _at(body, size, marked.img_size)
+        seen = features(asked, some.pixels, marked.img_size)
+        probs, rows = held_out(seen, some.labels, marked.num_classes)
+        tried.append(Candidate(asked, size, probs, some.labels[rows]))
+    best = _best(tried)
+    most = marked.some(FITTED)
+    seen = features(best.module, most.pixels, marked.img_size)
+    head = fit_head(seen, most.labels, marked.num_classes)
+    device = next(best.module.parameters()).device
+    module = Probed(best.module, head.to(device))
+    what = f"{found.num_classes:,} outputs" if found.num_classes else "no head"
+    if found.num_classes == len(classes):
+        what = "other classes"
+    note = f"it has {what}: a linear head was fitted on its features of {len(most.labels):,} labels"
+    return Candidate(module, best.size, best.probs, best.labels), (note,)

@@ -86,8 +86,9 @@ def mcnemar(gained: int, lost: int) -> float:
     return min(1.0, 2 * math.fsum(math.exp(value) for value in logs))
 
 
-def sentence(paired: Paired, images: str) -> str:
-    """The verdict in words; `images` says which images judged, as in '360 test images'."""
+def sentence(paired: Paired, images: str, cause: str = "the unlabeled images") -> str:
+    """The verdict in words; `images` says which images judged, as in '360 test images', and
+    `cause` what the second model had and the first had not."""
     points, low, high = (
         f"{100 * value:+.1f}" for value in (paired.difference, paired.low, paired.high)
     )
@@ -95,9 +96,9 @@ def sentence(paired: Paired, images: str) -> str:
     if paired.outcome == "open" and (paired.low > 0 or paired.high < 0):
         span += f", and McNemar's exact test is not sure either way (p = {paired.p_value:.2f})"
     if paired.outcome == "help":
-        return f"the unlabeled images help: {span}"
+        return f"{cause} help: {span}"
     if paired.outcome == "hurt":
-        return f"the unlabeled images hurt: {span}"
+        return f"{cause} hurt: {span}"
     needed = f"{paired.images_to_decide:,}"
     if abs(paired.difference) >= WORTH:
         return f"no gain shown: {span}; about {needed} labeled test images would decide it"

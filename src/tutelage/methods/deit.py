@@ -1,10 +1,10 @@
 """The class token learns the labels and the distillation token the teacher's class, on one image.
 
 Paper: Touvron et al. 2021, Training data-efficient image transformers & distillation through
-attention (arXiv 2012.12877), equation 3, hard: 1/2 CE(y, z_cls) + 1/2 CE(argmax z_teacher, z_dist);
-with `soft`, equation 2: (1 - lambda) CE(y, z_cls) + lambda tau^2 KL(teacher || student), both
-softened by tau. True labels are smoothed, the teacher's class is not. The teacher sees the same
-pixels as the student, after MixUp or CutMix, and says one class for a mixed image.
+attention (arXiv 2012.12877), section 4: 1/2 CE(y, z_cls) + 1/2 CE(argmax z_teacher, z_dist), or
+with `soft` (1 - lambda) CE(y, z_cls) + lambda tau^2 KL(teacher || student), both softened by tau.
+True labels are smoothed, the teacher's class is not. The teacher sees the same pixels as the
+student, after MixUp or CutMix, and says one class for a mixed image.
 A network without a distillation token gives one head's answer to both terms: the paper's row "hard
 distillation" with the class token. Fine-tuning with a teacher works alike; the public code refuses.
 Deviations: the KL is a mean over images, as in the equation; the public code also divides by the
@@ -15,7 +15,6 @@ like labeled ones.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from torch import Tensor
 from tutelage.core import Batch, Clock, Metrics
 from tutelage.errors import UsageError
 from tutelage.losses import cross_entropy, distillation
-from tutelage.methods.method import Method, State
+from tutelage.methods.method import Method, On, State, shown
 from tutelage.mixing import mixup_or_cutmix
 from tutelage.settings import at_least, between
 from tutelage.targets import hard, smooth
@@ -36,7 +35,7 @@ class Deit(Method):
     teacher = "frozen"
     two_heads = True
     labeled_view: str = "strong"
-    unlabeled_views: tuple[str, ...] = ("strong",)
+    unlabeled_views: tuple[str, ...] = ("strong",)  # of the pool, for both networks
     smoothing: float = 0.1  # epsilon, of the true labels
     weight: float = 0.5  # of the teacher's term where it is hard; the labels' term has the rest
     soft: bool = False  # the teacher's probabilities instead of its surest class
@@ -46,7 +45,7 @@ class Deit(Method):
     cutmix: float = 1.0  # alpha of CutMix's share; 0: no CutMix
     mix: float = 1.0  # probability that a batch is mixed
     switch: float = 0.5  # probability of CutMix where a batch is mixed
-    on: Literal["both", "labels", "pool"] = "both"  # the images that the teacher is asked about
+    on: On = "both"  # both, labels or pool: the images that the teacher is asked about
 
     def __post_init__(self) -> None:
         """Reject what is out of range."""
@@ -61,18 +60,18 @@ class Deit(Method):
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One update on the labels and on the teacher's answers."""
-        assert state.teacher is not None, "declared above"
-        labeled, b = batch.labeled, len(batch.labeled.images)
+        labeled = batch.labeled
         mix = mixup_or_cutmix(
             labeled.images.shape[-1], mixup_alpha=self.mixup, cutmix_alpha=self.cutmix,
             prob=self.mix, switch=self.switch,
         )  # fmt: skip
-        images = torch.cat([mix.images(stream) for stream in self._streams(batch)])
-        on_class, on_token = state.student.heads(images)
-        untaught = b if self.on == "pool" else 0
-        answers = state.teacher(images[untaught:])
-        labels = cross_entropy(on_class[:b], mix.targets(smooth(labeled.targets, self.smoothing)))
-        taught = self._taught(on_token[untaught:], answers)
+        asked, shared = shown(batch, self.on, self.unlabeled_views[0])
+        asked = torch.cat([mix.images(asked[:shared]), mix.images(asked[shared:])])
+        seen = asked if shared else torch.cat([mix.images(labeled.images), asked])
+        on_class, on_token = state.student.heads(seen)
+        targets = mix.targets(smooth(labeled.targets, self.smoothing))
+        labels = cross_entropy(on_class[: len(targets)], targets)
+        taught = self._taught(on_token[-len(asked) :], state.ask(asked))
         weight = self.soft_weight if self.soft else self.weight
         loss = (1 - weight) * labels + weight * taught
         state.student.minimize(loss, clock)
@@ -83,9 +82,3 @@ class Deit(Method):
         if self.soft:
             return distillation(logits, answers, self.temperature)
         return cross_entropy(logits, hard(answers))
-
-    def _streams(self, batch: Batch) -> list[Tensor]:
-        """What the student sees: labeled images, then the pool's where they are in use."""
-        if self.on == "pool" or (self.on == "both" and batch.unlabeled is not None):
-            return [batch.labeled.images, batch.pool().views[self.unlabeled_views[0]]]
-        return [batch.labeled.images]

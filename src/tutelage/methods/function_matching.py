@@ -1,10 +1,10 @@
 """A student answers as the teacher does on mixed images, and no label is looked at.
 
 Paper: Beyer et al. 2022, Knowledge distillation: A good teacher is patient and consistent
-(arXiv 2106.05237), section 2 and "function matching" of section 3.1: KL(p_teacher || p_student),
-both softened by T, on one crop, flip and MixUp with lambda ~ U[0, 1] that both networks see.
-T^2 scales the loss as in the authors' big_vision code. Patience is the method's other half: it
-loses to others in short trainings and wins in very long ones.
+(arXiv 2106.05237), "function matching" in section 3: KL(p_teacher || p_student), both softened by
+T, on one crop, flip and MixUp with lambda ~ U[0, 1] that both networks see. T^2 scales the loss as
+in the authors' big_vision code. Patience is the method's other half: it loses to others in short
+trainings and wins in very long ones.
 One lambda a batch, and each image's partner is the one before it, as in that code. There lambda is
 folded to max(lambda, 1 - lambda), which renames who is the partner and changes nothing without
 labels.
@@ -13,15 +13,11 @@ set. Several teachers are averaged (networks/teachers.py), where that code adds 
 """
 
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
-from torch import Tensor
 
 from tutelage.core import Batch, Clock, Metrics
 from tutelage.errors import UsageError
 from tutelage.losses import distillation
-from tutelage.methods.method import Method, State
+from tutelage.methods.method import Method, On, State, shown
 from tutelage.mixing import mixup
 from tutelage.settings import at_least
 
@@ -31,10 +27,10 @@ class FunctionMatching(Method):
     """The teacher's function, on images between images."""
 
     teacher = "frozen"
-    unlabeled_views: tuple[str, ...] = ("weak",)
+    unlabeled_views: tuple[str, ...] = ("weak",)  # of the pool, for both networks
     temperature: float = 1.0  # T
     mixup: float = 1.0  # alpha of Beta(alpha, alpha), MixUp's share; 1 is uniform, 0: no MixUp
-    on: Literal["both", "labels", "pool"] = "both"  # the images that both networks see
+    on: On = "both"  # both, labels or pool: the images that both networks see
 
     def __post_init__(self) -> None:
         """Reject what is out of range."""
@@ -44,15 +40,8 @@ class FunctionMatching(Method):
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One update on the teacher's answers to mixed images."""
-        assert state.teacher is not None, "declared above"
-        images = mixup(self.mixup).images(self._images(batch))
-        loss = distillation(state.student(images), state.teacher(images), self.temperature)
+        images, _ = shown(batch, self.on, self.unlabeled_views[0])
+        images = mixup(self.mixup).images(images)
+        loss = distillation(state.student(images), state.ask(images), self.temperature)
         state.student.minimize(loss, clock)
         return {"loss": loss.detach()}
-
-    def _images(self, batch: Batch) -> Tensor:
-        """Labeled images, the pool's, or both, without any label."""
-        streams = [] if self.on == "pool" else [batch.labeled.images]
-        if self.on == "pool" or (self.on == "both" and batch.unlabeled is not None):
-            streams.append(batch.pool().views[self.unlabeled_views[0]])
-        return torch.cat(streams)

@@ -16,15 +16,13 @@ labeled image.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from torch import Tensor
 
 from tutelage.core import Batch, Clock, Metrics
 from tutelage.errors import UsageError
 from tutelage.losses import cross_entropy, distillation
-from tutelage.methods.method import Method, State
+from tutelage.methods.method import Method, On, State, shown
 from tutelage.settings import at_least
 
 
@@ -34,11 +32,11 @@ class Hinton(Method):
 
     teacher = "frozen"
     labeled_view: str = "strong"
-    unlabeled_views: tuple[str, ...] = ("strong",)
+    unlabeled_views: tuple[str, ...] = ("strong",)  # of the pool, for both networks
     temperature: float = 4.0  # T, of both networks' answers in the soft term
     soft_weight: float = 0.9  # of the teacher's term
     hard_weight: float = 0.1  # of the labels' term; 0 to learn from the teacher alone
-    on: Literal["both", "labels", "pool"] = "both"  # the images that the teacher is asked about
+    on: On = "both"  # both, labels or pool: the images that the teacher is asked about
 
     def __post_init__(self) -> None:
         """Reject what is out of range."""
@@ -49,25 +47,17 @@ class Hinton(Method):
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One update on the teacher's answers and on the labels."""
-        assert state.teacher is not None, "declared above"
-        images, b = self._images(batch), len(batch.labeled.images)
-        untaught = b if self.on == "pool" and self.hard_weight else 0
-        logits = state.student(images)
-        answers = state.teacher(images[untaught:])
-        soft = distillation(logits[untaught:], answers, self.temperature)
+        labeled = batch.labeled
+        asked, shared = shown(batch, self.on, self.unlabeled_views[0])
+        seen = asked
+        if self.hard_weight and not shared:  # labeled images that the teacher is not asked about
+            seen = torch.cat([labeled.images, asked])
+        logits = state.student(seen)
+        soft = distillation(logits[-len(asked) :], state.ask(asked), self.temperature)
         loss, metrics = self.soft_weight * soft, {"soft": soft.detach()}
         if self.hard_weight:
-            hard = cross_entropy(logits[:b], batch.labeled.targets)
+            hard = cross_entropy(logits[: len(labeled.images)], labeled.targets)
             loss = loss + self.hard_weight * hard
             metrics["hard"] = hard.detach()
         state.student.minimize(loss, clock)
         return {"loss": loss.detach()} | metrics
-
-    def _images(self, batch: Batch) -> Tensor:
-        """What the student sees: labeled images, unless they have no use, then the pool's."""
-        streams = []
-        if self.on != "pool" or self.hard_weight:
-            streams.append(batch.labeled.images)
-        if self.on == "pool" or (self.on == "both" and batch.unlabeled is not None):
-            streams.append(batch.pool().views[self.unlabeled_views[0]])
-        return torch.cat(streams)

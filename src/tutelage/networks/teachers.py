@@ -3,6 +3,7 @@
 All take images (B, 3, S, S) in [0, 1] and give logits (B, K), like `build.Normalized`.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -77,4 +78,4 @@ class Ensemble(nn.Module):
         logits = torch.stack([member(images).float() for member in self.members])
         if self.over == "logits":
             return logits.mean(0)
-        return logits.log_softmax(-1).logsumexp(0) - torch.tensor(float(len(logits))).log()
+        return logits.log_softmax(-1).logsumexp(0) - math.log(len(logits))

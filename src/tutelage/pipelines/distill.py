@@ -5,8 +5,6 @@ from the labels alone in as many steps, so that the verdict is about the teacher
 """
 
 from dataclasses import replace
-from pathlib import Path
-
 from torch import nn
 
 from tutelage.catalog import kind_of, make
@@ -14,7 +12,7 @@ from tutelage.deploy.teachers import Teacher, load_teacher
 from tutelage.errors import UsageError
 from tutelage.jobs import DistillSettings
 from tutelage.learner import choose_device, choose_precision
-from tutelage.networks.build import check_name, parameters
+from tutelage.networks.build import check_name, parameters, weight_digest
 from tutelage.networks.teachers import Ensemble
 from tutelage.pipelines.guard import exam_for
 from tutelage.pipelines.outcome import conclude
@@ -49,6 +47,7 @@ def distill(
     device = choose_device(settings.device)
     prepared = prepare(settings, run, device, screen, pool=settings.unlabeled)
     teacher = _teacher(settings, run, prepared, modules)
+    digest = weight_digest(teacher)
     settings = replace(
         settings,
         optim=resolved_optim(settings, settings.student),
@@ -56,7 +55,7 @@ def distill(
     )
 
     def rounds(steps: int) -> tuple[Round, ...]:
-        return _rounds(replace(settings, steps=steps, budget=None), prepared)
+        return _rounds(replace(settings, steps=steps, budget=None), prepared, digest)
 
     steps = planned_steps(settings, run, prepared, rounds, teacher=teacher)
     resolved = replace(
@@ -80,6 +79,8 @@ def _teacher(
     found: list[Teacher] = []
     givens: list[str | nn.Module] = [*names, *modules]
     for given in givens:
+        if isinstance(given, str):
+            has_not_seen(given, run, prepared.judge)
         teacher = load_teacher(
             given,
             prepared.classes,
@@ -88,8 +89,6 @@ def _teacher(
             labels=prepared.parts["labeled"].label_tensor(),
             device=prepared.device,
         )
-        if isinstance(given, str):
-            has_not_seen(Path(given), run, prepared.judge)
         found.append(teacher)
         size = parameters(teacher.module)
         prepared.screen.say(f"  teacher {teacher.name}: {size:,} parameters")
@@ -103,8 +102,8 @@ def _teacher(
 MODULE = "module:"  # how a network given in Python stands in the settings, before its digest
 
 
-def _rounds(settings: DistillSettings, prepared: Prepared) -> tuple[Round, ...]:
-    """The baseline, where it is wanted, and the student."""
+def _rounds(settings: DistillSettings, prepared: Prepared, teacher: str) -> tuple[Round, ...]:
+    """The baseline, where it is wanted, and the student of the teacher with that digest."""
     usual = {"smoothing": settings.smoothing}
     wanted = [("baseline", make("supervised", (), usual))] if settings.baseline else []
     wanted.append(("student", make(settings.method, settings.options, usual)))
@@ -116,5 +115,7 @@ def _rounds(settings: DistillSettings, prepared: Prepared) -> tuple[Round, ...]:
             settings, prepared, model=settings.student, method=method, number=number,
             steps=settings.steps, ratio=settings.ratio if asks_pool else 0,
         )  # fmt: skip
+        if method.teacher == "frozen":
+            recipe = replace(recipe, teacher=teacher)
         rounds.append(Round(f"{number:02d}-{kind}", recipe))
     return tuple(rounds)

@@ -17,7 +17,7 @@ from tutelage.files import whole
 from tutelage.networks.build import parameters
 from tutelage.pipelines.prepare import Prepared
 from tutelage.pipelines.rounds import Round, network_of
-from tutelage.reports.contents import JUDGES
+from tutelage.reports.contents import CAUSES, JUDGES
 from tutelage.run import Run
 
 
@@ -61,7 +61,9 @@ def _judge(rounds: Sequence[Round], run: Run, prepared: Prepared) -> dict[str, A
     if last != first:
         paired = compare(right[first], right[last], seed=0)
         notes["verdict"] = asdict(paired) | {
-            "sentence": sentence(paired, f"{paired.total:,} {JUDGES[judge]} images"),
+            "sentence": sentence(
+                paired, f"{paired.total:,} {JUDGES[judge]} images", CAUSES[run.content["verb"]]
+            ),
             "outcome": paired.outcome,
         }
     return notes

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tutelage.deploy.model_folder import is_model, load_model
+from tutelage.deploy.model_folder import load_model
+from tutelage.deploy.teacher_check import folder_of, run_of
 from tutelage.deploy.teachers import Teacher, load_teacher
 from tutelage.errors import GivenUp, UsageError
 from tutelage.jobs import SelftrainSettings
@@ -92,8 +93,9 @@ def _check_early(settings: SelftrainSettings) -> None:
         return
     path = Path(settings.teacher)
     if _is_given(settings):
-        if is_model(path):
-            load_model(path)
+        folder = folder_of(path)
+        if folder is not None:
+            load_model(folder)
         return
     if len(path.parts) > 1:
         raise UsageError(f"--teacher {path}: there is no such run, and no timm network either")
@@ -105,8 +107,8 @@ def _is_given(settings: SelftrainSettings) -> bool:
     name = settings.teacher
     if name is None:
         return False
-    path = Path(name)
-    ready = path.resolve() != settings.out.resolve() and is_model(path)
+    folder = folder_of(Path(name))
+    ready = folder is not None and run_of(folder) != settings.out.absolute()
     return ready or "=" in name or name.startswith("hf-hub:")
 
 
@@ -115,6 +117,7 @@ def _given_teacher(settings: SelftrainSettings, run: Run, prepared: Prepared) ->
     if not _is_given(settings):
         return None
     name = settings.teacher or ""
+    has_not_seen(name, run, prepared.judge)
     teacher = load_teacher(
         name,
         prepared.classes,
@@ -123,17 +126,18 @@ def _given_teacher(settings: SelftrainSettings, run: Run, prepared: Prepared) ->
         labels=prepared.parts["labeled"].label_tensor(),
         device=prepared.device,
     )
-    has_not_seen(Path(name), run, prepared.judge)
     for note in teacher.notes:
         prepared.screen.say(f"  teacher {name}: {note}")
     return teacher
 
 
-def has_not_seen(teacher: Path, run: Run, judge: str) -> None:
+def has_not_seen(teacher: str, run: Run, judge: str) -> None:
     """Raises UsageError where a teacher's run trained on images that this run judges on."""
-    if not (teacher / "data" / "manifest.parquet").exists():
+    folder = folder_of(Path(teacher))
+    trained = None if folder is None else run_of(folder)
+    if trained is None or not (trained / "data" / "manifest.parquet").exists():
         return  # a model folder alone doesn't say
-    seen = contents_of(teacher, ("labeled", "pool")) & contents_of(run.path, (judge,))
+    seen = contents_of(trained, ("labeled", "pool")) & contents_of(run.path, (judge,))
     if seen:
         raise UsageError(
             f"the teacher {teacher} was trained on {len(seen)} of the images that would judge it: "

@@ -17,6 +17,7 @@ from tutelage.run import read_run
 from tutelage.values import flat, load_yaml
 
 JUDGES = {"test": "test", "val": "validation"}
+CAUSES = {"selftrain": "the unlabeled images", "distill": "the teacher's answers"}  # of a verdict
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,7 +67,7 @@ def headline(contents: Contents) -> Headline:
     if verdict is None:
         right = Accuracy(**contents.rounds[-1][judge])
         sentence = f"accuracy on the {JUDGES[judge]} images: {right}"
-        return Headline("none", "✓", "accuracy", sentence)
+        return Headline("none", "✓", "accuracy", sentence, _given_up(contents))
     mark, spoken = MARKS[verdict["outcome"]]
     rounds = contents.rounds
     return Headline(
@@ -75,11 +75,20 @@ def headline(contents: Contents) -> Headline:
         (
             f"{rounds[-1]['name']} against {rounds[0]['name']}, which learned from the labels "
             "alone, on the same images",
-            f"{verdict['gained']:,} images gained (right only with the pool), "
-            f"{verdict['lost']:,} lost (right only without it)",
+            f"{verdict['gained']:,} images gained (right only after), "
+            f"{verdict['lost']:,} lost (right only before)",
             f"McNemar's exact test: p = {verdict['p_value']:.2g}",
+            *_given_up(contents),
         ),
     )  # fmt: skip
+
+
+def _given_up(contents: Contents) -> tuple[str, ...]:
+    """Why the guard ended the run, where it did."""
+    notes = contents.notes("guard")
+    if not notes:
+        return ()
+    return (f"gave up on {notes['round']}: {notes['reason']}", "the baseline is kept as the model")
 
 
 def _unfinished(content: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
