@@ -10,6 +10,7 @@ import pytest
 import toy
 
 from tutelage import verbs
+from tutelage.catalog import describe, names
 from tutelage.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +55,7 @@ def test_every_command_of_the_docs_is_understood(command, folders, monkeypatch):
 def test_the_readme_example_runs(folders):
     (code,) = blocks(ROOT / "README.md", "python")
     small = code.replace('budget="1h"', "steps=4, img_size=16, batch=8, val_fraction=0")
-    small = small.replace('model="resnet18"', 'model="test_resnet", select={"threshold": 0.1}')
+    small = small.replace('model="resnet18"', 'model="test_resnet"')
     assert small != code
     exec(compile(small, "README.md", "exec"), {})
     assert (folders / "labels.csv").read_text().startswith("path,label,confidence")
@@ -83,3 +84,10 @@ def test_the_method_of_the_docs_trains(folders, tmp_path):
     batch = Batch(Labeled(images, targets), Unlabeled(torch.arange(4), views, None))
     metrics = module.MyMethod().step(State(student), batch, Clock(1, 10))
     assert metrics["loss"].isfinite()
+
+
+def test_the_readme_lists_every_method_with_its_paper():
+    """As `tutelage methods` does, from the files themselves."""
+    text = (ROOT / "README.md").read_text()
+    for one in map(describe, names()):
+        assert f"| `{one.name}` | {one.paper} | {one.verb} |" in text, one.name

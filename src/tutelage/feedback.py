@@ -1,15 +1,11 @@
-"""What a lesson did to the student's exam, as a loss for the teacher that gave the labels.
+"""What a lesson did to the student's exam, as a loss for the teacher who gave the labels.
 
-Paper: Pham et al. 2021, Meta Pseudo Labels (arXiv 2003.10580), section 2 and appendix A. One lesson
-moves the student from theta to theta' = theta - lr grad CE(labels, S(x; theta)), and the teacher
-is to choose the labels that make the labeled loss L(theta') small.
-
-`credit` is the slope d_ic of log softmax(S(x_i; theta))_c along v = grad L(theta'). From it follow
-the exact gradient for soft labels, `exact`, and the paper's h = lr <v, grad CE>, `reward`, which
-`reinforce` uses. The paper's approximation of h is L(theta) - L(theta'), old minus new; the
-reference code has new minus old, which teaches the opposite. All of this is about the plain
-gradient step: momentum, weight decay, clipping and an adaptive optimizer's scales are no part of
-`exact` and `reward`, whereas the difference of two exams sees them.
+Paper: Pham et al. 2021, Meta Pseudo Labels (arXiv 2003.10580), section 2 and its derivation in the
+appendix. A lesson moves the student from theta to theta' = theta - lr grad CE(labels, S(x; theta)).
+The teacher is to give labels that make the labeled loss L(theta') small: `exact` and `reinforce`
+are losses for the teacher's answers. All of it is about the plain gradient step: momentum, weight
+decay, clipping and an adaptive optimizer's scales are no part of `credit`, and so neither of
+`exact` nor of `reward`; the difference of two exams sees what they did.
 """
 
 from collections.abc import Iterator
@@ -26,27 +22,41 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tutelage.core import Labeled
 from tutelage.errors import UsageError
 from tutelage.learner import Learner, modes
-from tutelage.targets import one_hot
+from tutelage.targets import hard, one_hot
 
 Estimator = Literal["exact", "sampled", "difference", "none"]
 Kind = Literal["soft", "sampled", "argmax"]
 
 
+def kind_of_labels(estimator: Estimator, labels: Literal["auto"] | Kind) -> Kind:
+    """What labels the student gets: soft ones with `exact`, and with no feedback at all; draws with
+    the others, or their argmax.
+
+    Raises UsageError for labels that the estimator can't judge: soft labels that are reinforced on
+    the logits they came from have no gradient, and hard ones are not differentiable.
+    """
+    wanted: Kind = "sampled" if estimator in ("sampled", "difference") else "soft"
+    kind = wanted if labels == "auto" else labels
+    if estimator != "none" and (kind == "soft") != (wanted == "soft"):
+        fitting = "soft" if wanted == "soft" else "sampled or argmax"
+        raise UsageError(f"feedback={estimator} goes with labels={fitting}, got labels={labels}")
+    return kind
+
+
 def pseudo_labels(logits: Tensor, kind: Kind) -> Tensor:
-    """The teacher's answer as targets without gradient: the softmax, a draw from it, or its
-    surest class: (B, K) -> (B, K)."""
+    """The teacher's softmax, a draw from it, or its surest class, without gradient:
+    (B, K) -> (B, K)."""
     probs = logits.detach().softmax(-1)
-    if kind == "soft":
-        return probs
-    classes = probs.argmax(-1) if kind == "argmax" else torch.multinomial(probs, 1).squeeze(-1)
-    return one_hot(classes, probs.shape[-1])
+    if kind == "sampled":
+        return one_hot(torch.multinomial(probs, 1).squeeze(-1), probs.shape[-1])
+    return hard(probs) if kind == "argmax" else probs
 
 
 def exam(student: Learner, labeled: Labeled) -> Tensor:
     """The labeled loss L(theta): a scalar, with gradient.
 
-    In eval mode and without autocast, so that two exams differ by the student's weights alone and
-    no batch-norm statistic moves.
+    In eval mode and without autocast: two exams differ by the student's weights alone, in float32,
+    and move no batch-norm statistic.
     """
     images = labeled.images.contiguous(memory_format=torch.channels_last)
     with modes(student.module, noise=False, statistics=False):
@@ -55,65 +65,69 @@ def exam(student: Learner, labeled: Labeled) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """A student just before a lesson, to go through the same lesson again."""
+class Lesson:
+    """Images and labels, and all of the student that the lesson depends on and changes."""
 
-    weights: dict[str, Tensor]  # theta
+    images: Tensor  # x_u (B, 3, H, W)
+    labels: Tensor  # (B, K), without gradient
+    weights: dict[str, Tensor]  # theta, before the lesson
     buffers: dict[str, Tensor]
     dice: list[Tensor]  # states of the generators that dropout draws from
 
 
-def start_of(student: Learner) -> Start:
-    """Copies of all that the lesson depends on and changes."""
+def prepare(student: Learner, images: Tensor, labels: Tensor) -> Lesson:
+    """A lesson that is about to begin."""
     module = student.module
-    return Start(
-        {name: weight.detach().clone() for name, weight in module.named_parameters()},
-        {name: buffer.clone() for name, buffer in module.named_buffers()},
-        _dice(student.device),
-    )
+    weights = {name: weight.detach().clone() for name, weight in module.named_parameters()}
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    return Lesson(images, labels, weights, buffers, _dice(student.device))
 
 
-def credit(student: Learner, start: Start, images: Tensor, result: Tensor) -> Tensor:
-    """How the exam's result would answer to more weight on each label: d (B, K), no gradient.
+def credit(student: Learner, lesson: Lesson, result: Tensor) -> Tensor:
+    """How fast the exam's result `result` = L(theta') grows with the weight of each label, over
+    lr: (B, K), without gradient.
 
-    d_ic is the directional derivative of log softmax(S(x_i; theta))_c along the result's gradient
-    v at theta': one forward-mode pass through the lesson's forward, with its batch statistics, its
-    dropout masks and its precision. Raises UsageError where a layer has no such derivative.
+    d_ic is the derivative of log softmax(S(x_i; theta))_c along v = grad L(theta'). It takes one
+    backward pass through the exam and one forward-mode pass through the lesson, with the lesson's
+    batch statistics, dropout masks and precision. Raises UsageError for a layer without
+    forward-mode derivative.
     """
-    slopes = torch.autograd.grad(
+    directions = torch.autograd.grad(
         result, list(student.module.parameters()), allow_unused=True, materialize_grads=True
     )
-    images = images.contiguous(memory_format=torch.channels_last)
-    buffers = {name: buffer.clone() for name, buffer in start.buffers.items()}
-    low = torch.autocast(student.device.type, torch.bfloat16, enabled=student.precision != "fp32")
-    # Fused attention has no forward-mode derivative; the plain one does.
-    plain = sdpa_kernel(SDPBackend.MATH)
     try:
-        with (
-            torch.no_grad(),
-            forward_ad.dual_level(),
-            _same_dice(student.device, start.dice),
-            plain,
-        ):
-            weights = {
-                name: forward_ad.make_dual(weight, slope)
-                for (name, weight), slope in zip(start.weights.items(), slopes, strict=True)
-            }
-            with low:
-                logits = functional_call(student.module, (weights, buffers), (images,))
-            log_probs = logits.to(slopes[0].dtype).log_softmax(-1)
-            tangent = forward_ad.unpack_dual(log_probs).tangent
+        return _derivative(student, lesson, dict(zip(lesson.weights, directions, strict=True)))
     except NotImplementedError as error:
+        reason = str(error).splitlines()[0]
         raise UsageError(
-            f"this network has a layer without forward-mode derivative ({error}): "
-            "use --options feedback=difference"
+            f"the student has a layer without forward-mode derivative ({reason}): "
+            "set --options feedback=difference"
         ) from error
-    return torch.zeros_like(log_probs) if tangent is None else tangent
+
+
+@torch.no_grad()
+def _derivative(student: Learner, lesson: Lesson, directions: dict[str, Tensor]) -> Tensor:
+    """The derivative of the lesson's log-probabilities (B, K) along a direction of the weights."""
+    images = lesson.images.contiguous(memory_format=torch.channels_last)
+    buffers = {name: buffer.clone() for name, buffer in lesson.buffers.items()}
+    low = student.precision != "fp32"
+    autocast = torch.autocast(student.device.type, torch.bfloat16, enabled=low)
+    plain = sdpa_kernel(SDPBackend.MATH)  # fused attention has no forward-mode derivative
+    with forward_ad.dual_level(), _same_dice(student.device, lesson.dice):
+        weights = {
+            name: forward_ad.make_dual(weight, directions[name])
+            for name, weight in lesson.weights.items()
+        }
+        with autocast, plain:
+            logits = functional_call(student.module, weights | buffers, (images,))
+        precise = logits.float() if low else logits
+        _, slopes = forward_ad.unpack_dual(precise.log_softmax(-1))
+    return slopes
 
 
 def exact(logits: Tensor, slopes: Tensor, lr: float) -> Tensor:
-    """lr mean_i sum_c q_ic d_ic: a scalar whose gradient at the teacher's logits (B, K) is that
-    of L(theta') through the student's step on soft labels q."""
+    """lr mean_i sum_c q_ic d_ic for soft labels q = softmax(logits) and slopes d (B, K): a scalar
+    with the gradient of L(theta') through the student's step."""
     return lr * (logits.softmax(-1) * slopes).sum(-1).mean()
 
 
@@ -123,22 +137,22 @@ def reward(labels: Tensor, slopes: Tensor, lr: float) -> Tensor:
 
 
 def reinforce(logits: Tensor, labels: Tensor, advantage: Tensor) -> Tensor:
-    """advantage CE(labels, T(x)): a scalar that makes labels likelier that helped.
+    """advantage CE(labels, T(x)): a scalar that makes labels likelier that did good.
 
-    With labels drawn from T the expected gradient is the true one over the batch size, as the
-    paper's cross-entropy is a mean over the batch.
+    The cross-entropy is a mean over the batch, as in the paper. For labels drawn from T the
+    gradient is therefore, in expectation, that of L(theta') over the batch size.
     """
     return advantage.detach() * _cross_entropy(logits, labels)
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy in the precision of the logits."""
+    """Mean cross-entropy, in the precision of the logits."""
     return -(targets * logits.log_softmax(-1)).sum(-1).mean()
 
 
 @contextmanager
 def _same_dice(device: torch.device, states: list[Tensor]) -> Iterator[None]:
-    """For a while, draw what was drawn after these states were taken."""
+    """For a while, draw again what was drawn after these states."""
     now = _dice(device)
     _set_dice(device, states)
     try:

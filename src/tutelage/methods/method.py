@@ -27,6 +27,12 @@ class State:
             raise UsageError("this method learns from a teacher: give one")
         return self.teacher(images)
 
+    def learning_teacher(self) -> Learner:
+        """The teacher that learns; raises UsageError where there is none."""
+        if not isinstance(self.teacher, Learner):
+            raise UsageError("this method needs a teacher that learns")
+        return self.teacher
+
     def state_dict(self) -> dict[str, Any]:
         """The student, a teacher that learns, and the method's memory."""
         learns = isinstance(self.teacher, Learner)

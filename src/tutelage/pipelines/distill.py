@@ -5,6 +5,7 @@ from the labels alone in as many steps, so that the verdict is about the teacher
 """
 
 from dataclasses import replace
+
 from torch import nn
 
 from tutelage.catalog import kind_of, make
