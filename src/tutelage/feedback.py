@@ -8,9 +8,11 @@ decay, clipping and an adaptive optimizer's scales are no part of `credit`, and 
 `exact` nor of `reward`; the difference of two exams sees what they did.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -19,28 +21,30 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tutelage.core import Labeled
+from tutelage.core import Clock, Labeled
 from tutelage.errors import UsageError
 from tutelage.learner import Learner, modes
+from tutelage.losses import cross_entropy
 from tutelage.targets import hard, one_hot
 
 Estimator = Literal["exact", "sampled", "difference", "none"]
-Kind = Literal["soft", "sampled", "argmax"]
+Kind = Literal["auto", "soft", "sampled", "argmax"]
 
 
-def kind_of_labels(estimator: Estimator, labels: Literal["auto"] | Kind) -> Kind:
-    """What labels the student gets: soft ones with `exact`, and with no feedback at all; draws with
-    the others, or their argmax.
+def label_kind(feedback: Estimator, labels: Kind) -> Kind:
+    """What labels the student gets: soft ones with `exact`, and without feedback; draws with the
+    others, or their argmax.
 
-    Raises UsageError for labels that the estimator can't judge: soft labels that are reinforced on
-    the logits they came from have no gradient, and hard ones are not differentiable.
+    Raises UsageError for labels that the feedback can't be about: soft labels that are reinforced
+    on the logits they come from have no gradient, and hard ones are not differentiable.
     """
-    wanted: Kind = "sampled" if estimator in ("sampled", "difference") else "soft"
-    kind = wanted if labels == "auto" else labels
-    if estimator != "none" and (kind == "soft") != (wanted == "soft"):
-        fitting = "soft" if wanted == "soft" else "sampled or argmax"
-        raise UsageError(f"feedback={estimator} goes with labels={fitting}, got labels={labels}")
-    return kind
+    soft = feedback in ("exact", "none")
+    if labels == "auto":
+        return "soft" if soft else "sampled"
+    if feedback != "none" and soft != (labels == "soft"):
+        fitting = "soft" if soft else "sampled or argmax"
+        raise UsageError(f"labels={labels} with feedback={feedback}: take labels={fitting}")
+    return labels
 
 
 def pseudo_labels(logits: Tensor, kind: Kind) -> Tensor:
@@ -65,27 +69,54 @@ def exam(student: Learner, labeled: Labeled) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """Images and labels, and all of the student that the lesson depends on and changes."""
+class Start:
+    """All of a student that a lesson depends on and changes, just before it."""
 
-    images: Tensor  # x_u (B, 3, H, W)
-    labels: Tensor  # (B, K), without gradient
-    weights: dict[str, Tensor]  # theta, before the lesson
+    weights: dict[str, Tensor]  # theta
     buffers: dict[str, Tensor]
     dice: list[Tensor]  # states of the generators that dropout draws from
 
 
-def prepare(student: Learner, images: Tensor, labels: Tensor) -> Lesson:
-    """A lesson that is about to begin."""
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One update of the student on a teacher's labels, between two exams."""
+
+    start: Start
+    images: Tensor  # x_u (U, 3, H, W)
+    labels: Tensor  # (U, K), without gradient
+    loss: Tensor  # CE(labels, S(x_u; theta)), detached
+    before: Tensor  # L(theta), detached
+    after: Tensor  # L(theta'), with gradient
+    lr: float
+
+
+def start_of(student: Learner) -> Start:
+    """A copy, to go through the coming lesson once more."""
     module = student.module
     weights = {name: weight.detach().clone() for name, weight in module.named_parameters()}
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    return Lesson(images, labels, weights, buffers, _dice(student.device))
+    return Start(weights, buffers, _dice(student.device))
 
 
-def credit(student: Learner, lesson: Lesson, result: Tensor) -> Tensor:
-    """How fast the exam's result `result` = L(theta') grows with the weight of each label, over
-    lr: (B, K), without gradient.
+def teach(
+    student: Learner, images: Tensor, labels: Tensor, labeled: Labeled, clock: Clock
+) -> Lesson:
+    """Update the student on images (U, 3, H, W) with labels (U, K), and examine it.
+
+    The lesson's forward comes before the first exam, so that both see the batch-norm statistics
+    that it moved.
+    """
+    start = start_of(student)
+    loss = cross_entropy(student(images), labels)
+    before = exam(student, labeled).detach()
+    student.minimize(loss, clock)
+    after = exam(student, labeled)
+    return Lesson(start, images, labels, loss.detach(), before, after, student.rate(clock))
+
+
+def credit(student: Learner, start: Start, images: Tensor, result: Tensor) -> Tensor:
+    """How fast the exam's result L(theta') grows with the weight of each label, over lr: (U, K),
+    without gradient.
 
     d_ic is the derivative of log softmax(S(x_i; theta))_c along v = grad L(theta'). It takes one
     backward pass through the exam and one forward-mode pass through the lesson, with the lesson's
@@ -95,8 +126,9 @@ def credit(student: Learner, lesson: Lesson, result: Tensor) -> Tensor:
     directions = torch.autograd.grad(
         result, list(student.module.parameters()), allow_unused=True, materialize_grads=True
     )
+    along = dict(zip(start.weights, directions, strict=True))
     try:
-        return _derivative(student, lesson, dict(zip(lesson.weights, directions, strict=True)))
+        return _derivative(student, start, images, along)
     except NotImplementedError as error:
         reason = str(error).splitlines()[0]
         raise UsageError(
@@ -106,23 +138,60 @@ def credit(student: Learner, lesson: Lesson, result: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _derivative(student: Learner, lesson: Lesson, directions: dict[str, Tensor]) -> Tensor:
-    """The derivative of the lesson's log-probabilities (B, K) along a direction of the weights."""
-    images = lesson.images.contiguous(memory_format=torch.channels_last)
-    buffers = {name: buffer.clone() for name, buffer in lesson.buffers.items()}
+def _derivative(student: Learner, start: Start, images: Tensor, along: dict[str, Tensor]) -> Tensor:
+    """The derivative of the lesson's log-probabilities (U, K) along a direction of the weights."""
+    images = images.contiguous(memory_format=torch.channels_last)
+    buffers = {name: buffer.clone() for name, buffer in start.buffers.items()}
     low = student.precision != "fp32"
     autocast = torch.autocast(student.device.type, torch.bfloat16, enabled=low)
+    _load_forward_mode()
     plain = sdpa_kernel(SDPBackend.MATH)  # fused attention has no forward-mode derivative
-    with forward_ad.dual_level(), _same_dice(student.device, lesson.dice):
+    with forward_ad.dual_level(), _same_dice(student.device, start.dice):
         weights = {
-            name: forward_ad.make_dual(weight, directions[name])
-            for name, weight in lesson.weights.items()
+            name: forward_ad.make_dual(weight, along[name])
+            for name, weight in start.weights.items()
         }
         with autocast, plain:
             logits = functional_call(student.module, weights | buffers, (images,))
         precise = logits.float() if low else logits
         _, slopes = forward_ad.unpack_dual(precise.log_softmax(-1))
     return slopes
+
+
+@cache
+def _load_forward_mode() -> None:
+    """Let torch load its forward-mode rules, which warns of a deprecation inside torch."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", FutureWarning)
+        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
+
+
+def feedback(
+    estimator: Estimator,
+    student: Learner,
+    lesson: Lesson,
+    logits: Tensor,
+    baseline: Tensor,
+    *,
+    decay: float,
+) -> tuple[Tensor, Tensor]:
+    """h, and the loss through which the teacher's logits (U, K) learn from the lesson.
+
+    Where labels are hard, `baseline` moves towards h in place and is then subtracted from it, in
+    the reference code's order, which scales h - b by the decay. Both are 0 for "none".
+    """
+    if estimator == "none":
+        nothing = torch.zeros_like(lesson.before)
+        return nothing, nothing
+    if estimator == "difference":
+        h = lesson.before - lesson.after.detach()
+    else:
+        slopes = credit(student, lesson.start, lesson.images, lesson.after)
+        h = reward(lesson.labels, slopes, lesson.lr)
+        if estimator == "exact":
+            return h, exact(logits, slopes, lesson.lr)
+    baseline.lerp_(h, 1 - decay)
+    return h, reinforce(logits, lesson.labels, h - baseline)
 
 
 def exact(logits: Tensor, slopes: Tensor, lr: float) -> Tensor:
