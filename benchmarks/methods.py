@@ -1,7 +1,7 @@
 """Every method on the same images, network, batch and steps: accuracy, spread and time.
 
-python -m benchmarks.methods digits50 [--steps 400 | --budget 10m] [--seeds 5] [--methods fixmatch uda]
-                             [--out bench-out/methods] [--dev] [--threads 1] [--table]
+python -m benchmarks.methods digits50 [--steps 400 | --budget 10m] [--seeds 5]
+    [--methods fixmatch uda] [--out bench-out/methods] [--dev] [--threads 1] [--table]
 
 Data: digits20 and digits50 are scikit-learn's handwritten digits with 2 and 5 labels a class, a new
 split for each seed; any other name is a folder with labeled/, unlabeled/ and test/, one split and a

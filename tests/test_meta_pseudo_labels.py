@@ -21,8 +21,15 @@ from tutelage.settings import Optim
 
 K, LR = 3, 0.1
 CLOCK = Clock(0, 1)
-PLAIN = Optim(name="momentum", lr=LR, momentum=0.0, weight_decay=0.0, schedule="constant", warmup=0.0,
-              ema=None)  # fmt: skip
+PLAIN = Optim(
+    name="momentum",
+    lr=LR,
+    momentum=0.0,
+    weight_decay=0.0,
+    schedule="constant",
+    warmup=0.0,
+    ema=None,
+)
 
 
 class Small(nn.Module):
