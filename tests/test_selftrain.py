@@ -7,6 +7,7 @@ import torch
 import toy
 from safetensors.torch import load_file
 
+import tutelage
 from tutelage.cli import main
 from tutelage.core import Batch, Clock, Labeled, Unlabeled
 from tutelage.data.pool import load
@@ -167,6 +168,19 @@ def test_what_does_not_go_together_is_said_before_training(flags, words, images,
     assert main(["selftrain", *asked, *flags]) == 2
     assert words in " ".join(capsys.readouterr().err.split())
     assert not list((tmp_path / "run").glob("rounds/*"))
+
+
+def test_auto_depends_on_the_labels_of_a_class(images, tmp_path, capsys):
+    many = toy.write_toy(tmp_path / "many", labeled=24)
+    for name, root, expected in (("few", images, "flexmatch"), ("many", many, "noisy-student")):
+        out = tmp_path / f"run-{name}"
+        tutelage.selftrain(
+            data=root / "labeled", unlabeled=root / "pool", test=root / "test", steps=40, batch=8,
+            model="test_resnet", img_size=16, ratio=1, val_fraction=0, device="cpu", out=out,
+        )  # fmt: skip
+        notes = json.loads((out / "run.json").read_text())["stages"]["method"]
+        assert notes["method"] == [expected]
+        assert "labels a class" in notes["why"]
 
 
 def test_auto_says_what_it_took_and_why_and_takes_it_again(images, tmp_path, capsys):
