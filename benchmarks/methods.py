@@ -29,7 +29,7 @@ from tutelage.settings import Noise
 from tutelage.verbs import selftrain, train
 
 ROUNDS = 2  # of Noisy Student
-DEV_IMAGES = 400  # of the digits' pool; of another pool a sixth
+DEV_IMAGES = 400  # of the digits' pool
 
 
 def methods() -> list[str]:
@@ -41,6 +41,8 @@ def methods() -> list[str]:
 def folders(data: str, out: Path, seed: int, *, dev: bool) -> dict[str, Path]:
     """labeled, unlabeled and test folders; with `dev`, the test is a part of the pool."""
     if not data.startswith("digits"):
+        if dev:
+            raise SystemExit("--dev is for the digits: make a folder without the test images")
         root = Path(data)
         return {name: root / name for name in ("labeled", "unlabeled", "test")}
     root = out / "data" / f"{data}-{seed}"

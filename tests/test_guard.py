@@ -90,7 +90,7 @@ def test_a_student_without_a_finite_loss_ends_the_run_with_the_baseline(images, 
     assert main(["selftrain", *wild]) == 0
     said = capsys.readouterr().out
     assert "gave up on 01-student: the loss became" in said
-    assert "the baseline is kept" in said
+    assert "00-baseline is kept" in said
     content = json.loads((out / "run.json").read_text())
     assert content["state"] == "done"
     assert [row["name"] for row in content["stages"]["evaluate"]["rounds"]] == ["00-baseline"]

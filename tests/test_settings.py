@@ -92,6 +92,7 @@ def test_training_refuses_what_it_can_not_do(wrong):
         {"method": ("fixmatch",), "select": Select(threshold=0.9)},
         {"method": ("fixmatch",), "rounds": 2},
         {"method": ("fixmatch", "noisy-student"), "rounds": 1},
+        {"method": ("noisy-student", "fixmatch")},
     ],
 )
 def test_self_training_refuses_what_it_can_not_do(wrong):

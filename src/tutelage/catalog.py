@@ -62,7 +62,7 @@ def _options(text: str, facts: Mapping[str, ast.stmt]) -> Iterator[tuple[str, st
     for name, node in facts.items():
         if isinstance(node, ast.AnnAssign) and node.value is not None:
             default = ast.literal_eval(node.value)
-            shown = f"[{', '.join(default)}]" if isinstance(default, tuple) else str(default)
+            shown = f"[{','.join(default)}]" if isinstance(default, tuple) else str(default)
             yield name, shown, _comment(text, node)
 
 
@@ -114,6 +114,11 @@ def kind_of(name: str) -> "type[Method]":
     return found[0]
 
 
+def name_of(method: "Method") -> str:
+    """The name of a method on the command line."""
+    return type(method).__module__.rpartition(".")[2].replace("_", "-")
+
+
 def make(
     name: str, options: tuple[str, ...] = (), usual: Mapping[str, Any] | None = None
 ) -> "Method":
@@ -129,5 +134,25 @@ def make(
         key, sign, value = option.partition("=")
         if not sign:
             raise UsageError(f"--options {option}: write NAME=VALUE, such as threshold=0.9")
-        values[key] = yaml.safe_load(value)
-    return from_plain(kind, values, f"{name}.")
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UsageError(f"--options {option}: {value} can't be read; quote lists") from None
+    method = from_plain(kind, values, f"{name}.")
+    _check_views(method, kind())
+    return method
+
+
+def _check_views(method: "Method", default: "Method") -> None:
+    """Raises UsageError for views that don't exist, or that are more or fewer than are used."""
+    from tutelage.data.views import VIEWS
+
+    wanted = len(default.unlabeled_views)
+    odd = {method.labeled_view, *method.unlabeled_views} - set(VIEWS)
+    if odd:
+        raise UsageError(f"no view is called {min(odd)!r}: there are {', '.join(VIEWS)}")
+    if len(method.unlabeled_views) != wanted:
+        raise UsageError(
+            f"{name_of(method)} looks at {wanted} views of the pool, got unlabeled_views="
+            f"[{','.join(method.unlabeled_views)}]"
+        )

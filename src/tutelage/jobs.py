@@ -107,6 +107,11 @@ class SelftrainSettings(Common):
                 )
         if self.rounds != "auto" and len(self.method) > self.rounds:
             raise UsageError(f"{len(self.method)} methods for {self.rounds} rounds")
+        if any(name != NOISY_STUDENT for name in self.method[1:]):
+            raise UsageError(
+                f"only {NOISY_STUDENT} goes on from the round before: name another method first, "
+                f"as in --method {self.method[-1]} {NOISY_STUDENT}"
+            )
         if self.method[-1] != NOISY_STUDENT and self.rounds not in ("auto", len(self.method)):
             raise UsageError(
                 f"{self.method[-1]} does not iterate: leave out --rounds, or let another round "

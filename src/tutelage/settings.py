@@ -191,7 +191,7 @@ def between(name: str, value: float, low: float, high: float) -> None:
 
 def at_least(name: str, value: float, low: float) -> None:
     """Raises UsageError where the value is below `low`."""
-    if value < low:
+    if not value >= low:  # nan too
         raise UsageError(f"{name} is at least {low:g}, got {value:g}")
 
 

@@ -23,7 +23,7 @@ from tutelage.recipe import Recipe
 from tutelage.run import Run
 
 WATCHED = 512  # pool images that are asked at each exam
-COLLAPSED = 1 / 3  # of the expected number of classes
+COLLAPSED = 1 / 3  # of the expected number of classes beyond one
 PATIENCE = 0.5  # share of training before which few classes are no sign yet,
 SETTLED = 200  # and steps: batch-norm statistics and the weights' average lag behind
 ADVICE = (
@@ -84,7 +84,8 @@ def exam_for(recipe: Recipe, prepared: Prepared, watched: Watch | None = None) -
         if watched is not None:
             probs = predict(module, watched.pixels, size, precision=precision)
             found["classes"] = effective_classes(probs.argmax(-1), classes)
-            if judged(done) and found["classes"] < COLLAPSED * watched.expected:
+            few = found["classes"] - 1 < COLLAPSED * (watched.expected - 1)
+            if judged(done) and few:
                 raise GivenUp(
                     f"the answers have collapsed into {found['classes']:.1f} classes on "
                     f"{len(watched.pixels)} pool images, where {watched.expected:.1f} were "
@@ -116,13 +117,27 @@ def check_against(baseline: Round, student: Round, run: Run, prepared: Prepared)
         )
 
 
-def give_up(run: Run, prepared: Prepared, one: Round, reason: GivenUp) -> None:
-    """Note why the run ends here; what was trained before is judged, the baseline is kept."""
+def give_up(
+    run: Run, prepared: Prepared, rounds: Sequence[Round], one: Round, reason: GivenUp
+) -> None:
+    """Note why the run ends here, and which network is kept: the last that passed."""
     with run.stage("guard") as notes:
         notes["round"], notes["reason"] = one.name, str(reason)
+        notes["kept"] = _passed(rounds, one.name)[-1].name
+    run.content["stages"][one.name]["state"] = "given up"
     prepared.screen.say(f"gave up on {one.name}: {reason}")
 
 
-def trained(rounds: Sequence[Round], run: Run) -> tuple[Round, ...]:
-    """The rounds that are done."""
-    return tuple(one for one in rounds if run.is_done(one.name))
+def sound(rounds: Sequence[Round], run: Run) -> tuple[Round, ...]:
+    """All rounds, or where the guard gave up on one, those up to the last that passed."""
+    if not run.is_done("guard"):
+        return tuple(rounds)
+    return _passed(rounds, run.notes("guard")["round"])
+
+
+def _passed(rounds: Sequence[Round], failed: str) -> tuple[Round, ...]:
+    """The baseline, and whole rounds before the one that failed."""
+    names = [one.name for one in rounds]
+    before = rounds[: names.index(failed)]
+    whole = [place for place, one in enumerate(before) if one.judged]
+    return tuple(before[: whole[-1] + 1] if whole else before[:1])

@@ -21,16 +21,14 @@ from tutelage.reports.contents import CAUSES, JUDGES
 from tutelage.run import Run
 
 
-def conclude(
-    rounds: Sequence[Round], run: Run, prepared: Prepared, *, keep: Round | None = None
-) -> None:
-    """Judge all rounds on the judging images and keep a network as the model, else the last."""
+def conclude(rounds: Sequence[Round], run: Run, prepared: Prepared) -> None:
+    """Judge all rounds on the judging images and keep the last network as the model."""
     if not run.is_done("evaluate"):
         with run.stage("evaluate") as notes:
             notes |= _judge(rounds, run, prepared)
     if not run.is_done("model"):
         with run.stage("model"):
-            _keep(keep or rounds[-1], run, prepared)
+            _keep(rounds[-1], run, prepared)
 
 
 def _judge(rounds: Sequence[Round], run: Run, prepared: Prepared) -> dict[str, Any]:
@@ -116,7 +114,7 @@ def summary(content: dict[str, Any]) -> list[str]:
         return ["no images to judge on: give --test or --val to learn the accuracy"]
     lines = []
     if guard is not None:
-        lines += [f"gave up on {guard['round']}: {guard['reason']}", "the baseline is kept"]
+        lines += [f"gave up on {guard['round']}: {guard['reason']}", f"{guard['kept']} is kept"]
     lines.append(f"accuracy on the {JUDGES[judge]} images (95 % interval):")
     for row in outcome["rounds"]:
         lines.append(f"  {row['name']:<12} {row['model']:<20} {Accuracy(**row[judge])}")

@@ -1,5 +1,6 @@
 """How many steps fit into a budget: measured once, then fixed in the run's config."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -78,7 +79,7 @@ def plan(
         raise UsageError(
             f"a budget of {budget:.0f} s leaves {max(steps, 0)} steps a round at "
             f"{each:.2f} s for one step of all rounds: give at least "
-            f"{needed * 1.2:.0f}s, a smaller network or images, or fewer rounds"
+            f"{math.ceil(max(needed * 1.2, budget + 1))}s, a smaller network or images, or fewer rounds"
         )
     return Plan(steps, per_round)
 
@@ -102,7 +103,8 @@ def step_seconds(recipe: Recipe, prepared: Prepared, *, teacher: nn.Module | Non
     times: list[float] = []
     for step in range(min(WARM_UP + TIMED, batches.total)):
         start = time.monotonic()
-        recipe.method.step(state, batches.at(step), Clock(step, batches.total))
+        late = Clock(batches.total - 1 - step, batches.total)  # all of a method is on by then
+        recipe.method.step(state, batches.at(step), late)
         if prepared.device.type != "cpu":
             torch.accelerator.synchronize(prepared.device)
         times.append(time.monotonic() - start)

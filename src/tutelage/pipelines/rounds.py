@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from tutelage.catalog import name_of
 from tutelage.core import Dice, Stage, fold
 from tutelage.data.loader import Batches, PoolSet
 from tutelage.data.pool import StoredTargets
@@ -32,6 +33,7 @@ class Round:
     recipe: Recipe
     teacher: str | None = None  # the round that labels the pool, or that the teacher begins as
     start: str | None = None  # the round that the student begins as; None: new weights
+    judged: bool = False  # whether it is to be as good as the baseline: the last part of a round
 
     @property
     def labels_stage(self) -> str:
@@ -108,7 +110,7 @@ def announce(rounds: Sequence[Round], prepared: Prepared, run: Run) -> None:
         recipe = one.recipe
         images = recipe.batch * (1 + recipe.ratio)
         line = (
-            f"  {one.name:<12} {recipe.net.name}, {type(recipe.method).__name__}, "
+            f"  {one.name:<12} {recipe.net.name}, {name_of(recipe.method)}, "
             f"{recipe.steps:,} steps of {images} images at {prepared.size} px on {prepared.device}"
         )
         if one.name in planned:

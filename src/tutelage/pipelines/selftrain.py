@@ -20,7 +20,7 @@ from tutelage.jobs import SelftrainSettings
 from tutelage.learner import choose_device, choose_precision
 from tutelage.networks.build import check_name
 from tutelage.pipelines.choose import choose_method
-from tutelage.pipelines.guard import check_against, exam_for, give_up, trained, watch
+from tutelage.pipelines.guard import check_against, exam_for, give_up, sound, watch
 from tutelage.pipelines.outcome import conclude
 from tutelage.pipelines.plan import planned_steps
 from tutelage.pipelines.pool_labels import stored_pool
@@ -53,8 +53,7 @@ def selftrain(settings: SelftrainSettings, run: Run, screen: Screen) -> None:
     rounds = selftrain_rounds(settings, prepared, taken)
     announce(rounds, prepared, run)
     _train_all(rounds, settings, run, prepared, taken)
-    kept = rounds[0] if run.is_done("guard") else None
-    conclude(trained(rounds, run), run, prepared, keep=kept)
+    conclude(sound(rounds, run), run, prepared)
 
 
 def _train_all(
@@ -66,18 +65,19 @@ def _train_all(
     train_once(baseline, run, prepared, exam=exam_for(baseline.recipe, prepared))
     watched = watch(prepared, run, baseline, seed=settings.seed)
     for one in others:
-        if run.is_done("guard"):
+        if run.is_done("guard") or run.is_done("evaluate"):
             return
-        if run.is_done(one.name):
-            continue
-        pool = pool_for(one.recipe, prepared)
-        if one.recipe.method.stored:
-            pool = stored_pool(settings, run, prepared, one, taken)
         try:
-            train_once(one, run, prepared, pool=pool, exam=exam_for(one.recipe, prepared, watched))
-            check_against(baseline, one, run, prepared)
+            if not run.is_done(one.name):
+                pool = pool_for(one.recipe, prepared)
+                if one.recipe.method.stored:
+                    pool = stored_pool(settings, run, prepared, one, taken)
+                exam = exam_for(one.recipe, prepared, watched)
+                train_once(one, run, prepared, pool=pool, exam=exam)
+            if one.judged:  # also where a kill came between the training and this
+                check_against(baseline, one, run, prepared)
         except GivenUp as reason:
-            give_up(run, prepared, one, reason)
+            give_up(run, prepared, rounds, one, reason)
 
 
 def _check_early(settings: SelftrainSettings) -> None:

@@ -5,7 +5,7 @@ teacher that learns and is warmed up before, a student that is fine-tuned on the
 The parts of a round share its steps.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from tutelage.catalog import kind_of, make
 from tutelage.deploy.teachers import Teacher
@@ -49,13 +49,13 @@ def _asks_teacher(settings: SelftrainSettings) -> bool:
 
 def _options_of(name: str, settings: SelftrainSettings) -> tuple[str, ...]:
     """The options that a method has; raises UsageError for one that no method of the run has."""
-    fields_of = {n: set(kind_of(n).__dataclass_fields__) for n in settings.method}
+    fields_of = {n: {f.name for f in fields(kind_of(n))} for n in settings.method}
     for option in settings.options:
         key = option.partition("=")[0]
         known = set().union(*fields_of.values())
         if key not in known:
             raise UsageError(
-                f"--options {option}: {' and '.join(settings.method)} have no such option"
+                f"--options {option}: there is no such option of {' or '.join(settings.method)}"
                 f"{nearest(key, known)}; see `tutelage methods`"
             )
     return tuple(o for o in settings.options if o.partition("=")[0] in fields_of[name])
@@ -107,9 +107,11 @@ def selftrain_rounds(
     first = settings.teacher or settings.model
     if taken is None and first != last and _asks_teacher(settings):
         before = rounds.add("teacher", first, alone)
+    ends = []
     for number in range(1, settings.num_rounds + 1):
         before = _student(rounds, settings, number, before)
-    return tuple(rounds.made)
+        ends.append(before)
+    return tuple(replace(one, judged=one.name in ends) for one in rounds.made)
 
 
 def _student(rounds: Rounds, settings: SelftrainSettings, number: int, before: str | None) -> str:

@@ -88,7 +88,7 @@ def _given_up(contents: Contents) -> tuple[str, ...]:
     notes = contents.notes("guard")
     if not notes:
         return ()
-    return (f"gave up on {notes['round']}: {notes['reason']}", "the baseline is kept as the model")
+    return (f"gave up on {notes['round']}: {notes['reason']}", f"{notes['kept']} is kept")
 
 
 def _unfinished(content: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
