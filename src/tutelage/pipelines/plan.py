@@ -79,7 +79,8 @@ def plan(
         raise UsageError(
             f"a budget of {budget:.0f} s leaves {max(steps, 0)} steps a round at "
             f"{each:.2f} s for one step of all rounds: give at least "
-            f"{math.ceil(max(needed * 1.2, budget + 1))}s, a smaller network or images, or fewer rounds"
+            f"{math.ceil(max(needed * 1.2, budget + 1))}s, a smaller network or images, or fewer "
+            "rounds"
         )
     return Plan(steps, per_round)
 
