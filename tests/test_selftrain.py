@@ -156,7 +156,7 @@ def test_methods_take_turns(images, tmp_path):
     [
         (["--method", "fixmtach"], "did you mean fixmatch"),
         (["--method", "supervised"], "doesn't look at a pool: use `tutelage train`"),
-        (["--options", "treshold=1"], "have no such option"),
+        (["--options", "treshold=1"], "there is no such option"),
         (["--method", "fixmatch", "--rounds", "1", "--labels", "hard"], "labels belongs to noisy"),
         (["--student-init", "teacher", "--teacher", "test_efficientnet"], "--student-init teacher"),
     ],
