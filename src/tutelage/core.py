@@ -68,11 +68,14 @@ class Clock:
 
     step: int
     total: int
+    images: tuple[int, int] | None = None  # labeled ones seen and to see, where batches change
+    rate: float = 1.0  # multiplies the learning rate, where batches change
 
     @property
     def fraction(self) -> float:
-        """Share of the steps that lie behind, in [0, 1)."""
-        return self.step / self.total
+        """Share of the training that lies behind, in [0, 1): of images where batches change."""
+        done, total = self.images or (self.step, self.total)
+        return done / total
 
 
 class Dice(IntEnum):

@@ -54,7 +54,8 @@ class Learner:
 
     def rate(self, clock: Clock) -> float:
         """The learning rate at this time."""
-        return self.peak * learning_rate(clock.fraction, self.optim.schedule, self.optim.warmup)
+        shape = learning_rate(clock.fraction, self.optim.schedule, self.optim.warmup)
+        return self.peak * clock.rate * shape
 
     def minimize(self, loss: Tensor, clock: Clock) -> None:
         """One update: backward, clip, learning rate of the clock, step, average."""
