@@ -35,12 +35,14 @@ class Noise:
     drop_path: float | Auto = "auto"
     """Stochastic depth at the last block, growing linearly from 0 at the first; auto: 0.05 where
     the network can take it."""
+    drop_block: float = 0.0
+    """Share of the last feature maps that DropBlock sets to 0, in squares; 0: off."""
 
     def __post_init__(self) -> None:
         """Reject what is out of range."""
         between("noise.magnitude", self.magnitude, 0, 10)
         between("noise.num_ops", self.num_ops, 0, float("inf"))
-        for name in ("cutout", "min_area", "dropout", "drop_path"):
+        for name in ("cutout", "min_area", "dropout", "drop_path", "drop_block"):
             value = getattr(self, name)
             if value != "auto":
                 between(f"noise.{name}", value, 0, 1)

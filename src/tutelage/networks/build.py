@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tutelage.core import Dice, fold
 from tutelage.errors import UsageError
+from tutelage.networks.noise import block_sites, set_noise
 from tutelage.values import nearest
 
 SMALLEST_MAP = 4  # side of the last feature map that small images are given room for
@@ -30,6 +31,7 @@ class Net:
     dropout: float = 0.0
     drop_path: float = 0.0
     two_heads: bool = False  # in training the distillation token answers apart from the class token
+    drop_block: float = 0.0
 
 
 class Normalized(nn.Module):
@@ -76,8 +78,10 @@ def has_batch_norm(name: str) -> bool:
 
 @cache
 def takes(name: str, option: str) -> bool:
-    """Whether timm's network of that name knows `drop_rate` or `drop_path_rate`."""
+    """Whether timm's network of that name can take `drop_rate`, `drop_path_rate` or `drop_block`."""
     check_name(name)
+    if option == "drop_block":
+        return bool(block_sites(name))
     rate: dict[str, Any] = {option: 0.1}
     try:
         with torch.device("meta"):
@@ -143,6 +147,8 @@ def build(net: Net, *, seed: int = 0) -> Normalized:
     config = resolve_model_data_config(module)
     if net.small_stem and not fixed:
         keep_resolution(module, net.img_size)
+    if net.drop_block:
+        set_noise(module, drop_block=net.drop_block)
     return Normalized(module, tuple(config["mean"]), tuple(config["std"]))
 
 

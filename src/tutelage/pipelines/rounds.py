@@ -62,6 +62,7 @@ def recipe_for(
         small_stem=settings.stem == "auto",
         dropout=_rate(noise.dropout, DROPOUT, model, "drop_rate"),
         drop_path=_rate(noise.drop_path, DROP_PATH, model, "drop_path_rate"),
+        drop_block=noise.drop_block,
         two_heads=method.two_heads and has_token(model),
     )
     check_net(net)
