@@ -51,7 +51,7 @@ def test_the_clock_starts_at_zero_and_never_reaches_one():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"size": 0}, {"magnitude": -1}, {"magnitude": 10.1}, {"cutout": 1.01}]
+    "wrong", [{"steps": 0}, {"size": 0}, {"magnitude": -1}, {"magnitude": 30.1}, {"cutout": 1.01}]
 )
 def test_a_stage_that_means_nothing_is_refused(wrong):
     with pytest.raises(UsageError):

@@ -1,265 +1,240 @@
-"""Every operation against Pillow on 8-bit images, one level of gray being 1 / 255."""
+"""What is drawn, how often, and how strong: RandAugment, TrivialAugment, AutoAugment."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from images import smooth_batch
-from PIL import Image, ImageEnhance, ImageOps
+from timm.data import auto_augment as timm
+from torchvision.transforms import AutoAugment, AutoAugmentPolicy, TrivialAugmentWide
 
-from tutelage.data.randaugment import GRAY, OPERATIONS, cutout, randaugment
+from tutelage.data.autoaugment import POLICIES, autoaugment, pairs
+from tutelage.data.magnitudes import EVEN, TF, TIMM
+from tutelage.data.operations import IDENTITY, NAMES, apply, as_bytes
+from tutelage.data.randaugment import SCALES, randaugment
+from tutelage.data.trivialaugment import trivialaugment, wide
 
-LEVELS = [-1.0, -0.7, -0.3, 0.0, 0.2, 0.5, 0.9, 1.0]
-SIDE = 24
-GEOMETRIC = ["rotate", "shear_x", "shear_y", "translate_x", "translate_y"]
-ENHANCERS = {
-    "brightness": ImageEnhance.Brightness,
-    "contrast": ImageEnhance.Contrast,
-    "color": ImageEnhance.Color,
-    "sharpness": ImageEnhance.Sharpness,
+TIMM_NAMES = {
+    "AutoContrast": "autocontrast", "Equalize": "equalize", "Invert": "invert", "Rotate": "rotate",
+    "Posterize": "posterize", "Solarize": "solarize", "SolarizeAdd": "solarize_add",
+    "Color": "color", "Contrast": "contrast", "Brightness": "brightness",
+    "Sharpness": "sharpness", "ShearX": "shear_x", "ShearY": "shear_y",
+    "TranslateXRel": "translate_x", "TranslateYRel": "translate_y", "TranslateX": "translate_x",
+    "TranslateY": "translate_y", "Identity": "identity",
+}  # fmt: skip
+POLICIES_AS_FUNCTIONS = {
+    **{
+        f"randaugment-{scale}": lambda images, dice, scale=scale: randaugment(
+            images, dice, magnitude=9, scale=scale, op_prob=0.9, magnitude_std=0.5
+        )
+        for scale in SCALES
+    },
+    **{
+        f"autoaugment-{policy}": lambda images, dice, policy=policy: autoaugment(
+            images, dice, policy=policy
+        )
+        for policy in POLICIES
+    },
+    "trivialaugment": trivialaugment,
 }
 
 
-def to_pillow(image):
-    return Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy())
+def dice(seed=0):
+    return torch.Generator().manual_seed(seed)
 
 
-def from_pillow(image):
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+def amount(rules, name, magnitude, sign=1.0):
+    level = torch.tensor([magnitude], dtype=torch.float64) / 10
+    return rules[name](level, torch.tensor([sign])).item()
 
 
-def rough_batch(seed, batch=4, side=SIDE):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(256, (batch, 3, side, side), generator=generator) / 255
+@pytest.mark.parametrize(
+    ("magnitude", "expected"),
+    [  # of the reference code; 224 pixels for its 100 and 40 of shift and half a square
+        (10, {"rotate": 30, "shear_x": 0.3, "translate_x": 100 / 224, "brightness": 1.9,
+              "posterize": 4, "solarize": 256, "solarize_add": 110, "cutout": 80 / 224}),
+        (27, {"rotate": 81, "shear_y": 0.81, "translate_y": 270 / 224, "sharpness": 4.96,
+              "posterize": 10, "solarize": 691, "solarize_add": 297, "cutout": 216 / 224}),
+    ],
+)  # fmt: skip
+def test_the_tf_scale_has_noisy_students_published_amounts(magnitude, expected):
+    assert len(TF) == 16
+    for name, value in expected.items():
+        assert amount(TF, name, magnitude) == pytest.approx(value), name
+    assert amount(TF, "rotate", magnitude, -1.0) == pytest.approx(-expected["rotate"])
 
 
-def narrow_batch(seed):
-    """Images that use few gray levels, down to one and two."""
-    images = rough_batch(seed)
-    images[0] = 0.2 + images[0] * 0.3
-    images[1] = images[1].round() / 255 + 99 / 255
-    images[2] = 77 / 255
-    images[3, 0] = 0
-    return (images * 255).round() / 255
+@pytest.mark.parametrize("magnitude", [0, 1, 3, 5, 7, 9, 10, 2.5, 9.99])
+def test_the_timm_scale_is_timms_increasing_one(magnitude):
+    assert [TIMM_NAMES[n.removesuffix("Increasing")] for n in timm._RAND_INCREASING_TRANSFORMS] == [
+        *TIMM
+    ]
+    for name in timm._RAND_INCREASING_TRANSFORMS:
+        rule = timm.LEVEL_TO_ARG[name]
+        if rule is None:
+            continue
+        possible = {rule(magnitude, {}) for _ in range(64)}
+        possible = {one[0] if isinstance(one, tuple) else one for one in possible}
+        ours = {amount(TIMM, TIMM_NAMES[name.removesuffix("Increasing")], magnitude, sign)
+                for sign in (-1.0, 1.0)}  # fmt: skip
+        assert sorted(ours) == pytest.approx(sorted(possible)), name
 
 
-BATCHES = {"smooth": smooth_batch(1), "rough": rough_batch(2), "narrow": narrow_batch(3)}
+def test_magnitudes_above_ten_are_clamped_but_on_the_tf_scale():
+    images = as_bytes(smooth_batch(5, batch=64))
+    for scale in SCALES:
+        strongest, beyond = (
+            randaugment(images, dice(), magnitude=magnitude, scale=scale) for magnitude in (10, 27)
+        )
+        assert torch.equal(strongest, beyond) == (scale != "tf")
 
 
-def steps_apart(name, images, level, oracle):
-    """Largest distance to the oracle in gray levels, over all images of the batch."""
-    ours = OPERATIONS[name](images.clone(), torch.full((len(images),), level))
-    theirs = torch.stack([from_pillow(oracle(to_pillow(image))) for image in images])
-    return ((ours - theirs).abs() * 255).max().item()
+@pytest.mark.parametrize("name", sorted(set(EVEN) - {"autocontrast", "equalize"}))
+def test_even_magnitude_zero_changes_nothing(name):
+    images = as_bytes(smooth_batch(5))
+    value = torch.full((1, 4), amount(EVEN, name, 0))
+    assert torch.equal(apply(images, torch.full((1, 4), NAMES.index(name)), value), images)
 
 
-@pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("name", ENHANCERS)
-def test_enhancers_are_pillows(name, level, batch):
-    # Pillow rounds the smoothed or gray image, multiplies that by up to 0.9, and cuts decimals off.
-    allowed = 1.0 if name == "brightness" else 1.5
-    enhance = ENHANCERS[name]
-    apart = steps_apart(
-        name, BATCHES[batch], level, lambda image: enhance(image).enhance(1 + 0.9 * level)
-    )
-    assert apart < allowed
+def test_the_wide_space_is_torchvisions():
+    theirs = TrivialAugmentWide()._augmentation_space(31)
+    level = torch.arange(31, dtype=torch.float64) / 30
+    ours = wide(40, 64)
+    assert {TIMM_NAMES[name] for name in theirs} == set(ours)
+    for name, (amounts, signed) in theirs.items():
+        plain = TIMM_NAMES[name]
+        if amounts.ndim == 0:
+            continue
+        for sign in (1.0, -1.0):
+            expected = amounts * sign if signed else amounts
+            if plain in ("brightness", "color", "contrast", "sharpness"):
+                expected = 1 + expected
+            if plain.startswith("translate"):
+                expected = expected / (64 if plain.endswith("x") else 40)  # pixels to shares
+            found = ours[plain](level, torch.tensor(sign)).float()
+            assert torch.allclose(found, expected.float(), atol=1e-5), name
 
 
-@pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("level", LEVELS)
-def test_posterize_is_exactly_pillows(level, batch):
-    bits = 8 - round(4 * abs(level))
-    apart = steps_apart(
-        "posterize", BATCHES[batch], level, lambda image: ImageOps.posterize(image, bits)
-    )
-    assert apart < 1e-3
+def test_the_pairs_are_those_of_the_libraries_with_operations_that_exist():
+    assert pairs("v0")[0] == (("equalize", 0.8, 0.1), ("shear_y", 0.8, 0.4))
+    assert pairs("v0")[15] == (("rotate", 1.0, 0.7), ("translate_y", 0.8, 0.9))
+    assert pairs("cifar10")[1] == (("rotate", 0.7, 2 / 9), ("translate_x", 0.3, 1.0))
+    for policy in POLICIES:
+        assert len(pairs(policy)) == 25
+        assert {name for pair in pairs(policy) for name, _, _ in pair} <= set(NAMES)
 
 
-@pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("level", LEVELS)
-def test_solarize_is_exactly_pillows(level, batch):
-    threshold = 256 * (1 - abs(level))  # the reference code's scale, which at level 0 is no change
-    apart = steps_apart(
-        "solarize", BATCHES[batch], level,
-        lambda image: ImageOps.solarize(image, math.ceil(round(threshold, 3))),
-    )  # fmt: skip
-    assert apart < 1e-3
+def known_results(policy, images):
+    """All that a policy of pairs can make of one image, with the chance of each."""
+    rows, chances = [], []
+    space = AutoAugment(AutoAugmentPolicy(policy))._augmentation_space(10, images.shape[-2:])
+    names = {plain: name for name, plain in TIMM_NAMES.items() if name in space}
+    for pair in pairs(policy):
+        for kept in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            for signs in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
+                chance, choice, amounts = 1 / 25 / 4, [], []
+                for (name, prob, level), keep, sign in zip(pair, kept, signs, strict=True):
+                    chance *= prob if keep else 1 - prob
+                    values, signed = space[names[name]]
+                    value = values[round(level * 9)].item() if values.ndim else 0.0
+                    value *= sign if signed else 1
+                    if name in ("brightness", "color", "contrast", "sharpness"):
+                        value += 1
+                    if name.startswith("translate"):
+                        value /= images.shape[-1]
+                    choice.append([NAMES.index(name) if keep else IDENTITY])
+                    amounts.append([value])
+                rows.append(apply(images, torch.tensor(choice), torch.tensor(amounts)))
+                chances.append(chance)
+    return torch.cat(rows), torch.tensor(chances)
 
 
-@pytest.mark.parametrize("batch", BATCHES)
-def test_equalize_is_exactly_pillows(batch):
-    assert steps_apart("equalize", BATCHES[batch], 1.0, ImageOps.equalize) < 1e-3
+def test_autoaugment_draws_its_pairs_with_their_probabilities():
+    image = as_bytes(smooth_batch(9, batch=1, side=8))
+    known, chances = known_results("cifar10", image)
+    count = 6000
+    out = autoaugment(image.expand(count, -1, -1, -1), dice(1), policy="cifar10")
+    codes = {}
+    for row, chance in zip(known, chances.tolist(), strict=True):
+        key = row.numpy().tobytes()
+        codes[key] = codes.get(key, 0.0) + chance
+    drawn = [row.numpy().tobytes() for row in out]
+    assert sum(codes.values()) == pytest.approx(1)
+    missed = sum(key not in codes for key in drawn)
+    assert missed / count < 0.04  # amounts from float32 and float64 round apart now and then
+    for key, chance in codes.items():
+        spread = 5 * math.sqrt(count * chance) + 1 + missed
+        assert abs(drawn.count(key) - count * chance) < spread
 
 
-@pytest.mark.parametrize("batch", BATCHES)
-def test_autocontrast_is_pillows_before_it_cuts_decimals_off(batch):
-    assert steps_apart("autocontrast", BATCHES[batch], 1.0, ImageOps.autocontrast) < 1.001
-
-
-def matrix(name, level):
-    """Pillow's (a, b, c, d, e, f): where in the input an output pixel comes from."""
-    middle, angle = SIDE / 2, math.radians(30 * level)
-    cos, sin = math.cos(angle), math.sin(angle)
-    shift, shear = 0.3 * level * SIDE, 0.3 * level
-    return {
-        "rotate": (cos, -sin, middle * (1 - cos + sin), sin, cos, middle * (1 - cos - sin)),
-        "shear_x": (1, shear, -shear * middle, 0, 1, 0),
-        "shear_y": (1, 0, 0, shear, 1, -shear * middle),
-        "translate_x": (1, 0, shift, 0, 1, 0),
-        "translate_y": (1, 0, 0, 0, 1, shift),
-    }[name]
-
-
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("name", GEOMETRIC)
-def test_geometric_operations_are_pillows_affine_transform_in_the_interior(name, level):
-    images = BATCHES["smooth"]
-    how = (Image.Transform.AFFINE, matrix(name, level), Image.Resampling.BILINEAR)
-    marker = Image.new("L", (SIDE, SIDE), 255).transform((SIDE, SIDE), *how)
-    x, y = np.meshgrid(np.arange(SIDE) + 0.5, np.arange(SIDE) + 0.5)
-    a, b, c, d, e, f = matrix(name, level)
-    source = np.stack([a * x + b * y + c, d * x + e * y + f])
-    interior = torch.from_numpy(((source > 1) & (source < SIDE - 1)).all(0))
-    assert interior.float().mean() > 0.4
-    assert np.asarray(marker)[interior].min() == 255
-    ours = OPERATIONS[name](images, torch.full((4,), level))
-    for image, moved in zip(images, ours, strict=True):
-        theirs = from_pillow(to_pillow(image).transform((SIDE, SIDE), *how))
-        apart = ((theirs - moved).abs() * 255)[:, interior]
-        assert apart.max() < 1.01  # Pillow rounds to 8 bits
-
-
-@pytest.mark.parametrize("name", GEOMETRIC)
-def test_what_a_geometric_operation_uncovers_is_gray(name):
-    moved = OPERATIONS[name](torch.ones(2, 3, SIDE, SIDE), torch.tensor([1.0, -1.0]))
-    assert torch.allclose(moved.amin((1, 2, 3)), torch.tensor(GRAY))
-    assert moved.max() == 1
-
-
-def test_a_shift_by_level_one_is_three_tenths_of_the_side():
-    image = torch.zeros(1, 3, 20, 20)
-    image[:, :, :, 10] = 1
-    moved = OPERATIONS["translate_x"](image, torch.ones(1))
-    assert moved[0, 0, 5].argmax() == 4
-    turned = OPERATIONS["translate_y"](image.transpose(2, 3), torch.ones(1))
-    assert torch.allclose(turned.transpose(2, 3), moved)
-
-
-@pytest.mark.parametrize("name", sorted(set(OPERATIONS) - {"autocontrast", "equalize"}))
-@pytest.mark.parametrize("batch", BATCHES)
-def test_level_zero_changes_nothing(name, batch):
-    images = BATCHES[batch]
-    assert torch.allclose(OPERATIONS[name](images.clone(), torch.zeros(4)), images, atol=1e-5)
-
-
-@settings(max_examples=25)
-@given(st.sampled_from(sorted(OPERATIONS)), st.integers(0, 1000), st.floats(-1, 1))
-def test_operations_keep_the_range_the_shape_and_their_input(name, seed, level):
-    images = torch.rand(3, 3, 9, 9, generator=torch.Generator().manual_seed(seed))
+@pytest.mark.parametrize("policy", POLICIES_AS_FUNCTIONS)
+def test_equal_generators_give_equal_images_and_others_do_not(policy):
+    images = as_bytes(smooth_batch(5, batch=32))
     before = images.clone()
-    out = OPERATIONS[name](images, torch.tensor([level, -level, 1.0]))
-    assert out.shape == images.shape
-    assert out.dtype == torch.float32
-    assert out.min() >= 0
-    assert out.max() <= 1
-    assert torch.equal(images, before)
-
-
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_an_image_is_treated_alike_in_any_company(name):
-    images, levels = torch.cat(list(BATCHES.values())), torch.linspace(-1, 1, 12)
-    together = OPERATIONS[name](images, levels)
-    alone = torch.cat([OPERATIONS[name](images[i : i + 1], levels[i : i + 1]) for i in range(12)])
-    assert torch.allclose(together, alone, atol=1e-6)
-
-
-@pytest.mark.parametrize("side", [1, 2, 3])
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_the_smallest_images_are_taken_too(name, side):
-    out = OPERATIONS[name](torch.rand(2, 3, side, side), torch.tensor([1.0, -1.0]))
-    assert out.shape == (2, 3, side, side)
-    assert torch.isfinite(out).all()
-
-
-def test_equal_generators_give_equal_images_and_others_do_not():
-    images = smooth_batch(5, batch=16)
-    before = images.clone()
-    first, again, other = (
-        randaugment(images, torch.Generator().manual_seed(seed), magnitude=9) for seed in (1, 1, 2)
-    )
+    first, again, other = (POLICIES_AS_FUNCTIONS[policy](images, dice(s)) for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(images, before)
+    assert torch.equal(POLICIES_AS_FUNCTIONS[policy](images / 255, dice(1)), first / 255)
 
 
-def test_images_of_a_batch_get_different_operations():
-    images = smooth_batch(5, batch=1).expand(64, -1, -1, -1)
-    out = randaugment(images, torch.Generator().manual_seed(0), magnitude=9)
-    assert len({image.numpy().tobytes() for image in out}) > 40
+@pytest.mark.parametrize("sides", [(1, 1), (2, 1), (2, 2), (3, 9), (16, 8)])
+@pytest.mark.parametrize("policy", POLICIES_AS_FUNCTIONS)
+def test_policies_take_images_of_any_shape_and_number(policy, sides):
+    for count in (0, 1, 40):
+        images = torch.randint(256, (count, 3, *sides), dtype=torch.uint8, generator=dice())
+        out = POLICIES_AS_FUNCTIONS[policy](images, dice(1))
+        assert out.shape == images.shape
+        assert out.dtype == torch.uint8
+        floats = POLICIES_AS_FUNCTIONS[policy](images / 255, dice(1))
+        assert not count or (floats.min() >= 0 and floats.max() <= 1)
 
 
-def test_one_operation_is_drawn_as_often_as_another():
-    # a gray ramp, on which each operation, and each sign where it matters, has its own result
-    ramp = (torch.arange(256).reshape(1, 1, 16, 16) / 255).repeat(1, 3, 1, 1)
-    ramp = ((ramp * torch.tensor([0.9, 0.7, 0.4])[:, None, None] + 0.05) * 255).round() / 255
-    signed = [(name, sign) for name in OPERATIONS for sign in (0.5, -0.5)]
-    known = torch.cat([OPERATIONS[name](ramp, torch.tensor([sign])) for name, sign in signed])
-    out = randaugment(
-        ramp.expand(2800, -1, -1, -1), torch.Generator().manual_seed(3), magnitude=5, num_ops=1
-    )
-    exact = "donot_use_mm_for_euclid_dist"
-    nearest = torch.cdist(out.flatten(1), known.flatten(1), compute_mode=exact).min(1)
-    assert nearest.values.max() < 1e-4
-    drawn = [signed[index] for index in nearest.indices.tolist()]
-    names = [name for name, _ in drawn]
-    counts = [names.count(name) for name in OPERATIONS]
-    assert sum(counts) == 2800
-    assert min(counts) > 200 - 5 * math.sqrt(200)
-    assert max(counts) < 200 + 5 * math.sqrt(200)
-    for name in (*GEOMETRIC, *ENHANCERS):  # where the sign matters, both come equally often
-        assert abs(drawn.count((name, 0.5)) - counts[list(OPERATIONS).index(name)] / 2) < 40
+@pytest.mark.parametrize("policy", POLICIES_AS_FUNCTIONS)
+def test_images_of_a_batch_get_different_operations(policy):
+    images = as_bytes(smooth_batch(5, batch=1)).expand(64, -1, -1, -1)
+    out = POLICIES_AS_FUNCTIONS[policy](images, dice())
+    assert len({image.numpy().tobytes() for image in out}) > 15
+
+
+@pytest.mark.parametrize(("scale", "rules"), [("even", EVEN), ("timm", TIMM)])
+def test_one_operation_is_drawn_as_often_as_another(scale, rules):
+    # an image on which each operation has its own result
+    image = as_bytes(smooth_batch(2, batch=1, side=16) * 0.7 + 0.05)
+    results = {}
+    for name in rules:
+        for sign in (1.0, -1.0):
+            value = torch.tensor([[amount(rules, name, 5, sign)]])
+            made = apply(image, torch.tensor([[NAMES.index(name)]]), value)
+            results.setdefault(made.numpy().tobytes(), set()).add((name, sign))
+    assert len({frozenset(name for name, _ in found) for found in results.values()}) == len(rules)
+    count = 200 * len(rules)
+    out = randaugment(image.expand(count, -1, -1, -1), dice(3), magnitude=5, num_ops=1, scale=scale)
+    drawn = [results[made.numpy().tobytes()] for made in out]
+    assert len(drawn) == count
+    for name in rules:
+        found = [one for one in drawn if name in {n for n, _ in one}]
+        assert abs(len(found) - 200) < 5 * math.sqrt(200)
+        if len(found[0]) == 1:  # the sign matters: both come equally often
+            assert abs(found.count({(name, 1.0)}) - len(found) / 2) < 40
+
+
+def test_operations_are_skipped_as_often_as_is_said():
+    image = as_bytes(smooth_batch(5, batch=1)).expand(3000, -1, -1, -1)
+    out = randaugment(image, dice(), magnitude=9, num_ops=1, scale="timm", op_prob=0.25)
+    changed = (out != image).flatten(1).any(1).float().mean().item()
+    assert changed == pytest.approx(0.25, abs=0.04)
+
+
+def test_the_magnitude_spreads_normally_about_its_mean():
+    image = torch.full((4000, 3, 4, 4), 100, dtype=torch.uint8)
+    out = randaugment(image, dice(), magnitude=5, num_ops=1, scale="tf", magnitude_std=1.0)
+    brighter = out[(out[:, 0, 0, 0] > 60) & (out[:, 0, 0, 0] != 100) & (out[:, 0, 0, 0] < 154)]
+    assert len(brighter.unique()) > 15
+    still = randaugment(image, dice(), magnitude=5, num_ops=1, scale="tf")
+    assert len(still.unique()) < 12
 
 
 def test_no_operation_gives_the_images_back():
     images = smooth_batch(6)
-    generator = torch.Generator().manual_seed(0)
-    assert torch.equal(randaugment(images, generator, magnitude=9, num_ops=0), images)
-
-
-@given(st.integers(0, 10_000), st.floats(0.05, 1), st.integers(4, 20))
-def test_cutout_is_one_gray_rectangle_clipped_at_the_border(seed, side, size):
-    images = torch.zeros(3, 3, size, size)
-    out = cutout(images, torch.Generator().manual_seed(seed), side=side)
-    for image in out:
-        inside = image[0] == GRAY
-        assert torch.equal(image, inside.float().mul(GRAY).expand(3, -1, -1))
-        rows, columns = inside.any(1), inside.any(0)
-        assert torch.equal(inside, rows[:, None] & columns[None])
-        for line in (rows, columns):
-            index = line.nonzero()[:, 0]
-            assert len(index) == 0 or index[-1] - index[0] + 1 == len(index)
-            clipped = bool(line[0] or line[-1])
-            assert len(index) <= side * size + 1
-            assert clipped or len(index) >= side * size - 1
-
-
-def test_cutouts_mean_area_is_that_of_a_square_clipped_at_the_border():
-    size, side = 32, 0.5
-    out = cutout(torch.zeros(4000, 3, size, size), torch.Generator().manual_seed(0), side=side)
-    share = (out[:, 0] == GRAY).float().mean((1, 2))
-    # along one axis the covered length is `side`, less what a uniform center loses: side^2 / 4
-    assert share.mean().item() == pytest.approx((side - side**2 / 4) ** 2, abs=0.003)
-    assert share.max().item() == pytest.approx(side**2, abs=0.02)
-    assert share.min().item() == pytest.approx(side**2 / 4, abs=0.03)
-
-
-def test_cutout_of_side_zero_and_equal_generators():
-    images = smooth_batch(7)
-    assert cutout(images, torch.Generator().manual_seed(0), side=0.0) is images
-    first, again = (cutout(images, torch.Generator().manual_seed(4), side=0.5) for _ in range(2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, images)
+    assert torch.equal(randaugment(images, dice(), magnitude=9, num_ops=0), images)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -5,7 +7,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from tutelage.core import Stage
-from tutelage.data.views import VIEWS, as_float, center, plain, strong, weak
+from tutelage.data.operations import as_float
+from tutelage.data.views import VIEWS, center, plain, strong, weak
 from tutelage.settings import Noise
 
 
@@ -134,6 +137,60 @@ def test_strong_disturbs_more_than_weak_and_is_seeded():
     assert not torch.equal(first, weak(images, dice(1), stage(), Noise()))
     gray = (first == 0.5).all(1).float().mean((1, 2))
     assert gray.min() > 0.05
+
+
+POLICIES = [
+    Noise(), Noise(scale="timm", op_prob=0.5, magnitude_std=0.5), Noise(scale="tf"),
+    Noise(policy="autoaugment"), Noise(policy="autoaugment:cifar10"),
+    Noise(policy="trivialaugment"), Noise(erase=0.9), Noise(erase=0.9, erase_fill="color"),
+    Noise(policy="timm:rand-m9-mstd0.5-inc1"), Noise(policy="torchvision:randaugment"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("noise", POLICIES, ids=lambda n: f"{n.policy}-{n.scale}-{n.erase_fill}")
+@pytest.mark.parametrize("crop", ["pad", "resized"])
+def test_every_policy_is_seeded_and_different_from_the_weak_view(noise, crop):
+    images, noisy = batch(count=12), stage(magnitude=9)
+    noise = replace(noise, crop=crop)
+    first, again, other = (strong(images, dice(seed), noisy, noise) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, weak(images, dice(1), noisy, noise))
+    assert first.dtype == torch.float32
+    assert first.min() >= 0
+    assert first.max() <= 1
+
+
+def test_policies_give_results_of_their_own():
+    images, noisy = batch(count=12), stage(magnitude=9)
+    made = [strong(images, dice(1), noisy, noise) for noise in POLICIES]
+    assert len({one.numpy().tobytes() for one in made}) == len(POLICIES)
+
+
+def test_the_magnitude_is_that_of_randaugment_alone():
+    images = batch()
+    for policy in ("autoaugment", "trivialaugment"):
+        still, strongest = (
+            strong(images, dice(1), stage(magnitude=m), Noise(policy=policy)) for m in (0, 10)
+        )
+        assert torch.equal(still, strongest)
+
+
+def test_erasing_comes_before_cutout():
+    images = batch(count=64)
+    out = strong(images, dice(), stage(cutout=1.0), Noise(erase=1.0))
+    gray = (out == 0.5).all(1).float().mean((1, 2))
+    assert gray.mean() > 0.5  # as without erasing: nothing is put over it
+
+
+@pytest.mark.parametrize("crop", ["pad", "resized"])
+@pytest.mark.parametrize("sides", [(16, 24), (20, 9), (1, 3)])
+@pytest.mark.parametrize("name", VIEWS)
+def test_images_that_are_not_square_and_batches_without_any_are_taken(name, sides, crop):
+    for count in (0, 1, 5):
+        images = torch.randint(256, (count, 3, *sides), dtype=torch.uint8, generator=dice())
+        out = VIEWS[name](images, dice(), stage(16, magnitude=9, cutout=0.4), Noise(crop=crop))
+        assert out.shape == (count, 3, 16, 16)
 
 
 @pytest.mark.parametrize("name", VIEWS)

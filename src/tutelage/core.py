@@ -51,15 +51,15 @@ class Stage:
 
     steps: int
     size: int  # pixels, side of the square network input
-    magnitude: float  # RandAugment, 0 to 10
+    magnitude: float  # RandAugment, 0 to 10; to 30 with the scale of its TensorFlow code
     cutout: float = 0.0  # side of the gray square over the image's side, 0 to 1
 
     def __post_init__(self) -> None:
         """Reject values that no training could mean."""
         if self.steps < 1 or self.size < 1:
             raise UsageError(f"a stage needs at least 1 step and 1 pixel, got {self}")
-        if not 0 <= self.magnitude <= 10 or not 0 <= self.cutout <= 1:
-            raise UsageError(f"magnitude is 0 to 10 and cutout 0 to 1, got {self}")
+        if not 0 <= self.magnitude <= 30 or not 0 <= self.cutout <= 1:
+            raise UsageError(f"magnitude is 0 to 30 and cutout 0 to 1, got {self}")
 
 
 @dataclass(frozen=True, slots=True)

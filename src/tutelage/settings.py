@@ -13,15 +13,42 @@ from tutelage.errors import UsageError
 Auto = Literal["auto"]
 Precision = Literal["auto", "fp32", "bf16"]
 
+POLICIES = (
+    "randaugment, autoaugment, autoaugment:imagenet, autoaugment:cifar10, autoaugment:svhn, "
+    "trivialaugment, torchvision:NAME of these or augmix, or timm:CONFIG such as "
+    "timm:rand-m9-mstd0.5-inc1, timm:augmix-m3 or timm:original"
+)
+POLICY = re.compile(
+    r"randaugment|autoaugment(:(v0|imagenet|cifar10|svhn))?|trivialaugment"
+    r"|torchvision:(randaugment|autoaugment|trivialaugment|augmix)"
+    r"|timm:(rand(-([mn]\d+|mmax\d+|inc\d|(p|mstd)\d+(\.\d+)?|t(weights|3aw?)))*"
+    r"|(v0r?|originalr?|3a)(-mstd\d+(\.\d+)?)?"
+    r"|augmix(-([mwd]\d+|b\d|(a|mstd)\d+(\.\d+)?))*)"
+)  # timm's strings are checked here because timm passes over some errors and asserts on others
+
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
     """How training images and networks are disturbed; a teacher that labels never is."""
 
+    policy: str = "randaugment"
+    """What disturbs images: randaugment, autoaugment (also with :imagenet, :cifar10 or :svhn),
+    trivialaugment; or, slow, timm:CONFIG such as timm:rand-m9-mstd0.5-inc1, torchvision:NAME."""
     magnitude: float = 5.0
-    """Strength of RandAugment, 0 (off) to 10."""
+    """Strength of RandAugment, 0 (off) to 10; with the tf scale to 30."""
+    scale: Literal["even", "timm", "tf"] = "even"
+    """What a magnitude means. even: every operation grows with it; timm: as in timm's inc1; tf: as
+    in EfficientNet and Noisy Student, whose 27 is beyond the 10 where the others end."""
     num_ops: int = 2
     """RandAugment operations an image."""
+    op_prob: float = 1.0
+    """Probability of each RandAugment operation; timm's is 0.5."""
+    magnitude_std: float = 0.0
+    """Spread of RandAugment's magnitude from one operation to the next; timm's mstd."""
+    erase: float = 0.0
+    """Probability of random erasing, 0 (off) to 1."""
+    erase_fill: Literal["noise", "color", "gray"] = "noise"
+    """What is put there: noise, one random color, or gray."""
     cutout: float = 0.25
     """Side of Cutout's gray square over the image's side, 0 (off) to 1."""
     flip: bool = True
@@ -40,9 +67,12 @@ class Noise:
 
     def __post_init__(self) -> None:
         """Reject what is out of range."""
-        between("noise.magnitude", self.magnitude, 0, 10)
-        between("noise.num_ops", self.num_ops, 0, float("inf"))
-        for name in ("cutout", "min_area", "dropout", "drop_path", "drop_block"):
+        between("noise.magnitude", self.magnitude, 0, 30 if self.scale == "tf" else 10)
+        at_least("noise.num_ops", self.num_ops, 0)
+        at_least("noise.magnitude_std", self.magnitude_std, 0)
+        if not POLICY.fullmatch(self.policy):
+            raise UsageError(f"noise.policy is {POLICIES}, got {self.policy!r}")
+        for name in ("op_prob", "erase", "cutout", "min_area", "dropout", "drop_path", "drop_block"):
             value = getattr(self, name)
             if value != "auto":
                 between(f"noise.{name}", value, 0, 1)

@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from tutelage.core import Stage
-from tutelage.data.randaugment import cutout, randaugment
+from tutelage.data.autoaugment import autoaugment
+from tutelage.data.erasing import cutout, erase
+from tutelage.data.operations import as_float
+from tutelage.data.randaugment import randaugment
+from tutelage.data.through_pillow import through_pillow
+from tutelage.data.trivialaugment import trivialaugment
 from tutelage.settings import Noise
 
 View = Callable[[Tensor, torch.Generator, Stage, Noise], Tensor]
-
-
-def as_float(images: Tensor) -> Tensor:
-    """uint8 (B, 3, H, W) -> float32 in [0, 1]."""
-    return images.float().div_(255)
 
 
 def plain(images: Tensor, generator: torch.Generator, stage: Stage, noise: Noise) -> Tensor:
@@ -28,51 +28,87 @@ def plain(images: Tensor, generator: torch.Generator, stage: Stage, noise: Noise
 
 
 def center(images: Tensor, size: int) -> Tensor:
-    """Center crop of uint8 (B, 3, C, C) where the canvas is larger, as float (B, 3, S, S)."""
-    top = max(0, (images.shape[-1] - size) // 2)
-    images = as_float(images[:, :, top : top + size, top : top + size])
-    return resized(images, size)
+    """Center crop of uint8 (B, 3, H, W) where the canvas is larger, as float (B, 3, S, S)."""
+    top, left = (max(0, (side - size) // 2) for side in images.shape[-2:])
+    return resized(as_float(images[:, :, top : top + size, left : left + size]), size)
 
 
 def resized(images: Tensor, size: int) -> Tensor:
     """Bilinear and antialiased to (B, 3, size, size); untouched where it fits."""
-    if images.shape[-1] == size:
-        return images
     shape = (size, size)
+    if not len(images):  # which torch can't resize
+        return images.new_empty(0, 3, *shape)
+    if images.shape[-2:] == shape:
+        return images
     return functional.interpolate(images, shape, mode="bilinear", antialias=True).clamp_(0, 1)
 
 
 def weak(images: Tensor, generator: torch.Generator, stage: Stage, noise: Noise) -> Tensor:
     """Flip and crop: FixMatch's weak augmentation (arXiv 2001.07685, section 2.3)."""
-    if noise.crop_for(stage.size) == "pad":
-        return resized(as_float(_shifted(images, generator, stage.size, noise)), stage.size)
-    return _resized_crop(images, generator, stage.size, noise)
+    images = _cropped(images, generator, stage, noise)
+    return as_float(images) if images.dtype == torch.uint8 else images
 
 
 def strong(images: Tensor, generator: torch.Generator, stage: Stage, noise: Noise) -> Tensor:
-    """Weak, then RandAugment, then Cutout."""
-    images = weak(images, generator, stage, noise)
-    if stage.magnitude:
-        images = randaugment(images, generator, magnitude=stage.magnitude, num_ops=noise.num_ops)
+    """Weak, then the policy, then random erasing, then Cutout."""
+    images = _cropped(images, generator, stage, noise)
+    images = _by_policy(images, generator, stage, noise)
+    images = as_float(images) if images.dtype == torch.uint8 else images
+    images = erase(images, generator, prob=noise.erase, fill=noise.erase_fill)
     return cutout(images, generator, side=stage.cutout)
 
 
+def _cropped(images: Tensor, generator: torch.Generator, stage: Stage, noise: Noise) -> Tensor:
+    """The weak view, still in uint8 where nothing was resampled: the policies work on that."""
+    if not len(images):
+        return images.new_empty(0, 3, stage.size, stage.size)
+    if noise.crop_for(stage.size) != "pad":
+        return _resized_crop(images, generator, stage.size, noise)
+    images = _shifted(images, generator, stage.size, noise)
+    if images.shape[-2:] == (stage.size, stage.size):
+        return images
+    return resized(as_float(images), stage.size)
+
+
+def _by_policy(images: Tensor, generator: torch.Generator, stage: Stage, noise: Noise) -> Tensor:
+    """What `noise.policy` names; the magnitude belongs to RandAugment alone."""
+    policy, _, rest = noise.policy.partition(":")
+    if policy == "randaugment":
+        if not stage.magnitude:
+            return images
+        return randaugment(
+            images, generator, magnitude=stage.magnitude, num_ops=noise.num_ops,
+            scale=noise.scale, op_prob=noise.op_prob, magnitude_std=noise.magnitude_std,
+        )  # fmt: skip
+    if policy == "autoaugment":
+        return autoaugment(images, generator, policy=rest or "v0")
+    if policy == "trivialaugment":
+        return trivialaugment(images, generator)
+    return through_pillow(images, generator, name=noise.policy)
+
+
 def _shifted(images: Tensor, generator: torch.Generator, size: int, noise: Noise) -> Tensor:
-    """Center crop, shifted by up to an eighth with reflected border, and flip: one gather."""
-    b, _, h, w = images.shape
-    reach = max(1, h // 8)
-    side = min(size, h)
-    window = torch.arange(side) + (h - side) // 2
-    shift = torch.randint(-reach, reach + 1, (2, b, 1), generator=generator)
-    rows = _reflect(window + shift[0], h)
-    columns = _reflect(window + shift[1], w)
+    """Center crop, shifted by up to an eighth with reflected border, and flip."""
+    b, c, h, w = images.shape
+    rows, columns = (_window(b, side, size, generator) for side in (h, w))
     if noise.flip:
         flipped = torch.rand(b, 1, generator=generator) < 0.5
         columns = torch.where(flipped, columns.flip(1), columns)
-    rows, columns = rows.to(images.device), columns.to(images.device)
-    image = torch.arange(b, device=images.device)[:, None, None]
-    pixels = images.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]]
-    return pixels.permute(0, 3, 1, 2)
+    first = torch.arange(b)[:, None]
+    rows = (first * h + rows).to(images.device)
+    columns = (first * w + columns).to(images.device)
+    # whole rows, then whole columns as rows: copies of blocks, and not of single pixels
+    pixels = images.permute(0, 2, 3, 1).reshape(b * h, w * c).index_select(0, rows.view(-1))
+    pixels = pixels.view(b, -1, w, c).permute(0, 2, 3, 1).reshape(b * w, -1)
+    pixels = pixels.index_select(0, columns.view(-1)).view(b, -1, c, rows.shape[1])
+    return pixels.permute(0, 2, 3, 1).contiguous()
+
+
+def _window(count: int, length: int, size: int, generator: torch.Generator) -> Tensor:
+    """Indices (count, min(size, length)) of the middle, shifted by up to an eighth of `length`."""
+    reach, side = max(1, length // 8), min(size, length)
+    shift = torch.randint(-reach, reach + 1, (count, 1), generator=generator)
+    return _reflect(torch.arange(side) + (length - side) // 2 + shift, length)
 
 
 def _reflect(index: Tensor, length: int) -> Tensor:
