@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from tutelage.averages import move_average
 from tutelage.core import Clock
 from tutelage.errors import UsageError
 from tutelage.learner import (
@@ -13,7 +14,6 @@ from tutelage.learner import (
     answer,
     choose_device,
     choose_precision,
-    move_average,
 )
 from tutelage.networks.build import build, weight_digest
 from tutelage.settings import Optim

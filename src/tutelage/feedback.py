@@ -4,8 +4,8 @@ Paper: Pham et al. 2021, Meta Pseudo Labels (arXiv 2003.10580), section 2 and it
 appendix. A lesson moves the student from theta to theta' = theta - lr grad CE(labels, S(x; theta)).
 The teacher is to give labels that make the labeled loss L(theta') small: `exact` and `reinforce`
 are losses for the teacher's answers. All of it is about the plain gradient step: momentum, weight
-decay, clipping and an adaptive optimizer's scales are no part of `credit`, and so neither of
-`exact` nor of `reward`; the difference of two exams sees what they did.
+decay, clipping, layer decay and an adaptive optimizer's scales are no part of `credit`, and so
+neither of `exact` nor of `reward`; the difference of two exams sees what they did.
 """
 
 import warnings
@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tutelage.core import Clock, Labeled
 from tutelage.errors import UsageError
-from tutelage.learner import Learner, modes
+from tutelage.learner import Learner, autocast, modes
 from tutelage.losses import cross_entropy
 from tutelage.targets import hard, one_hot
 
@@ -120,8 +120,9 @@ def credit(student: Learner, start: Start, images: Tensor, result: Tensor) -> Te
 
     d_ic is the derivative of log softmax(S(x_i; theta))_c along v = grad L(theta'). It takes one
     backward pass through the exam and one forward-mode pass through the lesson, with the lesson's
-    batch statistics, dropout masks and precision. Raises UsageError for a layer without
-    forward-mode derivative.
+    batch statistics, dropout masks and precision, but in fp32 where that is fp16: a derivative has
+    no scaled loss that keeps it in range. Raises UsageError for a layer without forward-mode
+    derivative.
     """
     directions = torch.autograd.grad(
         result, list(student.module.parameters()), allow_unused=True, materialize_grads=True
@@ -142,8 +143,8 @@ def _derivative(student: Learner, start: Start, images: Tensor, along: dict[str,
     """The derivative of the lesson's log-probabilities (U, K) along a direction of the weights."""
     images = images.contiguous(memory_format=torch.channels_last)
     buffers = {name: buffer.clone() for name, buffer in start.buffers.items()}
-    low = student.precision != "fp32"
-    autocast = torch.autocast(student.device.type, torch.bfloat16, enabled=low)
+    low = student.precision == "bf16"
+    rough = autocast(student.device, student.precision if low else "fp32")
     _load_forward_mode()
     plain = sdpa_kernel(SDPBackend.MATH)  # fused attention has no forward-mode derivative
     with forward_ad.dual_level(), _same_dice(student.device, start.dice):
@@ -151,7 +152,7 @@ def _derivative(student: Learner, start: Start, images: Tensor, along: dict[str,
             name: forward_ad.make_dual(weight, along[name])
             for name, weight in start.weights.items()
         }
-        with autocast, plain:
+        with rough, plain:
             logits = functional_call(student.module, weights | buffers, (images,))
         precise = logits.float() if low else logits
         _, slopes = forward_ad.unpack_dual(precise.log_softmax(-1))

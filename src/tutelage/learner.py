@@ -1,44 +1,57 @@
 """A network and all that updates it: optimizer, schedule, precision, and the weights' average."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any, Literal
 
 import torch
-from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]  # not in its __all__
 from torch import Tensor, nn
 
+from tutelage.averages import decay_at, move_average
+from tutelage.compilation import compiled
 from tutelage.core import Clock
 from tutelage.errors import UsageError
 from tutelage.networks.build import normalizes_batches
-from tutelage.schedules import learning_rate
+from tutelage.optimizers import make_optimizer
+from tutelage.schedules import learning_rate, momentum, rate_for
 from tutelage.settings import Optim, Precision
 
 
 class Learner:
     """A network that learns through one verb, `minimize`."""
 
-    def __init__(self, module: nn.Module, optim: Optim, *, precision: str = "fp32") -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        optim: Optim,
+        *,
+        precision: str = "fp32",
+        batch: int | None = None,  # labeled images a step
+        compile: bool = False,
+    ) -> None:
         """Take over the module, on whatever device it is; raises UsageError for an optimizer
-        name that timm doesn't know."""
+        name that timm doesn't know, and where the rate is to be scaled to an unknown batch."""
         self.module = module.to(memory_format=torch.channels_last).train()
         self.optim = optim.resolved(batch_norm=normalizes_batches(module), pretrained=False)
-        self.peak = float(self.optim.lr)
+        self.peak = float(self.optim.lr) * _scaling(optim, batch)
         self.precision = precision
         self.device = next(module.parameters()).device
-        self.optimizer = _optimizer(module, self.optim)
+        self.optimizer = make_optimizer(module, self.optim)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self.waiting = False  # whether there are gradients that no update has used
         self.average = None if optim.ema is None else deepcopy(module).eval().requires_grad_(False)
+        self.forward = compiled(self.module) if compile else self.module
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (B, K) in float32 of images (B, 3, H, W) in [0, 1]."""
-        return answer(self.module, images, self.precision)
+        return answer(self.forward, images, self.precision)
 
     def heads(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the class head and of the distillation head, each (B, K) in float32; the same
         twice where the network has one head, or is in eval mode."""
-        with _autocast(images.device, self.precision):
-            found = self.module(images.contiguous(memory_format=torch.channels_last))
+        with autocast(images.device, self.precision):
+            found = self.forward(images.contiguous(memory_format=torch.channels_last))
         one, other = (found, found) if isinstance(found, Tensor) else found
         return one.float(), other.float()
 
@@ -53,22 +66,56 @@ class Learner:
         return answer(self.average, images, self.precision)
 
     def rate(self, clock: Clock) -> float:
-        """The learning rate at this time."""
-        shape = learning_rate(clock.fraction, self.optim.schedule, self.optim.warmup)
+        """The learning rate at this time, without layer decay."""
+        shape = learning_rate(
+            clock.fraction,
+            self.optim.schedule,
+            self.optim.warmup,
+            end=self.optim.lr_end,
+            milestones=self.optim.milestones,
+        )
         return self.peak * clock.rate * shape
 
     def minimize(self, loss: Tensor, clock: Clock) -> None:
-        """One update: backward, clip, learning rate of the clock, step, average."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        """Backward and, unless gradients are to be averaged with those of coming steps, an update.
+
+        Once a step. The last update of the run averages those steps that are left.
+        """
+        first = clock.step - clock.step % self.optim.accumulate
+        count = min(self.optim.accumulate, clock.total - first)
+        if clock.step == first:
+            self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss / count).backward()
+        self.waiting = clock.step + 1 < first + count
+        if not self.waiting:
+            self._update(clock)
+
+    def _update(self, clock: Clock) -> None:
+        """Clip, learning rate and momentum of the clock, step, average."""
+        self.scaler.unscale_(self.optimizer)
         if self.optim.clip is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.optim.clip)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(clock)
-        self.optimizer.step()
-        if self.average is not None and self.optim.ema is not None:
-            decay = min(self.optim.ema, (1 + clock.step) / (10 + clock.step))
-            move_average(self.average, self.module, decay)
+            group["lr"] = self.rate(clock) * group.get("lr_scale", 1.0)
+        if self.optim.schedule == "one-cycle":
+            self._cycle_momentum(clock)
+        before = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        skipped = self.scaler.get_scale() < before  # the scaled gradients were not finite
+        if self.average is not None and self.optim.ema is not None and not skipped:
+            update = clock.step // self.optim.accumulate
+            decay = decay_at(update, self.optim.ema, self.optim.ema_warmup)
+            move_average(self.average, self.module, decay, buffers=self.optim.ema_buffers)
+
+    def _cycle_momentum(self, clock: Clock) -> None:
+        """Momentum, or Adam's beta_1, mirrored to the learning rate."""
+        for group in self.optimizer.param_groups:
+            value = momentum(clock.fraction, self.optim.schedule, self.optim.momentum)
+            if "momentum" in group:
+                group["momentum"] = value
+            elif "betas" in group:
+                group["betas"] = (value, *group["betas"][1:])
 
     def graduate(self) -> nn.Module:
         """What to evaluate and keep: a copy of the average, or of the network, in eval mode."""
@@ -76,46 +123,66 @@ class Learner:
         return deepcopy(source).eval().requires_grad_(False)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes while learning."""
+        """Everything that changes while learning, with gradients that wait for their update."""
+        weights = self.module.parameters()
         return {
             "module": self.module.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "gradients": [weight.grad for weight in weights] if self.waiting else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` gave."""
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        self.waiting = state["gradients"] is not None
+        for weight, slope in zip(self.module.parameters(), state["gradients"] or (), strict=False):
+            weight.grad = None if slope is None else slope.clone()
+
+
+def _scaling(optim: Optim, batch: int | None) -> float:
+    """What the batch of an update makes of the learning rate."""
+    if optim.scale == "none":
+        return 1.0
+    if batch is None:
+        raise UsageError(f"optim.scale {optim.scale} is about the batch: give the learner `batch`")
+    return rate_for(batch * optim.accumulate, optim.scale_base, optim.scale)
 
 
 class Frozen:
     """A network that answers and never changes."""
 
-    def __init__(self, module: nn.Module, *, precision: str = "fp32") -> None:
+    def __init__(
+        self, module: nn.Module, *, precision: str = "fp32", compile: bool = False
+    ) -> None:
         """Take over the module in eval mode, without gradients."""
         self.module = module.to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.precision = precision
+        self.forward = compiled(self.module) if compile else self.module
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (B, K) in float32 of images (B, 3, H, W) in [0, 1]."""
-        return answer(self.module, images, self.precision)
+        return answer(self.forward, images, self.precision)
 
 
-def answer(module: nn.Module, images: Tensor, precision: str) -> Tensor:
+def answer(module: Callable[[Tensor], Tensor], images: Tensor, precision: str) -> Tensor:
     """Logits (B, K) in float32, computed in the given precision."""
-    with _autocast(images.device, precision):
-        logits: Tensor = module(images.contiguous(memory_format=torch.channels_last))
+    with autocast(images.device, precision):
+        logits = module(images.contiguous(memory_format=torch.channels_last))
     return logits.float()
 
 
-def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Matrix products and the like in bf16 or fp16; nothing in fp32."""
     if precision == "fp32":
         return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+    return torch.autocast(device.type, torch.float16 if precision == "fp16" else torch.bfloat16)
 
 
 @contextmanager
@@ -133,39 +200,6 @@ def modes(module: nn.Module, *, noise: bool, statistics: bool) -> Iterator[None]
             layer.training = mode
 
 
-@torch.no_grad()
-def move_average(average: nn.Module, module: nn.Module, decay: float) -> None:
-    """average <- decay average + (1 - decay) module, for weights and batch-norm statistics.
-
-    TensorFlow's rule, as in Noisy Student; integer counters are copied. The early decay
-    min(d, (1 + t) / (10 + t)) is the caller's.
-    """
-    slow, fast = _tensors(average), _tensors(module)
-    floats = [(s, f) for s, f in zip(slow, fast, strict=True) if s.is_floating_point()]
-    torch._foreach_lerp_([s for s, _ in floats], [f for _, f in floats], 1 - decay)
-    for s, f in zip(slow, fast, strict=True):
-        if not s.is_floating_point():
-            s.copy_(f)
-
-
-def _tensors(module: nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]
-
-
-def _optimizer(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
-    """timm's optimizer of that name, without weight decay on norms and biases."""
-    try:
-        return create_optimizer_v2(
-            module,
-            opt=optim.name,
-            lr=float(optim.lr),
-            weight_decay=float(optim.weight_decay),
-            momentum=optim.momentum,
-        )
-    except (AssertionError, ValueError) as error:
-        raise UsageError(f"optim.name {optim.name!r}: {error}") from error
-
-
 def choose_device(name: str) -> torch.device:
     """The device of that name; raises UsageError where this machine doesn't have it."""
     if name == "auto":
@@ -179,8 +213,13 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
-    """'auto' as bf16 on CUDA and fp32 elsewhere."""
+def choose_precision(name: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """'auto' as bf16 on CUDA and fp32 elsewhere; raises UsageError for fp16 on a CPU."""
+    if name == "fp16" and device.type == "cpu":
+        raise UsageError(
+            "precision fp16 is for accelerators, and many times slower than fp32 on a CPU: "
+            "take bf16 or fp32"
+        )
     if name != "auto":
         return name
     return "bf16" if device.type == "cuda" else "fp32"

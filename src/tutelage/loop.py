@@ -22,12 +22,14 @@ from tutelage.learner import Frozen, Learner
 from tutelage.methods.method import State
 from tutelage.networks.build import build
 from tutelage.progress import Bar, MetricsLog, Screen
+from tutelage.recalibration import recalibrate
 from tutelage.recipe import Recipe
 from tutelage.weights import load_weights, save_weights
 
 LOGS = 200  # lines of metrics.jsonl in a training
 EXAMS = 10  # looks at the validation images in a training
 SAVE_SECONDS = 30.0  # between checkpoints
+RECALIBRATED = 32  # steps whose labeled images batch-norm statistics are computed from, if asked
 
 # A network in eval mode, and the share of training done -> numbers for the log; may raise GivenUp.
 Exam = Callable[[nn.Module, float], dict[str, float]]
@@ -114,7 +116,7 @@ def fit(
     state = begin(recipe, batches, device, student=student, teacher=teacher)
     screen = screen or Screen()
     _run(recipe, batches, out, state, exam, screen)
-    module = state.student.graduate()
+    module = _graduate(recipe, batches, state, done=recipe.steps)
     save_weights(weights, module)
     return module
 
@@ -135,7 +137,7 @@ def begin(
     pool_size = 0 if batches.pool is None else len(batches.pool.pixels)
     memory = recipe.method.memory(recipe.net.num_classes, pool_size)
     return State(
-        Learner(module.to(device), recipe.optim, precision=recipe.precision),
+        _learner(recipe, module.to(device)),
         _teacher(recipe, device, teacher),
         memory={name: tensor.to(device) for name, tensor in memory.items()},
     )
@@ -151,11 +153,23 @@ def _teacher(
     if role == "frozen":
         if given is None:
             raise UsageError(f"{type(recipe.method).__name__} needs a teacher that is trained")
-        return Frozen(_copy(given).to(device), precision=recipe.precision)
+        module = _copy(given).to(device)
+        return Frozen(module, precision=recipe.precision, compile=recipe.compile)
     if given is None:
         seed = fold(recipe.seed, Dice.TEACHER, 0)
         given = recipe.method.make_teacher(recipe.net, seed=seed)
-    return Learner(_copy(given).to(device), recipe.optim, precision=recipe.precision)
+    return _learner(recipe, _copy(given).to(device))
+
+
+def _learner(recipe: Recipe, module: nn.Module) -> Learner:
+    """A learner with the recipe's settings."""
+    return Learner(
+        module,
+        recipe.optim,
+        precision=recipe.precision,
+        batch=recipe.batch,
+        compile=recipe.compile,
+    )
 
 
 def _copy(module: nn.Module) -> nn.Module:
@@ -179,7 +193,7 @@ def _run(
             if done % log_every == 0 or done == total:
                 line = _line(recipe, meter, done, out)
                 if exam is not None and (done % exam_every < log_every or done == total):
-                    line |= exam(state.student.graduate(), done / total)
+                    line |= exam(_graduate(recipe, batches, state, done=done), done / total)
                 log.write(line)
                 meter = Meter()
                 _show(bar, line)
@@ -190,6 +204,16 @@ def _run(
                 saved = time.monotonic()
             if stop.requested:
                 raise Interrupted(f"stopped at step {done:,} of {total:,} of {out.name}; saved")
+
+
+def _graduate(recipe: Recipe, batches: Batches, state: State, *, done: int) -> nn.Module:
+    """The network to evaluate or keep after `done` steps."""
+    module = state.student.graduate()
+    if recipe.optim.ema_buffers == "recalibrate":
+        steps = range(max(0, done - RECALIBRATED), done)
+        images = (batches.labeled_at(step).images for step in steps)
+        recalibrate(module, images, precision=recipe.precision)
+    return module
 
 
 def _step(

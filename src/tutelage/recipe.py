@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tutelage.core import Stage
+from tutelage.errors import UsageError
 from tutelage.methods.method import Method
 from tutelage.networks.build import Net
 from tutelage.settings import Noise, Optim
@@ -21,8 +22,18 @@ class Recipe:
     batch: int  # labeled images a step
     ratio: int = 0  # pool images for each labeled one
     seed: int = 0
-    precision: str = "fp32"  # or bf16
+    precision: str = "fp32"  # or bf16, fp16
     teacher: str = ""  # digest of a frozen teacher's weights
+    compile: bool = False  # the networks' forward
+
+    def __post_init__(self) -> None:
+        """Reject what a teacher that learns from its student's steps can't go with."""
+        if self.method.teacher == "trained":
+            name = type(self.method).__name__
+            if self.optim.accumulate > 1:
+                raise UsageError(f"{name} needs an update each step: leave out --optim.accumulate")
+            if self.compile:
+                raise UsageError(f"{name} repeats its student's lessons: leave out --compile")
 
     @property
     def steps(self) -> int:

@@ -11,7 +11,11 @@ from typing import Literal
 from tutelage.errors import UsageError
 
 Auto = Literal["auto"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Schedule = Literal["cosine", "fixmatch", "constant", "step", "waterfall", "one-cycle"]
+Scaling = Literal["none", "linear", "sqrt"]
+WarmUp = Literal["tf", "timm", "none"]
+Buffers = Literal["average", "copy", "recalibrate"]
 
 POLICIES = (
     "randaugment, autoaugment, autoaugment:imagenet, autoaugment:cifar10, autoaugment:svhn, "
@@ -92,22 +96,41 @@ class Optim:
     """How weights are updated."""
 
     name: str = "auto"
-    """Any optimizer name of timm: sgd (Nesterov), adamw, lamb, rmsproptf, …; auto: sgd for networks
-    with batch norm, adamw for others."""
+    """Any optimizer name of timm: sgd (Nesterov), adamw, lamb, rmsproptf, muon, …; auto: sgd for
+    networks with batch norm, adamw for others."""
     lr: float | Auto = "auto"
     """Peak learning rate; auto: 0.1 for sgd and 0.001 for others, a tenth where pre-trained."""
     momentum: float = 0.9
     """Momentum, where the optimizer has one."""
     weight_decay: float | Auto = "auto"
     """On kernels only, never on norms and biases; auto: 0.001 for sgd and 0.05 for others."""
-    schedule: Literal["cosine", "fixmatch", "constant"] = "cosine"
-    """Shape of the learning rate over the run."""
+    schedule: Schedule = "cosine"
+    """Shape of the learning rate over the run; step: a tenth after each milestone; waterfall: 0.97
+    times as much in 145 steps down; one-cycle: up and down, with momentum down and up."""
     warmup: float = 0.05
-    """Share of the run with a linearly growing learning rate."""
+    """Share of the run with a linearly growing learning rate; one-cycle has its own instead."""
+    lr_end: float = 0.0
+    """Share of the peak that stands for the schedule's zero."""
+    milestones: tuple[float, ...] = (0.3, 0.6, 0.9)
+    """Shares of the run after which `step` divides the learning rate by ten."""
+    scale: Scaling = "none"
+    """Multiply the learning rate by the labeled images of an update over `scale_base`, or by the
+    root of that."""
+    scale_base: int = 256
+    """Labeled images an update for which the learning rate is meant."""
     ema: float | None = 0.999
     """Decay of the weights' average, which is what gets evaluated and kept; None: no average."""
+    ema_warmup: WarmUp = "tf"
+    """Smaller decay at first; tf: (1 + t) / (10 + t) at update t; timm: 1 - (1 + t)^(-2/3)."""
+    ema_buffers: Buffers = "average"
+    """Batch-norm statistics of what gets evaluated and kept: averaged like the weights, the last
+    ones, or computed again from training images."""
     clip: float | None = None
     """Largest gradient norm."""
+    accumulate: int = 1
+    """Steps whose gradients are averaged for one update."""
+    layer_decay: float | None = None
+    """Learning rate of a layer over that of the next one; None: the same for all."""
 
     def __post_init__(self) -> None:
         """Reject what is out of range."""
@@ -119,6 +142,13 @@ class Optim:
             between("optim.ema", self.ema, 0, 1)
         if self.clip is not None and not self.clip > 0:
             raise UsageError(f"optim.clip is above 0, got {self.clip}")
+        between("optim.lr_end", self.lr_end, 0, 1)
+        for milestone in self.milestones:
+            between("optim.milestones", milestone, 0, 1)
+        at_least("optim.scale_base", self.scale_base, 1)
+        at_least("optim.accumulate", self.accumulate, 1)
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise UsageError(f"optim.layer_decay is above 0 and at most 1, got {self.layer_decay}")
 
     def resolved(self, *, batch_norm: bool, pretrained: bool) -> "Optim":
         """The same without 'auto', for a network with or without batch norm."""
@@ -191,13 +221,15 @@ class Common:
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto: the first accelerator, else the CPU."""
     precision: Precision = "auto"
-    """auto: bf16 on CUDA, fp32 elsewhere."""
+    """auto: bf16 on CUDA, fp32 elsewhere; fp16, with a scaled loss, is for accelerators."""
     options: tuple[str, ...] = ()
     """Settings of the method itself, such as threshold=0.9; `tutelage methods` lists them."""
     noise: Noise = field(default_factory=Noise)
     optim: Optim = field(default_factory=Optim)
     overwrite: bool = False
     """Move an existing run folder aside and start anew."""
+    compile: bool = False
+    """Compile the network with torch.compile, once for each image and batch size."""
 
     def __post_init__(self) -> None:
         """Reject what is out of range, before anything is read."""

@@ -146,7 +146,7 @@ def label(
         data: The pool: a folder of images, at any depth.
         out: Folder for part-00000.parquet, …
         device: cpu, cuda, mps; auto: the first accelerator, else the CPU.
-        precision: fp32 or bf16; auto: bf16 on CUDA.
+        precision: fp32, bf16 or fp16; auto: bf16 on CUDA.
     """
     from tutelage.deploy.label_files import label_files
     from tutelage.progress import Screen

@@ -117,17 +117,20 @@ class Batches:
 
     def _make(self, step: int) -> Batch:
         """The batch from nothing but the step."""
+        return Batch(self.labeled_at(step), self._unlabeled(step, self.stage(step)))
+
+    def labeled_at(self, step: int) -> Labeled:
+        """The labeled part of a step's batch alone."""
         stage = self.stage(step)
         rows = positions(
             step, self.sizes[0], len(self.labeled.targets), seed=self.seed, use=Dice.LABELED_ORDER
         )
         dice = generator(self.seed, Dice.LABELED_VIEW, step)
         view = VIEWS[self.labeled_view]
-        labeled = Labeled(
+        return Labeled(
             images=view(self.labeled.pixels.at(rows), dice, stage, self.noise),
             targets=self.labeled.targets[rows.to(self.labeled.targets.device)],
         )
-        return Batch(labeled, self._unlabeled(step, stage))
 
     def _unlabeled(self, step: int, stage: Stage) -> Unlabeled | None:
         """The pool's part of a batch, where the method wants one."""

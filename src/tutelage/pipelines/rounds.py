@@ -77,6 +77,7 @@ def recipe_for(
         ratio=ratio,
         seed=fold(settings.seed, Dice.ROUND, number),
         precision=choose_precision(settings.precision, prepared.device),
+        compile=settings.compile,
     )
 
 

@@ -1,0 +1,75 @@
+"""timm's and torch's optimizers by name, with the right groups of weights.
+
+Weight decay is for kernels alone: not for norms, biases, position tables, tokens and scales.
+rmsproptf has TensorFlow's epsilon, 0.001 inside the root, as EfficientNet's reference code. muon
+(timm's, not torch's, which takes matrices alone) flattens convolutions to matrices, and leaves all
+else, the classifier included, to AdamW, as its author advises; its steps are as large as AdamW's.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from timm.optim import (  # type: ignore[attr-defined]  # not in its __all__
+    create_optimizer_v2,
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
+from torch import nn
+
+from tutelage.errors import UsageError
+from tutelage.networks.build import Normalized
+from tutelage.settings import Optim
+
+EPSILON = {"rmsproptf": 1e-3}  # where timm's default is another than the published one
+
+
+def make_optimizer(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
+    """The optimizer of that name for all weights that want a gradient; `optim` has no 'auto'.
+
+    A group with `lr_scale` is meant to have that share of the learning rate. Raises UsageError for
+    a name that timm doesn't know.
+    """
+    options: dict[str, Any] = {"momentum": optim.momentum}
+    if optim.name in EPSILON:
+        options["eps"] = EPSILON[optim.name]
+    try:
+        return create_optimizer_v2(
+            _groups(module, optim), opt=optim.name, lr=float(optim.lr), **options
+        )
+    except (AssertionError, ValueError) as error:
+        raise UsageError(f"optim.name {optim.name!r}: {error}") from error
+
+
+def _groups(module: nn.Module, optim: Optim) -> list[dict[str, Any]]:
+    """Weights by decay and, with layer decay, by layer: the last one has the whole rate."""
+    net = module.net if isinstance(module, Normalized) else module  # timm's know their layers
+    options: dict[str, Any] = {
+        "weight_decay": float(optim.weight_decay),
+        "no_weight_decay_list": _undecayed(net),
+    }
+    if "muon" in optim.name:
+        options |= {"fallback_list": _classifier(net), "fallback_no_weight_decay": True}
+    if optim.layer_decay is None:
+        return param_groups_weight_decay(net, **options)
+    return param_groups_layer_decay(net, layer_decay=optim.layer_decay, **options)
+
+
+def _undecayed(net: nn.Module) -> set[str]:
+    """Position tables, tokens and scales: those timm lists, and all that isn't called a weight."""
+    bare = {n for n, _ in net.named_parameters() if "weight" not in n.rpartition(".")[-1]}
+    try:
+        return bare | set(net.no_weight_decay())  # type: ignore[operator]  # transformers have it
+    except AttributeError:
+        return bare
+
+
+def _classifier(net: nn.Module) -> set[str]:
+    """Names of the last layer's weights; nothing where the network doesn't say."""
+    try:
+        heads = net.get_classifier()  # type: ignore[operator]  # timm's have it
+    except AttributeError:
+        return set()
+    several: Iterable[nn.Module] = heads if isinstance(heads, tuple) else (heads,)
+    weights = {id(weight) for head in several for weight in head.parameters()}
+    return {name for name, weight in net.named_parameters() if id(weight) in weights}
