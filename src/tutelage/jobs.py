@@ -28,11 +28,28 @@ class TrainSettings(Common):
     views: Literal["auto", "weak", "strong"] = "auto"
     """Of the labeled images. weak: flips and shifts; strong: RandAugment and Cutout on top; auto:
     the method's own, strong for `supervised`."""
+    transfer: Literal["full", "probe", "head-first", "frozen-stem"] = "full"
+    """What learns of the weights that `init` gave. full: all; probe: the classifier alone;
+    head-first: the classifier, then all (LP-FT); frozen-stem: all but the first layers."""
+    freeze: int | Auto = "auto"
+    """Groups of layers that frozen-stem keeps: the stem, then each stage; auto: 2."""
+    head_share: float = 0.2
+    """Share of the steps that head-first spends on the classifier alone."""
 
     def __post_init__(self) -> None:
         """Reject what is out of range, before anything is read."""
         super().__post_init__()
         at_least("ratio", self.ratio, 1)
+        between("head_share", self.head_share, 0.01, 0.99)
+        if self.transfer != "full" and self.begins_as is None:
+            raise UsageError(
+                f"transfer {self.transfer} keeps weights that were learned before: give --init, or "
+                "--pretrained"
+            )
+        if self.freeze != "auto":
+            at_least("freeze", self.freeze, 1)
+            if self.transfer != "frozen-stem":
+                raise UsageError("freeze belongs to --transfer frozen-stem")
 
 
 @dataclass(frozen=True, kw_only=True)

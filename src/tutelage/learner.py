@@ -12,7 +12,7 @@ from tutelage.averages import decay_at, move_average
 from tutelage.compilation import compiled
 from tutelage.core import Clock
 from tutelage.errors import UsageError
-from tutelage.networks.build import normalizes_batches
+from tutelage.networks.build import Normalized, normalizes_batches
 from tutelage.optimizers import make_optimizer
 from tutelage.schedules import learning_rate, momentum, rate_for
 from tutelage.settings import Optim, Precision
@@ -190,8 +190,9 @@ def modes(module: nn.Module, *, noise: bool, statistics: bool) -> Iterator[None]
     """For a while, dropout and its kin on or off, and batch norm with the batch's statistics or
     with the stored ones."""
     before = {layer: layer.training for layer in module.modules()}
+    frozen = module.resting() if isinstance(module, Normalized) else set()
     try:
-        for layer in before:
+        for layer in before.keys() - frozen:
             norm = isinstance(layer, nn.modules.batchnorm._BatchNorm)
             layer.training = statistics if norm else noise
         yield

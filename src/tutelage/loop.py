@@ -21,6 +21,7 @@ from tutelage.errors import GivenUp, Interrupted, UsageError
 from tutelage.learner import Frozen, Learner
 from tutelage.methods.method import State
 from tutelage.networks.build import build
+from tutelage.networks.freeze import freeze
 from tutelage.progress import Bar, MetricsLog, Screen
 from tutelage.recalibration import recalibrate
 from tutelage.recipe import Recipe
@@ -134,6 +135,7 @@ def begin(
     Raises UsageError where the method asks a frozen teacher and none is given.
     """
     module = build(recipe.net, seed=recipe.seed) if student is None else _copy(student)
+    freeze(module, recipe.freeze)
     pool_size = 0 if batches.pool is None else len(batches.pool.pixels)
     memory = recipe.method.memory(recipe.net.num_classes, pool_size)
     return State(

@@ -1,11 +1,12 @@
 """One training as a value: which network, method, stages and noise."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tutelage.core import Stage
 from tutelage.errors import UsageError
 from tutelage.methods.method import Method
 from tutelage.networks.build import Net
+from tutelage.networks.freeze import Freeze
 from tutelage.settings import Noise, Optim
 from tutelage.values import digest
 
@@ -25,6 +26,8 @@ class Recipe:
     precision: str = "fp32"  # or bf16, fp16
     teacher: str = ""  # digest of a frozen teacher's weights
     compile: bool = False  # the networks' forward
+    init: str = ""  # digest of the weights that the network begins with; "": drawn from the seed
+    freeze: Freeze = field(default_factory=Freeze)
 
     def __post_init__(self) -> None:
         """Reject what a teacher that learns from its student's steps can't go with."""

@@ -21,7 +21,9 @@ from tutelage.errors import Interrupted, RunMismatch, UsageError
 from tutelage.files import read_json, write_json, write_text
 from tutelage.values import differences, to_plain
 
-NOT_BINDING = frozenset({"check", "method", "plan"})  # stages after which settings may still change
+NOT_BINDING = frozenset(
+    {"check", "init", "method", "plan"}
+)  # stages after which settings may still change
 USED_BY_STUDENTS = frozenset(
     {"select", "labels", "temperature", "weight", "normalize", "pool_noise"}
 )

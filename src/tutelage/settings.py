@@ -76,7 +76,8 @@ class Noise:
         at_least("noise.magnitude_std", self.magnitude_std, 0)
         if not POLICY.fullmatch(self.policy):
             raise UsageError(f"noise.policy is {POLICIES}, got {self.policy!r}")
-        for name in ("op_prob", "erase", "cutout", "min_area", "dropout", "drop_path", "drop_block"):
+        shares = ("op_prob", "erase", "cutout", "min_area", "dropout", "drop_path", "drop_block")
+        for name in shares:
             value = getattr(self, name)
             if value != "auto":
                 between(f"noise.{name}", value, 0, 1)
@@ -205,7 +206,18 @@ class Common:
     img_size: int | Auto = "auto"
     """Side of the network's input in pixels; auto: from the images, 32 to 224."""
     pretrained: bool = False
-    """Start from timm's pre-trained weights, which are downloaded."""
+    """Start from timm's pre-trained weights, as `--init pretrained` does."""
+    init: str | None = None
+    """Weights to begin with: a run, a model folder, a round's folder, a weights file, or
+    `pretrained` for timm's own, from the folder TUTELAGE_WEIGHTS or downloaded. Classes are matched
+    by name."""
+    fix_size: int | None = None
+    """Side in pixels, larger than the training's, to fine-tune at in the end; None: no such end."""
+    fix: Literal["classifier", "shallow-frozen"] = "classifier"
+    """What learns then. classifier: it alone, and the last batch norm's statistics (FixRes);
+    shallow-frozen: the deeper half of the layers (Noisy Student)."""
+    fix_share: float = 0.1
+    """Steps of that fine-tuning over those of a round."""
     stem: Literal["auto", "keep"] = "auto"
     """auto: small images are not shrunk by the first layers; keep: the network as published."""
     steps: int | Auto = "auto"
@@ -239,12 +251,28 @@ class Common:
             value = getattr(self, name)
             if value != "auto" and value < 1:
                 raise UsageError(f"{name} is at least 1, got {value}")
+        if self.pretrained and self.init not in (None, "pretrained"):
+            raise UsageError(f"begin either with --pretrained or with --init {self.init}, not both")
+        between("fix_share", self.fix_share, 0, 1)
+        if self.fix_size is not None and self.img_size != "auto":
+            above("fix_size", self.fix_size, self.img_size)
         if self.batch < 2:
             raise UsageError("batch is at least 2: batch norm needs more than one image")
         if self.budget is not None:
             seconds(self.budget)
             if self.steps != "auto":
                 raise UsageError("give either steps or a budget, not both")
+
+    @property
+    def begins_as(self) -> str | None:
+        """The source of the weights to begin with; None: new weights."""
+        return "pretrained" if self.pretrained else self.init
+
+
+def above(name: str, value: float, low: float) -> None:
+    """Raises UsageError where the value is not above `low`."""
+    if not value > low:
+        raise UsageError(f"{name} is above {low:g}, the size of the training, got {value:g}")
 
 
 def between(name: str, value: float, low: float, high: float) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tutelage.deploy.model_folder import load_model
 from tutelage.errors import UsageError
 from tutelage.networks.build import Normalized, check_name, has_fixed_size
+from tutelage.networks.pretrained import create_pretrained
 
 HUB = ("hf-hub:", "local-dir:")  # of timm: OWNER/NAME on the hub, or a folder like one there
 # Under which training scripts keep weights; an average of them first, as in timm's own loader.
@@ -55,11 +56,12 @@ def from_timm(name: str) -> Found:
     if not name.startswith(HUB):
         check_name(name)
     try:
-        net = timm.create_model(name, pretrained=True)
+        hub = name.startswith(HUB)
+        net = timm.create_model(name, pretrained=True) if hub else create_pretrained(name)
     except Exception as error:  # of the network, the hub, the disk: each library has its own
+        why = str(error) if isinstance(error, UsageError) else f"no pre-trained weights: {error}"
         raise UsageError(
-            f"no pre-trained weights for the teacher {name}: {error}; give a run, or NAME=FILE for "
-            "weights that are on this machine"
+            f"{why}; or give a run, or NAME=FILE for weights that are on this machine"
         ) from error
     found = _described(net, name)
     names = found.classes or imagenet_names(found.num_classes)
@@ -131,7 +133,11 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         found = found[wrapped[0]]
     if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
         raise UsageError(f"{file} holds no state dict: save `model.state_dict()`")
-    return {_plain(name): tensor for name, tensor in found.items()}
+    found = {_plain(name): tensor for name, tensor in found.items()}
+    if {"mean", "std"} <= set(found):  # a model of this package, apart from its folder
+        found = {name.removeprefix("net."): t for name, t in found.items()}
+        del found["mean"], found["std"]
+    return found
 
 
 def _plain(name: str) -> str:

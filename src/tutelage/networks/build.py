@@ -4,7 +4,7 @@ import hashlib
 import inspect
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tutelage.core import Dice, fold
 from tutelage.errors import UsageError
 from tutelage.networks.noise import block_sites, set_noise
+from tutelage.networks.pretrained import weights_source
 from tutelage.values import nearest
 
 SMALLEST_MAP = 4  # side of the last feature map that small images are given room for
@@ -28,6 +29,7 @@ class Net:
     img_size: int  # pixels
     pretrained: bool = False
     small_stem: bool = False  # first layers keep the resolution
+    stem_size: int | None = None  # pixels that they do it for, where those are not img_size
     dropout: float = 0.0
     drop_path: float = 0.0
     two_heads: bool = False  # in training the distillation token answers apart from the class token
@@ -46,6 +48,18 @@ class Normalized(nn.Module):
         self.net = net
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.at_rest: frozenset[str] = frozenset()  # names of layers that stay in eval mode
+
+    def resting(self) -> set[nn.Module]:
+        """The layers that stay in eval mode, because their weights are frozen."""
+        return {layer for name, layer in self.named_modules() if name in self.at_rest}
+
+    def train(self, mode: bool = True) -> Self:
+        """Train or eval mode; what is frozen stays in eval mode."""
+        super().train(mode)
+        for layer in self.resting():
+            layer.training = False
+        return self
 
     def no_weight_decay(self) -> set[str]:
         """Names of position tables and tokens, which timm's optimizers leave alone."""
@@ -78,7 +92,7 @@ def has_batch_norm(name: str) -> bool:
 
 @cache
 def takes(name: str, option: str) -> bool:
-    """Whether timm's network of that name can take `drop_rate`, `drop_path_rate` or `drop_block`."""
+    """Whether timm's network of that name can take `drop_rate`, `drop_path_rate`, `drop_block`."""
     check_name(name)
     if option == "drop_block":
         return bool(block_sites(name))
@@ -146,7 +160,7 @@ def build(net: Net, *, seed: int = 0) -> Normalized:
         _part_heads(module, net.name)
     config = resolve_model_data_config(module)
     if net.small_stem and not fixed:
-        keep_resolution(module, net.img_size)
+        keep_resolution(module, net.stem_size or net.img_size)
     if net.drop_block:
         set_noise(module, drop_block=net.drop_block)
     return Normalized(module, tuple(config["mean"]), tuple(config["std"]))
@@ -155,9 +169,11 @@ def build(net: Net, *, seed: int = 0) -> Normalized:
 def _create(net: Net, options: dict[str, Any]) -> nn.Module:
     """timm's create_model, its complaints put in words."""
     try:
+        source = weights_source(net.name) if net.pretrained else None
         return timm.create_model(
-            net.name, pretrained=net.pretrained, num_classes=net.num_classes, **options
-        )
+            net.name, pretrained=net.pretrained, num_classes=net.num_classes,
+            pretrained_cfg_overlay=source, **options,
+        )  # fmt: skip
     except TypeError as error:
         raise UsageError(f"{net.name} can't take one of {options}: {error}") from error
     except (OSError, RuntimeError) as error:

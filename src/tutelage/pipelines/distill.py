@@ -19,6 +19,7 @@ from tutelage.pipelines.guard import exam_for
 from tutelage.pipelines.outcome import conclude
 from tutelage.pipelines.plan import planned_steps
 from tutelage.pipelines.prepare import Prepared, prepare
+from tutelage.pipelines.resolution import with_fix
 from tutelage.pipelines.rounds import (
     Round,
     announce,
@@ -26,8 +27,9 @@ from tutelage.pipelines.rounds import (
     recipe_for,
     resolved_optim,
     train_once,
+    with_init,
 )
-from tutelage.pipelines.selftrain import has_not_seen
+from tutelage.pipelines.transfer import has_not_seen, open_init
 from tutelage.progress import Screen
 from tutelage.run import Run, write_config
 
@@ -63,8 +65,12 @@ def distill(
         precision=choose_precision(settings.precision, device),
     )
 
+    open_init(settings, run, prepared, (settings.student,))
+
     def rounds(steps: int) -> tuple[Round, ...]:
-        return _rounds(replace(settings, steps=steps, budget=None), prepared, digest)
+        planned = replace(settings, steps=steps, budget=None)
+        begun = with_init(_rounds(planned, prepared, digest), settings, run)
+        return with_fix(begun, planned, prepared)
 
     steps = planned_steps(settings, run, prepared, rounds, teacher=teacher)
     resolved = replace(

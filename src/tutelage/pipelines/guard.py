@@ -17,7 +17,7 @@ from tutelage.errors import GivenUp
 from tutelage.evaluation.accuracy import accuracy, predict
 from tutelage.evaluation.paired import compare
 from tutelage.loop import Exam
-from tutelage.pipelines.prepare import Prepared
+from tutelage.pipelines.prepare import Prepared, canvas_for
 from tutelage.pipelines.rounds import Round, network_of
 from tutelage.recipe import Recipe
 from tutelage.run import Run
@@ -79,7 +79,8 @@ def exam_for(recipe: Recipe, prepared: Prepared, watched: Watch | None = None) -
     def exam(module: nn.Module, done: float) -> dict[str, float]:
         found = {}
         if "val" in prepared.parts:
-            probs = predict(module, prepared.pixels("val"), size, precision=precision)
+            pixels = prepared.pixels("val", canvas_for(size))
+            probs = predict(module, pixels, size, precision=precision)
             found["val_accuracy"] = accuracy(probs, prepared.parts["val"].label_tensor()).value
         if watched is not None:
             probs = predict(module, watched.pixels, size, precision=precision)

@@ -15,14 +15,17 @@ from tutelage.evaluation.intervals import Accuracy
 from tutelage.evaluation.paired import compare, sentence
 from tutelage.files import whole
 from tutelage.networks.build import parameters
-from tutelage.pipelines.prepare import Prepared
+from tutelage.pipelines.prepare import Prepared, canvas_for
+from tutelage.pipelines.resolution import decided
 from tutelage.pipelines.rounds import Round, network_of
 from tutelage.reports.contents import CAUSES, JUDGES
 from tutelage.run import Run
 
 
 def conclude(rounds: Sequence[Round], run: Run, prepared: Prepared) -> None:
-    """Judge all rounds on the judging images and keep the last network as the model."""
+    """Judge all rounds on the judging images and keep the last network as the model, or the one
+    before where validation images speak against its fix."""
+    rounds = decided(rounds, run, prepared)
     if not run.is_done("evaluate"):
         with run.stage("evaluate") as notes:
             notes |= _judge(rounds, run, prepared)
@@ -48,21 +51,24 @@ def _judge(rounds: Sequence[Round], run: Run, prepared: Prepared) -> dict[str, A
         }  # fmt: skip
         for part in ("val", "test"):
             if part in prepared.parts:
-                probs = predict(module, prepared.pixels(part), one.recipe.net.img_size)
+                size = one.recipe.net.img_size
+                probs = predict(module, prepared.pixels(part, canvas_for(size)), size)
                 write_predictions(folder / f"predictions-{part}.parquet", prepared, part, probs)
                 row[part] = asdict(accuracy(probs, prepared.parts[part].label_tensor()))
                 if part == judge:
                     right[one.name] = probs.argmax(-1) == labels
         rows.append(row)
-    first, last = rounds[0].name, rounds[-1].name
+    compared = [one.name for one in rounds if not one.fixes]  # larger images are another cause
+    first, last = compared[0], compared[-1]
     notes: dict[str, Any] = {"judge": judge, "rounds": rows, "verdict": None}
-    if last != first:
+    if last != first and run.content["verb"] in CAUSES:
         paired = compare(right[first], right[last], seed=0)
         notes["verdict"] = asdict(paired) | {
             "sentence": sentence(
                 paired, f"{paired.total:,} {JUDGES[judge]} images", CAUSES[run.content["verb"]]
             ),
             "outcome": paired.outcome,
+            "round": last,
         }
     return notes
 
@@ -115,6 +121,8 @@ def summary(content: dict[str, Any]) -> list[str]:
     lines = []
     if guard is not None:
         lines += [f"gave up on {guard['round']}: {guard['reason']}", f"{guard['kept']} is kept"]
+    if "fix" in content["stages"]:
+        lines.append(content["stages"]["fix"]["sentence"])
     lines.append(f"accuracy on the {JUDGES[judge]} images (95 % interval):")
     for row in outcome["rounds"]:
         lines.append(f"  {row['name']:<12} {row['model']:<20} {Accuracy(**row[judge])}")

@@ -66,7 +66,8 @@ def plan(
     measured: dict[str, float] = {}
     per_round: dict[str, float] = {}
     for one in rounds:
-        kind = f"{type(one.recipe.method).__name__}/{one.recipe.net.name}/{one.recipe.ratio}"
+        recipe = one.recipe
+        kind = f"{type(recipe.method).__name__}/{recipe.net}/{recipe.ratio}/{recipe.freeze}"
         if kind not in measured:
             measured[kind] = step_seconds(one.recipe, prepared, teacher=teacher)
         per_round[one.name] = round(measured[kind], 5)

@@ -64,10 +64,10 @@ class Prepared:
         for key in [k for k in self.opened if k[0] == part and k[1] != canvas_for(unless)]:
             del self.opened[key]
 
-    def labeled_set(self) -> LabeledSet:
-        """The images to train on with their targets."""
+    def labeled_set(self, size: int) -> LabeledSet:
+        """The images to train on, for a network's input of that size, with their targets."""
         targets = one_hot(self.parts["labeled"].label_tensor(), len(self.classes))
-        return LabeledSet(self.pixels("labeled"), targets.to(self.device))
+        return LabeledSet(self.pixels("labeled", canvas_for(size)), targets.to(self.device))
 
     @property
     def judge(self) -> str:

@@ -17,6 +17,7 @@ from tutelage.loop import Exam, fit
 from tutelage.methods.method import Method
 from tutelage.networks.build import Net, check_net, has_batch_norm, has_token, takes
 from tutelage.pipelines.prepare import Prepared, canvas_for
+from tutelage.pipelines.transfer import digest_of, first_network
 from tutelage.progress import duration
 from tutelage.recipe import Recipe
 from tutelage.run import Run
@@ -32,7 +33,9 @@ class Round:
     name: str  # such as 01-student; also the stage's name in run.json
     recipe: Recipe
     teacher: str | None = None  # the round that labels the pool, or that the teacher begins as
-    start: str | None = None  # the round that the student begins as; None: new weights
+    start: str | None = None  # the round that the student begins as; None: new weights, or
+    init: str | None = None  # the source of given ones, as in --init
+    fixes: bool = False  # whether it is the fix of the round before for larger images
     judged: bool = False  # whether it is to be as good as the baseline: the last part of a round
 
     @property
@@ -58,7 +61,6 @@ def recipe_for(
         name=model,
         num_classes=len(prepared.classes),
         img_size=size,
-        pretrained=settings.pretrained,
         small_stem=settings.stem == "auto",
         dropout=_rate(noise.dropout, DROPOUT, model, "drop_rate"),
         drop_path=_rate(noise.drop_path, DROP_PATH, model, "drop_path_rate"),
@@ -86,15 +88,33 @@ def share_of(steps: int, share: float) -> int:
     return max(1, round(share * steps))
 
 
-def resolved_optim(settings: Common, model: str) -> Optim:
-    """The run's optimizer without 'auto', as suits its last network."""
-    return settings.optim.resolved(batch_norm=has_batch_norm(model), pretrained=settings.pretrained)
+def resolved_optim(settings: Common, model: str, *, head_alone: bool = False) -> Optim:
+    """The run's optimizer without 'auto', as suits its last network.
+
+    Weights that were learned before get a smaller rate; a classifier alone is as good as new.
+    """
+    learned = settings.begins_as is not None and not head_alone
+    return settings.optim.resolved(batch_norm=has_batch_norm(model), pretrained=learned)
+
+
+def with_init(rounds: Sequence[Round], settings: Common, run: Run) -> tuple[Round, ...]:
+    """The rounds, of which those with new weights begin with the given ones, where any are."""
+    given = settings.begins_as
+    return tuple(
+        one if given is None or one.start is not None else
+        replace(
+            one,
+            init=given,
+            recipe=replace(one.recipe, init=digest_of(settings, run, one.recipe.net.name)),
+        )
+        for one in rounds
+    )  # fmt: skip
 
 
 def batches_of(recipe: Recipe, prepared: Prepared, pool: PoolSet | None = None) -> Batches:
     """The recipe's batches of the prepared images."""
     return Batches(
-        prepared.labeled_set(),
+        prepared.labeled_set(recipe.net.img_size),
         pool,
         stages=recipe.stages,
         views=(recipe.method.labeled_view, recipe.method.unlabeled_views),
@@ -113,8 +133,11 @@ def announce(rounds: Sequence[Round], prepared: Prepared, run: Run) -> None:
         images = recipe.batch * (1 + recipe.ratio)
         line = (
             f"  {one.name:<12} {recipe.net.name}, {name_of(recipe.method)}, "
-            f"{recipe.steps:,} steps of {images} images at {prepared.size} px on {prepared.device}"
+            f"{recipe.steps:,} steps of {images} images at {recipe.net.img_size} px "
+            f"on {prepared.device}"
         )
+        if recipe.freeze.words:
+            line += f", {recipe.freeze.words}"
         if one.name in planned:
             line += f", about {duration(planned[one.name] * recipe.steps)}"
         prepared.screen.say(line + (" (done)" if run.is_done(one.name) else ""))
@@ -140,15 +163,24 @@ def train_once(
             batches_of(one.recipe, prepared, pool),
             folder,
             device=prepared.device,
-            student=None if one.start is None else network_of(one.start, run, prepared),
+            student=_student_of(one, run, prepared),
             teacher=teacher,
             exam=exam,
             screen=prepared.screen,
         )
         net = replace(one.recipe.net, pretrained=False)
-        model = Model(module, net, prepared.classes, canvas_for(prepared.size))
+        model = Model(module, net, prepared.classes, canvas_for(net.img_size))
         write_json(folder / "config.json", model.config())
     prepared.screen.say(f"  {one.name} done in {duration(run.notes(one.name)['seconds'])}")
+
+
+def _student_of(one: Round, run: Run, prepared: Prepared) -> nn.Module | None:
+    """What the student begins as; None: new weights."""
+    if one.start is not None:
+        return network_of(one.start, run, prepared)
+    if one.init is not None and not (run.path / "rounds" / one.name / "model.safetensors").exists():
+        return first_network(one.init, one.recipe, prepared)
+    return None
 
 
 def network_of(name: str, run: Run, prepared: Prepared) -> nn.Module:

@@ -24,9 +24,18 @@ from tutelage.pipelines.guard import check_against, exam_for, give_up, sound, wa
 from tutelage.pipelines.outcome import conclude
 from tutelage.pipelines.plan import planned_steps
 from tutelage.pipelines.pool_labels import stored_pool
-from tutelage.pipelines.prepare import Prepared, contents_of, prepare
-from tutelage.pipelines.rounds import Round, announce, pool_for, resolved_optim, train_once
+from tutelage.pipelines.prepare import Prepared, prepare
+from tutelage.pipelines.resolution import with_fix
+from tutelage.pipelines.rounds import (
+    Round,
+    announce,
+    pool_for,
+    resolved_optim,
+    train_once,
+    with_init,
+)
 from tutelage.pipelines.selftrain_rounds import check_methods, selftrain_rounds
+from tutelage.pipelines.transfer import has_not_seen, open_init
 from tutelage.progress import Screen
 from tutelage.run import Run, write_config
 
@@ -48,9 +57,10 @@ def selftrain(settings: SelftrainSettings, run: Run, screen: Screen) -> None:
         optim=resolved_optim(settings, settings.student(settings.num_rounds)),
         precision=choose_precision(settings.precision, device),
     )
+    open_init(settings, run, prepared, _models(settings, prepared, taken))
     settings = _resolved(settings, run, prepared, taken)
     write_config(run, settings)
-    rounds = selftrain_rounds(settings, prepared, taken)
+    rounds = _rounds(settings, run, prepared, taken)
     announce(rounds, prepared, run)
     _train_all(rounds, settings, run, prepared, taken)
     conclude(sound(rounds, run), run, prepared)
@@ -72,7 +82,7 @@ def _train_all(
                 pool = pool_for(one.recipe, prepared)
                 if one.recipe.method.stored:
                     pool = stored_pool(settings, run, prepared, one, taken)
-                exam = exam_for(one.recipe, prepared, watched)
+                exam = exam_for(one.recipe, prepared, None if one.fixes else watched)
                 train_once(one, run, prepared, pool=pool, exam=exam)
             if one.judged:  # also where a kill came between the training and this
                 check_against(baseline, one, run, prepared)
@@ -131,18 +141,20 @@ def _given_teacher(settings: SelftrainSettings, run: Run, prepared: Prepared) ->
     return teacher
 
 
-def has_not_seen(teacher: str, run: Run, judge: str) -> None:
-    """Raises UsageError where a teacher's run trained on images that this run judges on."""
-    folder = folder_of(Path(teacher))
-    trained = None if folder is None else run_of(folder)
-    if trained is None or not (trained / "data" / "manifest.parquet").exists():
-        return  # a model folder alone doesn't say
-    seen = contents_of(trained, ("labeled", "pool")) & contents_of(run.path, (judge,))
-    if seen:
-        raise UsageError(
-            f"the teacher {teacher} was trained on {len(seen)} of the images that would judge it: "
-            "give --test images that no run has seen, or the same --seed and --val-fraction"
-        )
+def _models(
+    settings: SelftrainSettings, prepared: Prepared, taken: Teacher | None
+) -> tuple[str, ...]:
+    """Names of all networks that are trained."""
+    rounds = selftrain_rounds(replace(settings, budget=None, steps=1), prepared, taken)
+    return tuple(one.recipe.net.name for one in rounds)
+
+
+def _rounds(
+    settings: SelftrainSettings, run: Run, prepared: Prepared, taken: Teacher | None
+) -> tuple[Round, ...]:
+    """All trainings, with what they begin with, and the fix for larger images where it is asked."""
+    rounds = selftrain_rounds(settings, prepared, taken)
+    return with_fix(with_init(rounds, settings, run), settings, prepared)
 
 
 def _resolved(
@@ -152,7 +164,7 @@ def _resolved(
 
     def rounds(steps: int) -> tuple[Round, ...]:
         planned = replace(settings, budget=None, steps=steps)
-        return selftrain_rounds(planned, prepared, taken)
+        return _rounds(planned, run, prepared, taken)
 
     return replace(
         settings,

@@ -8,20 +8,28 @@ from tutelage.jobs import TrainSettings
 from tutelage.learner import choose_device, choose_precision
 from tutelage.methods.method import Method
 from tutelage.networks.build import check_name
+from tutelage.networks.freeze import Freeze
 from tutelage.pipelines.guard import exam_for, watch
 from tutelage.pipelines.outcome import conclude
 from tutelage.pipelines.plan import planned_steps
-from tutelage.pipelines.prepare import prepare
+from tutelage.pipelines.prepare import Prepared, prepare
+from tutelage.pipelines.resolution import with_fix
 from tutelage.pipelines.rounds import (
     Round,
     announce,
     pool_for,
     recipe_for,
     resolved_optim,
+    share_of,
     train_once,
+    with_init,
 )
+from tutelage.pipelines.transfer import open_init
 from tutelage.progress import Screen
 from tutelage.run import Run, write_config
+
+HEAD_RATE = 10  # of the peak learning rate, where the classifier learns alone before the rest
+STEM = 2  # groups that frozen-stem keeps: the stem and the first stage
 
 
 def train(settings: TrainSettings, run: Run, screen: Screen) -> None:
@@ -30,19 +38,16 @@ def train(settings: TrainSettings, run: Run, screen: Screen) -> None:
     method = _method(settings)
     device = choose_device(settings.device)
     prepared = prepare(settings, run, device, screen, pool=settings.unlabeled)
-    settings = replace(
-        settings,
-        optim=resolved_optim(settings, settings.model),
-        precision=choose_precision(settings.precision, device),
-    )
+    alone = settings.transfer == "probe"
+    optim = resolved_optim(settings, settings.model, head_alone=alone)
+    precision = choose_precision(settings.precision, device)
+    settings = replace(settings, optim=optim, precision=precision)
+    open_init(settings, run, prepared, (settings.model,))
 
     def rounds(steps: int) -> tuple[Round, ...]:
-        ratio = settings.ratio if method.unlabeled_views else 0
-        recipe = recipe_for(
-            settings, prepared, model=settings.model, method=method, number=0, steps=steps,
-            ratio=ratio,
-        )  # fmt: skip
-        return (Round(f"00-{settings.method}", recipe),)
+        planned = replace(settings, steps=steps, budget=None)
+        made = train_rounds(planned, prepared, method)
+        return with_fix(with_init(made, settings, run), planned, prepared)
 
     steps = planned_steps(settings, run, prepared, rounds)
     resolved = replace(
@@ -50,11 +55,52 @@ def train(settings: TrainSettings, run: Run, screen: Screen) -> None:
     )
     write_config(run, resolved)
     announce(rounds(steps), prepared, run)
-    only = rounds(steps)[0]
     watched = watch(prepared, run, None, seed=settings.seed)
-    exam = exam_for(only.recipe, prepared, watched)
-    train_once(only, run, prepared, pool=pool_for(only.recipe, prepared), exam=exam)
-    conclude((only,), run, prepared)
+    for one in rounds(steps):
+        exam = exam_for(one.recipe, prepared, None if one.fixes else watched)
+        train_once(one, run, prepared, pool=pool_for(one.recipe, prepared), exam=exam)
+    conclude(rounds(steps), run, prepared)
+
+
+def train_rounds(settings: TrainSettings, prepared: Prepared, method: Method) -> tuple[Round, ...]:
+    """The training, and before it that of the classifier alone where it is asked.
+
+    head-first: Kumar et al. 2022, Fine-tuning can distort pretrained features (arXiv 2202.10054):
+    linear probing, then fine-tuning from there. The paper tunes a rate for each and takes the best
+    probe; here both share the steps, and the probe has ten times the rate, that of new networks.
+    """
+    assert settings.steps != "auto", "plan first"
+    assert settings.optim.lr != "auto", "resolved"
+    steps, made = settings.steps, []
+    if settings.transfer == "head-first":
+        usual: dict[str, object] = {"smoothing": settings.smoothing}
+        if settings.views != "auto":
+            usual["labeled_view"] = settings.views
+        share = min(share_of(steps, settings.head_share), max(1, steps - 1))
+        recipe = recipe_for(
+            settings, prepared, model=settings.model, method=make("supervised", (), usual),
+            number=0, steps=share,
+        )  # fmt: skip
+        optim = replace(settings.optim, lr=HEAD_RATE * settings.optim.lr)
+        head = replace(recipe, optim=optim, freeze=Freeze(part="body"))
+        made, steps = [Round("00-head", head)], max(1, steps - share)
+    recipe = recipe_for(
+        settings, prepared, model=settings.model, method=method, number=len(made), steps=steps,
+        ratio=settings.ratio if method.unlabeled_views else 0,
+    )  # fmt: skip
+    recipe = replace(recipe, freeze=_freeze(settings))
+    start = made[0].name if made else None
+    return (*made, Round(f"{len(made):02d}-{settings.method}", recipe, start=start))
+
+
+def _freeze(settings: TrainSettings) -> Freeze:
+    """What stays as it was in the training proper."""
+    if settings.transfer == "probe":
+        return Freeze(part="body")
+    if settings.transfer == "frozen-stem":
+        groups = STEM if settings.freeze == "auto" else settings.freeze
+        return Freeze(part="stem", groups=groups)
+    return Freeze()
 
 
 def _method(settings: TrainSettings) -> Method:

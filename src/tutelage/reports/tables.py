@@ -67,27 +67,27 @@ def headline(contents: Contents) -> Headline:
     if verdict is None:
         right = Accuracy(**contents.rounds[-1][judge])
         sentence = f"accuracy on the {JUDGES[judge]} images: {right}"
-        return Headline("none", "✓", "accuracy", sentence, _given_up(contents))
+        return Headline("none", "✓", "accuracy", sentence, _aside(contents))
     mark, spoken = MARKS[verdict["outcome"]]
     rounds = contents.rounds
     return Headline(
         verdict["outcome"], mark, spoken, verdict["sentence"],
         (
-            f"{rounds[-1]['name']} against {rounds[0]['name']}, which learned from the labels "
-            "alone, on the same images",
+            f"{verdict.get('round', rounds[-1]['name'])} against {rounds[0]['name']}, which "
+            "learned from the labels alone, on the same images",
             f"{verdict['gained']:,} images gained (right only after), "
             f"{verdict['lost']:,} lost (right only before)",
             f"McNemar's exact test: p = {verdict['p_value']:.2g}",
-            *_given_up(contents),
+            *_aside(contents),
         ),
     )  # fmt: skip
 
 
-def _given_up(contents: Contents) -> tuple[str, ...]:
-    """Why the guard ended the run, where it did."""
-    notes = contents.notes("guard")
+def _aside(contents: Contents) -> tuple[str, ...]:
+    """Why the guard ended the run, or what became of the fix for larger images, where either is."""
+    notes, fix = contents.notes("guard"), contents.notes("fix")
     if not notes:
-        return ()
+        return (fix["sentence"],) if fix else ()
     return (f"gave up on {notes['round']}: {notes['reason']}", f"{notes['kept']} is kept")
 
 

@@ -1,0 +1,205 @@
+"""What a training begins with: the weights of a run, of a file, or timm's own, and new classes.
+
+The trunk takes all weights. The classifier's rows are matched by the names of the classes, as
+teachers' answers are: the same classes in another order are put in order, classes that both know
+keep their row, and others get a new one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.deploy.teacher_check import folder_of, run_of
+from tutelage.deploy.teacher_sources import (
+    HUB,
+    Found,
+    from_file,
+    from_folder,
+    from_timm,
+    imagenet_names,
+)
+from tutelage.errors import RunMismatch, UsageError
+from tutelage.networks.build import Net, Normalized, build, check_name, weight_digest
+from tutelage.networks.freeze import head_names
+from tutelage.pipelines.prepare import Prepared, contents_of
+from tutelage.recipe import Recipe
+from tutelage.run import Run
+from tutelage.settings import Common
+
+PRETRAINED = "pretrained"  # as a source: timm's own weights of whatever network is trained
+SHOWN = 3  # classes that are named on the screen
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A new network with given weights, and what was done in words."""
+
+    module: Normalized
+    note: str
+
+
+def open_source(given: str, model: str, img_size: int) -> Found:
+    """The network that `--init` names, on the CPU; `model` is the one to be trained.
+
+    Raises UsageError where there is none, or it is damaged.
+    """
+    folder = folder_of(Path(given))
+    if given == PRETRAINED:
+        found = from_timm(model)
+    elif folder is not None:
+        found = from_folder(folder, given, torch.device("cpu"))
+    elif Path(given).is_file():
+        found = from_file(model, Path(given), img_size)
+    elif "=" in given:
+        name, _, file = given.partition("=")
+        found = from_file(name, Path(file), img_size)
+    elif given.startswith(HUB):
+        found = from_timm(given)
+    else:
+        raise UsageError(
+            f"--init {given}: there is no such run, model folder, round or weights file; give one, "
+            f"or `{PRETRAINED}` for timm's own weights"
+        )
+    return found
+
+
+def begin_as(found: Found, net: Net, classes: Sequence[str], *, seed: int, where: str) -> Begun:
+    """The network `net` with the trunk of the one found, and its classifier for these classes.
+
+    Rows for classes that are new to it are drawn from the seed. `where` is how the user called the
+    source. Raises UsageError where a tensor doesn't fit, naming the first.
+    """
+    module = build(replace(net, pretrained=False), seed=seed)
+    source = _at_size(found, net.img_size, where)
+    given, own = source.state_dict(), module.state_dict()
+    heads = [f"{name}.{kind}" for name in head_names(module) for kind in ("weight", "bias")]
+    trunk = [key for key in own if key not in heads]
+    _check_fit(where, net.name, {key: own[key] for key in trunk}, given)
+    taken = {key: given[key] for key in trunk}
+    note = f"{where}: all weights of the trunk kept; classes: "
+    with torch.no_grad():
+        rows, words = _rows(found, classes)
+        present = [key for key in heads if key in own]
+        fits = all(key in given and given[key].shape[1:] == own[key].shape[1:] for key in present)
+        rows = rows if fits else {}
+        for key in present:
+            taken[key] = own[key].clone()
+            for new, old in rows.items():
+                taken[key][new] = given[key][old]
+    module.load_state_dict(taken)
+    return Begun(module, note + (words if rows else f"all {len(classes):,} new"))
+
+
+def _rows(found: Found, classes: Sequence[str]) -> tuple[dict[int, int], str]:
+    """Row of the source's classifier for each class that it knows, and what that means in words."""
+    names = found.classes or imagenet_names(found.num_classes)
+    if names is None:
+        if found.num_classes != len(classes):
+            return {}, ""
+        same = {row: row for row in range(len(classes))}
+        return same, f"all {len(classes):,} kept in the data's order, as the file names none"
+    place = {name: row for row, name in enumerate(names)}
+    rows = {new: place[name] for new, name in enumerate(classes) if name in place}
+    missing = [name for name in classes if name not in place]
+    words = f"{len(rows):,} of {len(classes):,} kept by name"
+    if not missing:
+        moved = any(new != old for new, old in rows.items())
+        return rows, words + (" and put into the data's order" if moved else "")
+    more = f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else ""
+    return rows, f"{words}, {len(missing):,} new ({', '.join(missing[:SHOWN])}{more})"
+
+
+def _check_fit(where: str, name: str, own: dict[str, Tensor], given: dict[str, Tensor]) -> None:
+    """Raises UsageError, naming the first tensor of the network that the source lacks or that has
+    another shape there."""
+    for key, tensor in own.items():
+        shown = key.removeprefix("net.")
+        if key not in given:
+            raise UsageError(
+                f"--init {where} is another network than {name}: it lacks {shown} of shape "
+                f"{tuple(tensor.shape)}; take the --model that it was trained as"
+            )
+        if given[key].shape != tensor.shape:
+            raise UsageError(
+                f"--init {where} doesn't fit {name}: {shown} has shape {tuple(given[key].shape)} "
+                f"there and {tuple(tensor.shape)} here; take the --model and --img-size that it "
+                "was trained with"
+            )
+
+
+def _at_size(found: Found, size: int, where: str) -> nn.Module:
+    """The source, its position tables resampled by timm where they are made for another size."""
+    module = found.module
+    if not isinstance(module, Normalized):
+        raise UsageError(f"--init {where} is no timm network")
+    if found.size is not None and found.size != size:
+        try:
+            module.net.set_input_size((size, size))  # type: ignore[operator]  # of transformers
+        except (AttributeError, TypeError):  # others have no such tables
+            return module
+        except (AssertionError, ValueError, RuntimeError) as error:
+            raise UsageError(f"--init {where} can't be put to {size} pixels: {error}") from error
+    return module
+
+
+def open_init(settings: Common, run: Run, prepared: Prepared, models: Sequence[str]) -> None:
+    """Look at the source once, before anything is trained, and note its weights in the run.
+
+    Raises UsageError where it doesn't fit one of the networks to be trained, or has learned from
+    the images that judge; RunMismatch where the weights have changed since the run began.
+    """
+    given = settings.begins_as
+    if given is None:
+        return
+    if run.is_done("init"):
+        notes = run.notes("init")
+    else:
+        if given != PRETRAINED:
+            has_not_seen(given, run, prepared.judge, what="--init")
+        with run.stage("init") as notes:
+            for model in dict.fromkeys(models):
+                check_name(model)
+                found = open_source(given, model, prepared.size)
+                net = Net(name=model, num_classes=len(prepared.classes), img_size=prepared.size)
+                begun = begin_as(found, net, prepared.classes, seed=0, where=given)
+                digest = weight_digest(found.module)
+                notes[model] = {"digest": digest, "note": begun.note}
+    for model in dict.fromkeys(models):
+        prepared.screen.say(f"  {model} begins as {notes[model]['note']}")
+
+
+def digest_of(settings: Common, run: Run, model: str) -> str:
+    """Digest of the weights that the network begins with; "" where they are new."""
+    return "" if settings.begins_as is None else str(run.notes("init")[model]["digest"])
+
+
+def first_network(given: str, recipe: Recipe, prepared: Prepared) -> nn.Module:
+    """The network before the first step of a recipe that begins with given weights.
+
+    Raises RunMismatch where these are not the weights that the run began with.
+    """
+    found = open_source(given, recipe.net.name, recipe.net.img_size)
+    if weight_digest(found.module) != recipe.init:
+        raise RunMismatch(
+            f"the weights of --init {given} have changed since the run began: put them back, "
+            "choose another --out, or --overwrite to start anew"
+        )
+    seed, net = recipe.seed, recipe.net
+    return begin_as(found, net, prepared.classes, seed=seed, where=given).module
+
+
+def has_not_seen(name: str, run: Run, judge: str, *, what: str = "the teacher") -> None:
+    """Raises UsageError where a network's run trained on images that this run judges on."""
+    folder = folder_of(Path(name))
+    trained = None if folder is None else run_of(folder)
+    if trained is None or not (trained / "data" / "manifest.parquet").exists():
+        return  # a model folder alone doesn't say
+    seen = contents_of(trained, ("labeled", "pool")) & contents_of(run.path, (judge,))
+    if seen:
+        raise UsageError(
+            f"{what} {name} was trained on {len(seen)} of the images that would judge it: "
+            "give --test images that no run has seen, or the same --seed and --val-fraction"
+        )
