@@ -19,8 +19,8 @@ from sklearn.semi_supervised import LabelSpreading
 from sklearn.svm import SVC
 
 from tutelage.data.sources.digits import digits, split_digits, write_digits
+from tutelage.launch import run_selftrain
 from tutelage.pipelines.digits_demo import digits_settings
-from tutelage.verbs import run_selftrain
 
 
 def peers(seed: int) -> dict[str, float]:

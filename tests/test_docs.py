@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import toy
 
-from tutelage import verbs
+from tutelage import launch, verbs
 from tutelage.catalog import describe, names
 from tutelage.cli import main
 
@@ -39,15 +39,17 @@ def folders(tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", commands())
 def test_every_command_of_the_docs_is_understood(command, folders, monkeypatch):
     called = []
-    for name in ("run_train", "run_selftrain", "check", "label", "evaluate", "predict", "report"):
-        real = getattr(verbs, name)
+    simple = ("check", "label", "evaluate", "predict", "report")
+    runs = [(launch, name) for name in ("run_train", "run_selftrain", "run_distill")]
+    for module, name in [*runs, *((verbs, name) for name in simple)]:
+        real = getattr(module, name)
 
         def note(*given, _name=name, **more):
             called.append(_name)
 
         note.__signature__ = __import__("inspect").signature(real)
         note.__annotations__, note.__doc__ = real.__annotations__, real.__doc__
-        monkeypatch.setattr(verbs, name, note)
+        monkeypatch.setattr(module, name, note)
     assert main(shlex.split(command, comments=True)[1:]) == 0
     assert called
 

@@ -55,7 +55,10 @@ def assert_equal_batches(one, other):
 def test_each_epoch_is_a_permutation_whatever_the_batch(length, batch, seed):
     steps = -(-3 * length // batch)
     drawn = torch.cat(
-        [positions(step, batch, length, seed=seed, use=Dice.POOL_ORDER) for step in range(steps)]
+        [
+            positions(step * batch, batch, length, seed=seed, use=Dice.POOL_ORDER)
+            for step in range(steps)
+        ]
     )
     for epoch in range(3):
         order = drawn[epoch * length : (epoch + 1) * length]
@@ -64,7 +67,7 @@ def test_each_epoch_is_a_permutation_whatever_the_batch(length, batch, seed):
 
 def test_epochs_seeds_and_uses_are_shuffled_differently():
     orders = {
-        tuple(positions(step, 20, 20, seed=seed, use=use).tolist())
+        tuple(positions(20 * step, 20, 20, seed=seed, use=use).tolist())
         for step in range(3)
         for seed in range(3)
         for use in (Dice.LABELED_ORDER, Dice.POOL_ORDER)

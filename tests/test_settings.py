@@ -6,7 +6,8 @@ import pytest
 
 from tutelage.errors import UsageError
 from tutelage.jobs import DistillSettings, SelftrainSettings, TrainSettings
-from tutelage.settings import Noise, Optim, Select, seconds
+from tutelage.settings import Noise, Optim, Select
+from tutelage.training_settings import seconds
 
 NEEDED = {"data": "d", "model": "m", "out": Path("o")}
 

@@ -91,14 +91,14 @@ def _call(verb: str, arguments: list[str]) -> None:
 
     if verb not in VERBS:
         raise UsageError(f"there is no such verb{nearest(verb, VERBS)}; see tutelage --help")
-    from tutelage import jobs, verbs
+    from tutelage import jobs, launch, verbs
 
     if verb == "train":
-        verbs.run_train(_settings(jobs.TrainSettings, verb, arguments))
+        launch.run_train(_settings(jobs.TrainSettings, verb, arguments))
     elif verb == "selftrain":
-        verbs.run_selftrain(_settings(jobs.SelftrainSettings, verb, arguments))
+        launch.run_selftrain(_settings(jobs.SelftrainSettings, verb, arguments))
     elif verb == "distill":
-        verbs.run_distill(_settings(jobs.DistillSettings, verb, arguments))
+        launch.run_distill(_settings(jobs.DistillSettings, verb, arguments))
     else:
         functions: dict[str, Callable[..., object]] = {
             "check": verbs.check, "label": verbs.label, "evaluate": verbs.evaluate,
@@ -119,7 +119,10 @@ def _settings(kind: type[Any], verb: str, arguments: list[str]) -> Any:
     arguments, recipe = _take("--recipe", arguments)
     if file is recipe is None:
         return _tyro(kind, verb, arguments)
-    given = with_recipe(recipe, verb, load_yaml(Path(file)) if file else {})
+    given = load_yaml(Path(file)) if file else {}
+    if any(argument.split("=")[0] == "--budget" for argument in arguments) and "steps" not in given:
+        given = {"budget": "1h"} | given  # takes the place of a recipe's steps; the flag follows
+    given = with_recipe(recipe, verb, given)
     required = {f.name for f in fields(kind) if f.default is f.default_factory is MISSING}
     blank = dict.fromkeys(required - set(given), "")
     default = from_plain(kind, {**blank, **given})

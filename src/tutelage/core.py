@@ -1,6 +1,6 @@
 """The types that every part shares: batches, time, and randomness as a function of the step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
@@ -47,12 +47,16 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A stretch of training with constant image size and strength of noise."""
+    """A stretch of training with constant image size, batch, and strength of noise."""
 
     steps: int
     size: int  # pixels, side of the square network input
     magnitude: float  # RandAugment, 0 to 10; to 30 with the scale of its TensorFlow code
     cutout: float = 0.0  # side of the gray square over the image's side, 0 to 1
+    mixup: float = 0.0  # alpha of MixUp's share; 0: none
+    cutmix: float = 0.0  # alpha of CutMix's share; 0: none
+    dropout: float | None = None  # before the classifier; None: as the network was built
+    batch: int | None = None  # labeled images a step; None: the recipe's
 
     def __post_init__(self) -> None:
         """Reject values that no training could mean."""
@@ -60,6 +64,19 @@ class Stage:
             raise UsageError(f"a stage needs at least 1 step and 1 pixel, got {self}")
         if not 0 <= self.magnitude <= 30 or not 0 <= self.cutout <= 1:
             raise UsageError(f"magnitude is 0 to 30 and cutout 0 to 1, got {self}")
+        if self.mixup < 0 or self.cutmix < 0 or not 0 <= (self.dropout or 0) < 1:
+            raise UsageError(f"mixup and cutmix are at least 0 and dropout below 1, got {self}")
+        if self.batch is not None and self.batch < 2:
+            raise UsageError(f"a batch has at least 2 images, got {self}")
+
+
+def images_before(step: int, stages: Sequence[Stage], batch: int) -> int:
+    """Labeled images of all steps before this one; `batch` is that of stages without their own."""
+    images = 0
+    for stage in stages:
+        images += min(step, stage.steps) * (stage.batch or batch)
+        step -= min(step, stage.steps)
+    return images
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +112,8 @@ class Dice(IntEnum):
     POOL_SHARE = 11
     WATCH = 12
     LABEL_NOISE = 13
+    LABELED_MIX = 14
+    POOL_MIX = 15
 
 
 def fold(seed: int, use: Dice, step: int) -> int:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from tutelage.errors import UsageError
-from tutelage.settings import Auto, Common, Select, at_least, between
+from tutelage.settings import Auto, Select, at_least, between
+from tutelage.training_settings import Common
 
 NOISY_STUDENT = "noisy-student"  # the method that the stored-label settings belong to
 

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.checkpoint import resume, save
-from tutelage.core import Clock, Dice, fold
+from tutelage.core import Clock, Dice, Stage, fold
 from tutelage.data.loader import Batches
 from tutelage.errors import GivenUp, Interrupted, UsageError
 from tutelage.learner import Frozen, Learner
 from tutelage.methods.method import State
 from tutelage.networks.build import build
 from tutelage.networks.freeze import freeze
+from tutelage.networks.noise import set_noise
 from tutelage.progress import Bar, MetricsLog, Screen
 from tutelage.recalibration import recalibrate
 from tutelage.recipe import Recipe
@@ -70,21 +71,23 @@ class Meter:
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     steps: int = 0
+    images: int = 0
     data_seconds: float = 0.0
     start: float = field(default_factory=time.monotonic)
 
-    def add(self, metrics: dict[str, Tensor], data_seconds: float) -> None:
+    def add(self, metrics: dict[str, Tensor], data_seconds: float, images: int) -> None:
         """Count one step."""
         for name, value in metrics.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.steps += 1
+        self.images += images
         self.data_seconds += data_seconds
 
-    def line(self, images: int) -> dict[str, float]:
+    def line(self) -> dict[str, float]:
         """Means, images per second, and the share of the time spent on making batches."""
         seconds = time.monotonic() - self.start
         means = {name: float(value) / self.steps for name, value in self.sums.items()}
-        speed = images * self.steps / seconds
+        speed = self.images / seconds
         return means | {
             "images_per_second": round(speed, 1),
             "data_share": round(self.data_seconds / seconds, 4),
@@ -188,9 +191,17 @@ def _run(
     log = MetricsLog(out / "metrics.jsonl", step=first)
     log_every, exam_every = max(1, total // LOGS), max(1, total // EXAMS)
     meter, saved = Meter(), time.monotonic()
+    current: Stage | None = None
     with deferred_interrupt() as stop, screen.bar(out.name, total, done=first, unit="steps") as bar:
         for step in range(first, total):
-            meter.add(*_step(recipe, batches, state, Clock(step, total)))
+            stage = recipe.stage(step)
+            if stage != current:
+                current = stage
+                enter(stage, state)
+            meter.add(
+                *_step(recipe, batches, state, recipe.clock(step)),
+                (1 + recipe.ratio) * (stage.batch or recipe.batch),
+            )
             done = step + 1
             if done % log_every == 0 or done == total:
                 line = _line(recipe, meter, done, out)
@@ -216,6 +227,15 @@ def _graduate(recipe: Recipe, batches: Batches, state: State, *, done: int) -> n
         images = (batches.labeled_at(step).images for step in steps)
         recalibrate(module, images, precision=recipe.precision)
     return module
+
+
+def enter(stage: Stage, state: State) -> None:
+    """Give the networks that learn the stage's dropout."""
+    if stage.dropout is None:
+        return
+    for learner in (state.student, state.teacher):
+        if isinstance(learner, Learner):
+            set_noise(learner.module, dropout=stage.dropout)
 
 
 def _step(
@@ -245,7 +265,7 @@ def _seed(device: torch.device, seed: int) -> None:
 def _line(recipe: Recipe, meter: Meter, done: int, out: Path) -> dict[str, Any]:
     """One line of metrics.jsonl; raises GivenUp where the loss is not finite."""
     line: dict[str, Any] = {"step": done, "total": recipe.steps}
-    line |= meter.line(recipe.batch * (1 + recipe.ratio))
+    line |= meter.line()
     if not torch.isfinite(torch.tensor(line["loss"])):
         raise GivenUp(
             f"the loss became {line['loss']} before step {done} of {out}: lower --optim.lr "

@@ -1,12 +1,15 @@
 """One training as a value: which network, method, stages and noise."""
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
+from itertools import accumulate
 
-from tutelage.core import Stage
+from tutelage.core import Clock, Stage, images_before
 from tutelage.errors import UsageError
 from tutelage.methods.method import Method
 from tutelage.networks.build import Net
 from tutelage.networks.freeze import Freeze
+from tutelage.schedules import rate_for
 from tutelage.settings import Noise, Optim
 from tutelage.values import digest
 
@@ -42,6 +45,23 @@ class Recipe:
     def steps(self) -> int:
         """Of all stages."""
         return sum(stage.steps for stage in self.stages)
+
+    def stage(self, step: int) -> Stage:
+        """The stage that a step belongs to."""
+        return self.stages[bisect_right(list(accumulate(s.steps for s in self.stages)), step)]
+
+    def clock(self, step: int) -> Clock:
+        """The time at a step: counted in images, and with a rate of its own, where batches change.
+
+        The rate follows the batch by the optimizer's scaling rule.
+        """
+        if all(stage.batch in (None, self.batch) for stage in self.stages):
+            return Clock(step, self.steps)
+        images = images_before(step, self.stages, self.batch)
+        total = images_before(self.steps, self.stages, self.batch)
+        batch = self.stage(step).batch or self.batch
+        rate = rate_for(batch, self.batch, self.optim.scale)
+        return Clock(step, self.steps, images=(images, total), rate=rate)
 
     def digest(self) -> str:
         """A hash that changes with any value."""

@@ -4,8 +4,7 @@ No torch here, so that help and typos are answered at once.
 """
 
 import re
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tutelage.errors import UsageError
@@ -69,8 +68,20 @@ class Noise:
     drop_block: float = 0.0
     """Share of the last feature maps that DropBlock sets to 0, in squares; 0: off."""
 
+    mixup: float = 0.0
+    """MixUp's alpha: labeled images, and pool images with labels, are blended in pairs; 0: off."""
+    cutmix: float = 0.0
+    """CutMix's alpha: a box is pasted from another image; with both, each takes half the draws."""
+    mix_each: bool = False
+    """Draw MixUp and CutMix for each image, not for the whole batch."""
+    repeats: int = 1
+    """Times that a labeled image stands in a batch, each time augmented anew."""
+
     def __post_init__(self) -> None:
         """Reject what is out of range."""
+        at_least("noise.mixup", self.mixup, 0)
+        at_least("noise.cutmix", self.cutmix, 0)
+        at_least("noise.repeats", self.repeats, 1)
         between("noise.magnitude", self.magnitude, 0, 30 if self.scale == "tf" else 10)
         at_least("noise.num_ops", self.num_ops, 0)
         at_least("noise.magnitude_std", self.magnitude_std, 0)
@@ -165,6 +176,42 @@ class Optim:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Progressive:
+    """Stages in which image size and noise grow together; all that ends is set elsewhere."""
+
+    stages: int = 1
+    """Number of stages; 1: all is constant."""
+    rule: Literal["paper", "release"] = "paper"
+    """paper: the sizes of EfficientNetV2's algorithm 1; release: those of its published code,
+    whose first stage is larger and whose dropout is constant."""
+    start_size: int | Auto = "auto"
+    """Image size to begin with; auto: 0.43 of the last."""
+    start_noise: float = 1 / 3
+    """Share of RandAugment's magnitude and of dropout to begin with; 1: constant."""
+    start_mixing: float = 0.0
+    """Share of MixUp's and CutMix's alpha to begin with; 1: constant."""
+    multiple: int = 1
+    """Cut the sizes before the last to a multiple of this, such as a transformer's patch."""
+    batches: tuple[int, ...] = ()
+    """Labeled images a step in each stage; default: the same in all."""
+
+    def __post_init__(self) -> None:
+        """Reject what is out of range."""
+        at_least("progressive.stages", self.stages, 1)
+        at_least("progressive.multiple", self.multiple, 1)
+        between("progressive.start_noise", self.start_noise, 0, 1)
+        between("progressive.start_mixing", self.start_mixing, 0, 1)
+        if self.start_size != "auto":
+            at_least("progressive.start_size", self.start_size, 1)
+        if self.batches and len(self.batches) != self.stages:
+            raise UsageError(
+                f"progressive.batches has {len(self.batches)} numbers for {self.stages} stages"
+            )
+        for batch in self.batches:
+            at_least("progressive.batches", batch, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Select:
     """Which of the teacher's labels the student learns from."""
 
@@ -189,92 +236,6 @@ class Select:
                 raise UsageError(f"select.{name} is at least 1, got {value}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Common:
-    """What all training verbs share."""
-
-    data: Path
-    """Labeled images: a folder with one folder a class."""
-    out: Path
-    """The run folder. The same command on an unfinished run continues it."""
-    test: Path | None = None
-    """Labeled images that are touched once, at the end."""
-    val: Path | None = None
-    """Labeled validation images; without them a part is split off the labels."""
-    val_fraction: float = 0.2
-    """Share of each class to split off where `val` is not given; 0: none."""
-    img_size: int | Auto = "auto"
-    """Side of the network's input in pixels; auto: from the images, 32 to 224."""
-    pretrained: bool = False
-    """Start from timm's pre-trained weights, as `--init pretrained` does."""
-    init: str | None = None
-    """Weights to begin with: a run, a model folder, a round's folder, a weights file, or
-    `pretrained` for timm's own, from the folder TUTELAGE_WEIGHTS or downloaded. Classes are matched
-    by name."""
-    fix_size: int | None = None
-    """Side in pixels, larger than the training's, to fine-tune at in the end; None: no such end."""
-    fix: Literal["classifier", "shallow-frozen"] = "classifier"
-    """What learns then. classifier: it alone, and the last batch norm's statistics (FixRes);
-    shallow-frozen: the deeper half of the layers (Noisy Student)."""
-    fix_share: float = 0.1
-    """Steps of that fine-tuning over those of a round."""
-    stem: Literal["auto", "keep"] = "auto"
-    """auto: small images are not shrunk by the first layers; keep: the network as published."""
-    steps: int | Auto = "auto"
-    """Training steps a round; auto: from the budget, or 2,000."""
-    budget: str | None = None
-    """Time for the whole run, such as 90s, 20m or 1h30m, instead of steps."""
-    batch: int = 64
-    """Labeled images a step."""
-    smoothing: float = 0.1
-    """Label smoothing of hard labels."""
-    seed: int = 0
-    """All randomness follows from it."""
-    device: str = "auto"
-    """cpu, cuda, cuda:1, mps; auto: the first accelerator, else the CPU."""
-    precision: Precision = "auto"
-    """auto: bf16 on CUDA, fp32 elsewhere; fp16, with a scaled loss, is for accelerators."""
-    options: tuple[str, ...] = ()
-    """Settings of the method itself, such as threshold=0.9; `tutelage methods` lists them."""
-    noise: Noise = field(default_factory=Noise)
-    optim: Optim = field(default_factory=Optim)
-    overwrite: bool = False
-    """Move an existing run folder aside and start anew."""
-    compile: bool = False
-    """Compile the network with torch.compile, once for each image and batch size."""
-
-    def __post_init__(self) -> None:
-        """Reject what is out of range, before anything is read."""
-        between("val_fraction", self.val_fraction, 0, 0.9)
-        between("smoothing", self.smoothing, 0, 1)
-        for name in ("batch", "steps", "img_size"):
-            value = getattr(self, name)
-            if value != "auto" and value < 1:
-                raise UsageError(f"{name} is at least 1, got {value}")
-        if self.pretrained and self.init not in (None, "pretrained"):
-            raise UsageError(f"begin either with --pretrained or with --init {self.init}, not both")
-        between("fix_share", self.fix_share, 0, 1)
-        if self.fix_size is not None and self.img_size != "auto":
-            above("fix_size", self.fix_size, self.img_size)
-        if self.batch < 2:
-            raise UsageError("batch is at least 2: batch norm needs more than one image")
-        if self.budget is not None:
-            seconds(self.budget)
-            if self.steps != "auto":
-                raise UsageError("give either steps or a budget, not both")
-
-    @property
-    def begins_as(self) -> str | None:
-        """The source of the weights to begin with; None: new weights."""
-        return "pretrained" if self.pretrained else self.init
-
-
-def above(name: str, value: float, low: float) -> None:
-    """Raises UsageError where the value is not above `low`."""
-    if not value > low:
-        raise UsageError(f"{name} is above {low:g}, the size of the training, got {value:g}")
-
-
 def between(name: str, value: float, low: float, high: float) -> None:
     """Raises UsageError where the value is outside [low, high]."""
     if not low <= value <= high:
@@ -287,15 +248,7 @@ def at_least(name: str, value: float, low: float) -> None:
         raise UsageError(f"{name} is at least {low:g}, got {value:g}")
 
 
-def seconds(text: str) -> float:
-    """'90s', '20m', '1h30m' or plain seconds -> seconds; raises UsageError for anything else."""
-    plain = re.fullmatch(r"\d+(?:\.\d+)?", text.strip())
-    timed = text.strip() + "s" * bool(plain)
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", timed)
-    if not timed or match is None:
-        raise UsageError(f"{text!r} is no time: write 90s, 20m or 1h30m")
-    hours, minutes, rest = (float(part or 0) for part in match.groups())
-    total = hours * 3600 + minutes * 60 + rest
-    if total <= 0:
-        raise UsageError(f"{text!r} is no time to work in")
-    return total
+def above(name: str, value: float, low: float) -> None:
+    """Raises UsageError where the value is not above `low`."""
+    if not value > low:
+        raise UsageError(f"{name} is above {low:g}, the size of the training, got {value:g}")

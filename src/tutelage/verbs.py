@@ -4,8 +4,6 @@ Nothing heavy is imported until a verb is called. `train`, `selftrain` and `dist
 of their settings in jobs.py as keyword arguments; YAML files and flags have the same names.
 """
 
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +13,29 @@ from tutelage.deploy.predictions import Predictions, show, table_path, write_pre
 from tutelage.errors import UsageError
 from tutelage.evaluation.intervals import Accuracy
 from tutelage.jobs import DistillSettings, SelftrainSettings, TrainSettings
+from tutelage.launch import Outcome, run_distill, run_selftrain, run_train
 from tutelage.settings import Precision
 from tutelage.values import from_plain
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a finished run says of itself."""
+def train(*, recipe: str | None = None, **settings: Any) -> Outcome:
+    """Train by one method; keyword arguments are the fields of `TrainSettings`.
 
-    run: Path
-    content: dict[str, Any]  # of run.json
-    summary: tuple[str, ...]  # accuracies and verdict in words
+    `recipe` names settings to begin with, such as "efficientnetv2_progressive".
+    """
+    from tutelage.recipes.read import with_recipe
 
-    @property
-    def verdict(self) -> dict[str, Any] | None:
-        """The paired comparison of the last student with the baseline, where there is one."""
-        found: dict[str, Any] | None = self.content["stages"]["evaluate"]["verdict"]
-        return found
+    return run_train(from_plain(TrainSettings, with_recipe(recipe, "train", settings)))
 
 
-def train(**settings: Any) -> Outcome:
-    """Train by one method; keyword arguments are the fields of `TrainSettings`."""
-    return run_train(from_plain(TrainSettings, settings))
+def selftrain(*, recipe: str | None = None, **settings: Any) -> Outcome:
+    """Learn from labels and pool; keyword arguments are the fields of `SelftrainSettings`.
 
+    `recipe` names settings to begin with, such as "noisy_student".
+    """
+    from tutelage.recipes.read import with_recipe
 
-def selftrain(**settings: Any) -> Outcome:
-    """Learn from labels and pool; keyword arguments are the fields of `SelftrainSettings`."""
-    return run_selftrain(from_plain(SelftrainSettings, settings))
+    return run_selftrain(from_plain(SelftrainSettings, with_recipe(recipe, "selftrain", settings)))
 
 
 def distill(*, teacher: Any, recipe: str | None = None, **settings: Any) -> Outcome:
@@ -59,47 +53,6 @@ def distill(*, teacher: Any, recipe: str | None = None, **settings: Any) -> Outc
     names += [f"module:{weight_digest(module)}" for module in modules]
     merged = with_recipe(recipe, "distill", settings | {"teacher": names})
     return run_distill(from_plain(DistillSettings, merged), modules)
-
-
-def run_train(settings: TrainSettings) -> Outcome:
-    """`train` for settings that are made already."""
-    from tutelage.pipelines.train import train as pipeline
-
-    return _run("train", settings, pipeline)
-
-
-def run_selftrain(settings: SelftrainSettings) -> Outcome:
-    """`selftrain` for settings that are made already."""
-    from tutelage.pipelines.selftrain import selftrain as pipeline
-
-    return _run("selftrain", settings, pipeline)
-
-
-def run_distill(settings: DistillSettings, modules: tuple[Any, ...] = ()) -> Outcome:
-    """`distill` for settings that are made already, and teachers given as networks."""
-    from tutelage.pipelines.distill import distill as pipeline
-
-    return _run("distill", settings, partial(pipeline, modules=modules))
-
-
-def _run(verb: str, settings: Any, pipeline: Any) -> Outcome:
-    """A pipeline in its run folder, and the report at the end."""
-    from tutelage.pipelines.outcome import summary
-    from tutelage.progress import Screen
-    from tutelage.reports.page import write_report
-    from tutelage.run import open_run
-
-    with open_run(verb, settings, overwrite=settings.overwrite) as run:
-        screen = Screen(log=run.path / "logs" / "log.txt")
-        pipeline(settings, run, screen)
-        with run.stage("report"):
-            write_report(run.path)
-    lines = summary(run.content)
-    lines.append(f"report: {settings.out / 'report' / 'index.html'}")
-    lines.append(f"model:  {settings.out / 'model'}")
-    for line in lines:
-        screen.result(line)
-    return Outcome(settings.out, run.content, tuple(lines))
 
 
 def check(

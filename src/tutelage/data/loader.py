@@ -10,11 +10,12 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from tutelage.core import Batch, Dice, Labeled, Stage, Unlabeled, generator
+from tutelage.core import Batch, Dice, Labeled, Stage, Unlabeled, generator, images_before
 from tutelage.data.pixels import InMemory, Pixels
 from tutelage.data.pool import StoredTargets
 from tutelage.data.views import VIEWS
 from tutelage.errors import UsageError
+from tutelage.mixing import Mix, mixup_or_cutmix
 from tutelage.settings import Noise
 
 
@@ -51,10 +52,16 @@ def _permutation(length: int, seed: int, use: Dice, epoch: int) -> Tensor:
     return torch.randperm(length, generator=generator(seed, use, epoch))
 
 
-def positions(step: int, batch: int, length: int, *, seed: int, use: Dice) -> Tensor:
-    """Indices (batch,) into a set of `length`: each epoch is a new permutation of all of it."""
-    start = step * batch
-    index = torch.arange(start, start + batch)
+def positions(
+    start: int, count: int, length: int, *, seed: int, use: Dice, repeats: int = 1
+) -> Tensor:
+    """Indices (count,) into a set of `length`, after `start` earlier ones: each epoch is a new
+    permutation of all of it.
+
+    With repeated augmentation (Hoffer et al. 2020, arXiv 1901.09335) each index stands `repeats`
+    times in a row.
+    """
+    index = torch.arange(start, start + count) // repeats
     epochs = index // length
     parts = [
         _permutation(length, seed, use, epoch)[index[epochs == epoch] % length]
@@ -85,7 +92,7 @@ class Batches:
         self.labeled, self.pool = labeled, pool
         self.labeled_view, self.unlabeled_views = views
         self.stages, self.noise, self.seed = tuple(stages), noise, seed
-        self.sizes = (batch, batch * ratio)
+        self.batch, self.ratio = batch, ratio
         self.ends = list(accumulate(stage.steps for stage in stages))
         if pool is not None:
             self.entries = torch.repeat_interleave(torch.arange(len(pool.rows)), pool.copies)
@@ -103,6 +110,10 @@ class Batches:
     def stage(self, step: int) -> Stage:
         """The stage that a step belongs to."""
         return self.stages[bisect_right(self.ends, step)]
+
+    def seen(self, step: int) -> int:
+        """Labeled images of all batches before this step."""
+        return images_before(step, self.stages, self.batch)
 
     def at(self, step: int) -> Batch:
         """Batch of a step; while it is used, a thread decodes the next where images are on disk."""
@@ -123,23 +134,37 @@ class Batches:
         """The labeled part of a step's batch alone."""
         stage = self.stage(step)
         rows = positions(
-            step, self.sizes[0], len(self.labeled.targets), seed=self.seed, use=Dice.LABELED_ORDER
-        )
+            self.seen(step), stage.batch or self.batch, len(self.labeled.targets), seed=self.seed,
+            use=Dice.LABELED_ORDER, repeats=self.noise.repeats,
+        )  # fmt: skip
         dice = generator(self.seed, Dice.LABELED_VIEW, step)
         view = VIEWS[self.labeled_view]
-        return Labeled(
-            images=view(self.labeled.pixels.at(rows), dice, stage, self.noise),
-            targets=self.labeled.targets[rows.to(self.labeled.targets.device)],
-        )
+        images = view(self.labeled.pixels.at(rows), dice, stage, self.noise)
+        targets = self.labeled.targets[rows.to(self.labeled.targets.device)]
+        mix = self._mix(step, stage, len(rows), Dice.LABELED_MIX)
+        if mix is not None:
+            images, targets = mix.images(images), mix.targets(targets)
+        return Labeled(images=images, targets=targets)
+
+    def _mix(self, step: int, stage: Stage, count: int, use: Dice) -> Mix | None:
+        """How the images of a batch are mixed; None where they aren't."""
+        if not stage.mixup and not stage.cutmix:
+            return None
+        return mixup_or_cutmix(
+            stage.size, mixup_alpha=stage.mixup, cutmix_alpha=stage.cutmix,
+            count=count if self.noise.mix_each else 1, generator=generator(self.seed, use, step),
+        )  # fmt: skip
 
     def _unlabeled(self, step: int, stage: Stage) -> Unlabeled | None:
         """The pool's part of a batch, where the method wants one."""
         pool = self.pool
         if pool is None or not self.unlabeled_views:
             return None
+        count = self.ratio * (stage.batch or self.batch)
         drawn = positions(
-            step, self.sizes[1], len(self.entries), seed=self.seed, use=Dice.POOL_ORDER
-        )
+            self.ratio * self.seen(step), count, len(self.entries), seed=self.seed,
+            use=Dice.POOL_ORDER,
+        )  # fmt: skip
         entries = self.entries[drawn]
         rows = pool.rows[entries]
         dice = generator(self.seed, Dice.POOL_VIEW, step)
@@ -148,4 +173,8 @@ class Batches:
         targets = None
         if pool.targets is not None:
             targets = pool.targets.at(entries).to(images.device)
+            mix = self._mix(step, stage, count, Dice.POOL_MIX)
+            if mix is not None:
+                views = {name: mix.images(view) for name, view in views.items()}
+                targets = mix.targets(targets)
         return Unlabeled(rows=rows, views=views, targets=targets)

@@ -32,6 +32,7 @@ class Net:
     stem_size: int | None = None  # pixels that they do it for, where those are not img_size
     dropout: float = 0.0
     drop_path: float = 0.0
+    many_sizes: bool = False  # made for one size, it takes others by resampling its positions
     two_heads: bool = False  # in training the distillation token answers apart from the class token
     drop_block: float = 0.0
 
@@ -124,18 +125,20 @@ def normalizes_batches(module: nn.Module) -> bool:
 
 
 @cache
-def check_net(net: Net) -> None:
-    """Raises UsageError where the network can't take its image size or another setting."""
+def check_net(net: Net, at: int | None = None) -> None:
+    """Raises UsageError where the network can't take its image size, or the size of a stage, or
+    another setting."""
+    side = at or net.img_size
     with torch.device("meta"):
         module = build(replace(net, pretrained=False)).eval()
         try:
-            module(torch.zeros(1, 3, net.img_size, net.img_size))
+            module(torch.zeros(1, 3, side, side))
         except (AssertionError, RuntimeError, ValueError) as error:
             native = timm.models.get_pretrained_cfg(net.name)
             size = native.input_size[-1] if native else 224
+            hint = f"--img-size {size}" if at is None else "--progressive.multiple 16"
             raise UsageError(
-                f"{net.name} can't take images of {net.img_size} pixels ({error}): try "
-                f"--img-size {size}"
+                f"{net.name} can't take images of {side} pixels ({error}): try {hint}"
             ) from error
 
 
@@ -153,6 +156,8 @@ def build(net: Net, *, seed: int = 0) -> Normalized:
     fixed = has_fixed_size(net.name)
     if fixed:
         options["img_size"] = net.img_size
+    if fixed and net.many_sizes:
+        options["dynamic_img_size"] = True
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fold(seed, Dice.INIT, 0))
         module = _create(net, options)

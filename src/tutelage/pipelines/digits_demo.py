@@ -3,26 +3,17 @@
 from pathlib import Path
 
 from tutelage.jobs import SelftrainSettings
-from tutelage.settings import Noise
+from tutelage.recipes.read import with_recipe
+from tutelage.values import from_plain
 
 
 def digits_settings(images: Path, out: Path, *, seed: int) -> SelftrainSettings:
-    """The demo's settings, chosen on pool images and never on the test."""
-    return SelftrainSettings(
-        data=images / "labeled",
-        unlabeled=images / "unlabeled",
-        test=images / "test",
-        val_fraction=0.0,
-        model="test_resnet",
-        img_size=16,
-        steps=500,
-        batch=32,
-        ratio=2,
-        seed=seed,
-        device="cpu",
-        noise=Noise(flip=False),
-        out=out,
-    )
+    """The recipe `digits`, with the method that auto takes."""
+    given = {
+        "data": images / "labeled", "unlabeled": images / "unlabeled", "test": images / "test",
+        "method": "auto", "seed": seed, "device": "cpu", "out": out,
+    }  # fmt: skip
+    return from_plain(SelftrainSettings, with_recipe("digits", "selftrain", given))
 
 
 NEXT = """

@@ -17,7 +17,7 @@ from tutelage.networks.build import check_name, parameters, weight_digest
 from tutelage.networks.teachers import Ensemble
 from tutelage.pipelines.guard import exam_for
 from tutelage.pipelines.outcome import conclude
-from tutelage.pipelines.plan import planned_steps
+from tutelage.pipelines.plan import planned
 from tutelage.pipelines.prepare import Prepared, prepare
 from tutelage.pipelines.resolution import with_fix
 from tutelage.pipelines.rounds import (
@@ -67,23 +67,21 @@ def distill(
 
     open_init(settings, run, prepared, (settings.student,))
 
-    def rounds(steps: int) -> tuple[Round, ...]:
-        planned = replace(settings, steps=steps, budget=None)
-        begun = with_init(_rounds(planned, prepared, digest), settings, run)
-        return with_fix(begun, planned, prepared)
+    def made(settings: DistillSettings) -> tuple[Round, ...]:
+        begun = with_init(_rounds(settings, prepared, digest), settings, run)
+        return with_fix(begun, settings, prepared)
 
-    steps = planned_steps(settings, run, prepared, rounds, teacher=teacher)
-    resolved = replace(
-        settings, steps=steps, budget=None, img_size=prepared.size, device=str(device)
-    )
-    write_config(run, resolved)
-    announce(rounds(steps), prepared, run)
-    for one in rounds(steps):
+    settings = planned(settings, run, prepared, made, teacher=teacher)
+    settings = replace(settings, img_size=prepared.size, device=str(device))
+    write_config(run, settings)
+    rounds = made(settings)
+    announce(rounds, prepared, run)
+    for one in rounds:
         asked = teacher if one.recipe.method.teacher == "frozen" else None
         exam = exam_for(one.recipe, prepared)
         pool = pool_for(one.recipe, prepared)
         train_once(one, run, prepared, pool=pool, teacher=asked, exam=exam)
-    conclude(rounds(steps), run, prepared)
+    conclude(rounds, run, prepared)
 
 
 def _teacher(

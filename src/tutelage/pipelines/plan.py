@@ -3,27 +3,35 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from tutelage.core import Clock
+from tutelage.data.loader import Batches
 from tutelage.errors import UsageError
-from tutelage.loop import EXAMS, begin
+from tutelage.jobs import SelftrainSettings
+from tutelage.loop import EXAMS, begin, enter
+from tutelage.methods.method import State
 from tutelage.pipelines.prepare import Prepared
 from tutelage.pipelines.rounds import Round, batches_of, example_pool
 from tutelage.recipe import Recipe
 from tutelage.run import Run
-from tutelage.settings import Common, seconds
+from tutelage.training_settings import Common, seconds
 
 DEFAULT_STEPS = 2000  # of a round, where neither steps nor a budget are given
 LONG = 10**6  # steps of a whole round that is only measured
 WARM_UP = 3  # steps that are not counted: first calls choose kernels and fill caches
 TIMED = 24  # steps at most
 TIMED_SECONDS = 6.0  # at most, for each kind of round
+ENOUGH = 500  # steps a round; docs/results.md: with 350 no method paid that paid with 2,000
 FEWEST = 20  # steps a round, below which a budget is no budget
 RESERVE = 0.05  # of the budget, for evaluation, report, and a machine that gets slower
+
+
+S = TypeVar("S", bound=Common)
 
 
 @dataclass(frozen=True)
@@ -32,37 +40,126 @@ class Plan:
 
     steps: int
     step_seconds: dict[str, float]  # of each round by name
+    fixed: float  # seconds that don't depend on the steps: labels of the pool, exams, the test
+    each: float  # seconds that one more step of all rounds takes
 
 
-def planned_steps(
-    settings: Common, run: Run, prepared: Prepared, rounds: Callable[[int], Sequence[Round]],
-    *, teacher: nn.Module | None = None,
-) -> int:  # fmt: skip
-    """Steps of a whole round, as given or as the budget allows; the first start fixes them.
+def planned(
+    settings: S, run: Run, prepared: Prepared, rounds: Callable[[S], Sequence[Round]],
+    *, teacher: nn.Module | None = None, resizable: bool = False,
+) -> S:  # fmt: skip
+    """The settings with steps, as given or as the budget allows; the first start fixes them.
 
-    `rounds(steps)` makes the rounds to be measured; `teacher` is the frozen one, where methods
-    ask for it.
+    `rounds(settings)` makes the rounds to be measured; `teacher` is the frozen one, where methods
+    ask for it. Where a budget leaves less than ENOUGH steps a round, and nobody asked for more,
+    there is but one round, and if nothing was made for their size (`resizable`), the images are
+    smaller.
     """
     if not run.is_done("plan"):
         with run.stage("plan") as notes:
             notes["steps"] = DEFAULT_STEPS if settings.steps == "auto" else settings.steps
             if settings.budget is not None:
-                budget, spent = seconds(settings.budget), run.notes("check")["seconds"]
-                planned = plan(rounds(LONG), prepared, budget=budget, spent=spent, teacher=teacher)
-                notes |= asdict(planned)
-    return int(run.notes("plan")["steps"])
+                notes |= _within_budget(settings, run, prepared, rounds, teacher, resizable)
+    notes = run.notes("plan")
+    if "changed" in notes:
+        prepared.resize(notes["img_size"])
+        prepared.screen.say(f"  {notes['changed']}")
+    return with_plan(settings, steps=notes["steps"], rounds=notes.get("rounds"))
+
+
+def with_plan(settings: S, *, steps: int, rounds: int | None) -> S:
+    """The settings with these steps instead of a budget, and so many rounds where that is said."""
+    if rounds is not None and isinstance(settings, SelftrainSettings):
+        return replace(settings, budget=None, steps=steps, rounds=rounds)
+    return replace(settings, budget=None, steps=steps)
+
+
+def _within_budget(
+    settings: S, run: Run, prepared: Prepared, rounds: Callable[[S], Sequence[Round]],
+    teacher: nn.Module | None, resizable: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Steps, and perhaps fewer rounds and smaller images, for run.json."""
+    assert settings.budget is not None, "asked for"
+    clock = Budget(seconds(settings.budget), run.notes("check")["seconds"], time.monotonic())
+    first, fewer = prepared.size, None
+
+    def fitted() -> Plan:
+        asked = with_plan(settings, steps=LONG, rounds=fewer)
+        return plan(rounds(asked), prepared, budget=clock, teacher=teacher)
+
+    found = fitted()
+    if found.steps < ENOUGH and _may_have_fewer_rounds(settings):
+        fewer = 1
+        found = fitted()
+    if found.steps < ENOUGH and resizable and settings.img_size == "auto":
+        size = smaller(first, found.steps)
+        if size < first:
+            prepared.resize(size)
+            found = fitted()
+    clock.check(found)
+    notes = {"steps": found.steps, "step_seconds": found.step_seconds}
+    parts = ["one round"] * (fewer is not None)
+    if prepared.size != first:
+        parts.append(f"images of {prepared.size} instead of {first} px")
+    if parts:
+        notes["changed"] = (
+            f"{' and '.join(parts)}, as {settings.budget} would leave less than {ENOUGH} steps a "
+            "round; give --rounds and --img-size to have it otherwise"
+        )
+        notes |= {"rounds": fewer, "img_size": prepared.size}
+    return notes
+
+
+def _may_have_fewer_rounds(settings: Common) -> bool:
+    """Whether there are several rounds that nobody asked for."""
+    return (
+        isinstance(settings, SelftrainSettings)
+        and settings.rounds == "auto"
+        and settings.num_rounds > 1
+        and len(settings.method) == 1
+    )
+
+
+def smaller(size: int, steps: int) -> int:
+    """The largest image size in steps of 32, from half of `size` on, with ENOUGH steps in the time
+    of `steps` at `size`; a step's time goes with the area."""
+    wanted = size * math.sqrt(max(steps, 1) / ENOUGH)
+    least = max(32, math.ceil(size / 2 / 32) * 32)
+    return min(size, max(least, int(wanted // 32) * 32))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Seconds for a run, and what is gone of them."""
+
+    total: float
+    spent: float  # before `since`
+    since: float  # on the monotonic clock
+
+    @property
+    def left(self) -> float:
+        """Seconds from now on, without the reserve."""
+        return self.total * (1 - RESERVE) - self.spent - (time.monotonic() - self.since)
+
+    def check(self, found: Plan) -> None:
+        """Raises UsageError where the plan has too few steps to be one."""
+        if found.steps < FEWEST:
+            needed = self.total - self.left + found.fixed + FEWEST * found.each
+            raise UsageError(
+                f"a budget of {self.total:.0f} s leaves {max(found.steps, 0)} steps a round at "
+                f"{found.each:.2f} s for one step of all rounds: give at least "
+                f"{math.ceil(max(needed * 1.2, self.total + 1))}s, a smaller network or images, "
+                "or fewer rounds"
+            )
 
 
 def plan(
-    rounds: Sequence[Round], prepared: Prepared, *, budget: float, spent: float,
-    teacher: nn.Module | None = None,
-) -> Plan:  # fmt: skip
-    """The steps of a whole round such that all rounds end within `budget` seconds.
+    rounds: Sequence[Round], prepared: Prepared, *, budget: Budget, teacher: nn.Module | None = None
+) -> Plan:
+    """The steps of a whole round such that all rounds end within the budget.
 
-    The rounds come with LONG steps or their share of them. `spent` seconds of the budget are
-    gone. Raises UsageError where that is too little.
+    The rounds come with LONG steps or their share of them.
     """
-    start = time.monotonic()
     measured: dict[str, float] = {}
     per_round: dict[str, float] = {}
     for one in rounds:
@@ -71,19 +168,9 @@ def plan(
         if kind not in measured:
             measured[kind] = step_seconds(one.recipe, prepared, teacher=teacher)
         per_round[one.name] = round(measured[kind], 5)
-    left = budget * (1 - RESERVE) - spent - (time.monotonic() - start)
     forwards = sum(_forward_seconds(one, prepared, per_round) for one in rounds)
     each = sum(per_round[one.name] * one.recipe.steps / LONG for one in rounds)
-    steps = int((left - forwards) / each)
-    if steps < FEWEST:
-        needed = spent + forwards + FEWEST * each
-        raise UsageError(
-            f"a budget of {budget:.0f} s leaves {max(steps, 0)} steps a round at "
-            f"{each:.2f} s for one step of all rounds: give at least "
-            f"{math.ceil(max(needed * 1.2, budget + 1))}s, a smaller network or images, or fewer "
-            "rounds"
-        )
-    return Plan(steps, per_round)
+    return Plan(int((budget.left - forwards) / each), per_round, forwards, each)
 
 
 def _forward_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]) -> float:
@@ -99,18 +186,29 @@ def _forward_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]
 
 
 def step_seconds(recipe: Recipe, prepared: Prepared, *, teacher: nn.Module | None = None) -> float:
-    """Mean time of a training step on this machine."""
+    """Mean time of a training step on this machine, over all stages."""
     batches = batches_of(recipe, prepared, example_pool(recipe, prepared))
     state = begin(recipe, batches, prepared.device, teacher=teacher)
+    seconds, first = 0.0, 0
+    for stage in recipe.stages:
+        enter(stage, state)
+        seconds += stage.steps * _stage_seconds(recipe, batches, state, first)
+        first += stage.steps
+    return seconds / recipe.steps
+
+
+def _stage_seconds(recipe: Recipe, batches: Batches, state: State, first: int) -> float:
+    """Mean time of a step in the stage that begins with step `first`."""
     times: list[float] = []
-    for step in range(min(WARM_UP + TIMED, batches.total)):
+    stages = len(recipe.stages)
+    for step in range(min(WARM_UP + TIMED // stages, recipe.stage(first).steps)):
         start = time.monotonic()
-        late = Clock(batches.total - 1 - step, batches.total)  # all of a method is on by then
-        recipe.method.step(state, batches.at(step), late)
-        if prepared.device.type != "cpu":
-            torch.accelerator.synchronize(prepared.device)
+        late = Clock(recipe.steps - 1 - step, recipe.steps)  # all of a method is on by then
+        recipe.method.step(state, batches.at(first + step), late)
+        if state.student.device.type != "cpu":
+            torch.accelerator.synchronize(state.student.device)
         times.append(time.monotonic() - start)
-        if step >= WARM_UP and sum(times[WARM_UP:]) > TIMED_SECONDS:
+        if step >= WARM_UP and sum(times[WARM_UP:]) > TIMED_SECONDS / stages:
             break
     counted = times[WARM_UP:] or times
     return sum(counted) / len(counted)

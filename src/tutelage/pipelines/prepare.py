@@ -20,8 +20,9 @@ from tutelage.errors import DataProblem
 from tutelage.files import read_json, write_json, write_with
 from tutelage.progress import Screen
 from tutelage.run import Run
-from tutelage.settings import SMALL_IMAGE, Common
+from tutelage.settings import SMALL_IMAGE
 from tutelage.targets import one_hot
+from tutelage.training_settings import Common
 from tutelage.values import digest
 
 CROP_SHARE = 0.875  # of the canvas that the clean center view shows, for photos; timm's default
@@ -63,6 +64,12 @@ class Prepared:
         """Let go of a part's images that were decoded for another image size."""
         for key in [k for k in self.opened if k[0] == part and k[1] != canvas_for(unless)]:
             del self.opened[key]
+
+    def resize(self, size: int) -> None:
+        """Another size of the network's input; images decoded for the first are let go."""
+        self.size = size
+        for part in self.parts:
+            self.forget(part, unless=size)
 
     def labeled_set(self, size: int) -> LabeledSet:
         """The images to train on, for a network's input of that size, with their targets."""

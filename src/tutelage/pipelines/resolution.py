@@ -32,7 +32,8 @@ from tutelage.pipelines.prepare import Prepared, canvas_for
 from tutelage.pipelines.rounds import Round, network_of, share_of
 from tutelage.pipelines.selftrain_rounds import FINE_TUNE_RATE
 from tutelage.run import Run
-from tutelage.settings import Common, Optim, above
+from tutelage.settings import Optim, above
+from tutelage.training_settings import Common
 
 FIX_RATE = 8e-3 / 512  # of the public code, for each image of a batch
 FIX_DECAY = 1e-4

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from tutelage.catalog import name_of
-from tutelage.core import Dice, Stage, fold
 from tutelage.data.loader import Batches, PoolSet
 from tutelage.data.pool import StoredTargets
 from tutelage.deploy.model_folder import Model, load_model
@@ -15,15 +14,16 @@ from tutelage.files import write_json
 from tutelage.learner import choose_precision
 from tutelage.loop import Exam, fit
 from tutelage.methods.method import Method
-from tutelage.networks.build import Net, check_net, has_batch_norm, has_token, takes
+from tutelage.networks.build import has_batch_norm
 from tutelage.pipelines.prepare import Prepared, canvas_for
 from tutelage.pipelines.transfer import digest_of, first_network
 from tutelage.progress import duration
+from tutelage.progressive import table
 from tutelage.recipe import Recipe
+from tutelage.recipes.make import recipe_of
 from tutelage.run import Run
-from tutelage.settings import Auto, Common, Optim
-
-DROPOUT, DROP_PATH = 0.1, 0.05  # docs/results.md: 59.4 % with them, 57.1 % without
+from tutelage.settings import Optim
+from tutelage.training_settings import Common
 
 
 @dataclass(frozen=True)
@@ -44,43 +44,19 @@ class Round:
         return self.name.replace("student", "labels")
 
 
-def _rate(given: float | Auto, usual: float, model: str, option: str) -> float:
-    """The rate as given, or the usual one where the network can take it."""
-    if given != "auto":
-        return given
-    return usual if takes(model, option) else 0.0
-
-
 def recipe_for(
     settings: Common, prepared: Prepared, *, model: str, method: Method, number: int, steps: int,
     ratio: int = 0,
 ) -> Recipe:  # fmt: skip
-    """The recipe of round `number`; each round has random numbers of its own."""
-    noise, size = settings.noise, prepared.size
-    net = Net(
-        name=model,
-        num_classes=len(prepared.classes),
-        img_size=size,
-        small_stem=settings.stem == "auto",
-        dropout=_rate(noise.dropout, DROPOUT, model, "drop_rate"),
-        drop_path=_rate(noise.drop_path, DROP_PATH, model, "drop_path_rate"),
-        drop_block=noise.drop_block,
-        two_heads=method.two_heads and has_token(model),
-    )
-    check_net(net)
-    stage = Stage(steps=steps, size=size, magnitude=noise.magnitude, cutout=noise.cutout)
-    return Recipe(
-        net=net,
-        method=method,
-        stages=(stage,),
-        optim=settings.optim,
-        noise=noise,
-        batch=settings.batch,
-        ratio=ratio,
-        seed=fold(settings.seed, Dice.ROUND, number),
+    """The recipe of round `number` on the prepared images."""
+    resolved = replace(
+        settings, img_size=prepared.size, steps=steps, budget=None,
         precision=choose_precision(settings.precision, prepared.device),
-        compile=settings.compile,
-    )
+    )  # fmt: skip
+    return recipe_of(
+        resolved, model=model, method=method, num_classes=len(prepared.classes), ratio=ratio,
+        number=number,
+    )  # fmt: skip
 
 
 def share_of(steps: int, share: float) -> int:
@@ -141,6 +117,12 @@ def announce(rounds: Sequence[Round], prepared: Prepared, run: Run) -> None:
         if one.name in planned:
             line += f", about {duration(planned[one.name] * recipe.steps)}"
         prepared.screen.say(line + (" (done)" if run.is_done(one.name) else ""))
+    tables = {tuple(table(one.recipe.stages, one.recipe.batch)): one for one in rounds}
+    for lines, one in tables.items():
+        if len(one.recipe.stages) > 1:
+            prepared.screen.say(f"  stages of {one.name} and rounds like it:")
+            for line in lines:
+                prepared.screen.say(f"    {line}")
 
 
 def train_once(

@@ -22,7 +22,7 @@ from tutelage.networks.build import check_name
 from tutelage.pipelines.choose import choose_method
 from tutelage.pipelines.guard import check_against, exam_for, give_up, sound, watch
 from tutelage.pipelines.outcome import conclude
-from tutelage.pipelines.plan import planned_steps
+from tutelage.pipelines.plan import LONG, planned
 from tutelage.pipelines.pool_labels import stored_pool
 from tutelage.pipelines.prepare import Prepared, prepare
 from tutelage.pipelines.resolution import with_fix
@@ -58,7 +58,7 @@ def selftrain(settings: SelftrainSettings, run: Run, screen: Screen) -> None:
         precision=choose_precision(settings.precision, device),
     )
     open_init(settings, run, prepared, _models(settings, prepared, taken))
-    settings = _resolved(settings, run, prepared, taken)
+    settings = _planned(settings, run, prepared, taken)
     write_config(run, settings)
     rounds = _rounds(settings, run, prepared, taken)
     announce(rounds, prepared, run)
@@ -145,7 +145,7 @@ def _models(
     settings: SelftrainSettings, prepared: Prepared, taken: Teacher | None
 ) -> tuple[str, ...]:
     """Names of all networks that are trained."""
-    rounds = selftrain_rounds(replace(settings, budget=None, steps=1), prepared, taken)
+    rounds = selftrain_rounds(replace(settings, budget=None, steps=LONG), prepared, taken)
     return tuple(one.recipe.net.name for one in rounds)
 
 
@@ -157,19 +157,17 @@ def _rounds(
     return with_fix(with_init(rounds, settings, run), settings, prepared)
 
 
-def _resolved(
+def _planned(
     settings: SelftrainSettings, run: Run, prepared: Prepared, taken: Teacher | None
 ) -> SelftrainSettings:
     """The settings with every 'auto' replaced."""
-
-    def rounds(steps: int) -> tuple[Round, ...]:
-        planned = replace(settings, budget=None, steps=steps)
-        return _rounds(planned, run, prepared, taken)
-
+    ready = taken is not None or settings.begins_as is not None or settings.fix_size is not None
+    settings = planned(
+        settings, run, prepared, lambda asked: _rounds(asked, run, prepared, taken),
+        resizable=not ready,
+    )  # fmt: skip
     return replace(
         settings,
-        steps=planned_steps(settings, run, prepared, rounds),
-        budget=None,
         img_size=prepared.size,
         device=str(prepared.device),
         rounds=settings.num_rounds,

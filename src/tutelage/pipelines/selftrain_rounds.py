@@ -81,7 +81,9 @@ class Rounds:
             steps=share_of(steps, share),
             ratio=self.settings.ratio if method.unlabeled_views else 0,
         )  # fmt: skip
-        recipe = recipe if optim is None else replace(recipe, optim=optim)
+        if optim is not None:  # fine-tuning, which ends where the other training ended
+            last = replace(recipe.stages[-1], steps=recipe.steps)
+            recipe = replace(recipe, optim=optim, stages=(last,))
         name = f"{number:02d}-{kind}"
         self.made.append(Round(name, recipe, teacher=teacher, start=start))
         return name

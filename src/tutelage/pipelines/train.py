@@ -11,7 +11,7 @@ from tutelage.networks.build import check_name
 from tutelage.networks.freeze import Freeze
 from tutelage.pipelines.guard import exam_for, watch
 from tutelage.pipelines.outcome import conclude
-from tutelage.pipelines.plan import planned_steps
+from tutelage.pipelines.plan import planned
 from tutelage.pipelines.prepare import Prepared, prepare
 from tutelage.pipelines.resolution import with_fix
 from tutelage.pipelines.rounds import (
@@ -44,22 +44,21 @@ def train(settings: TrainSettings, run: Run, screen: Screen) -> None:
     settings = replace(settings, optim=optim, precision=precision)
     open_init(settings, run, prepared, (settings.model,))
 
-    def rounds(steps: int) -> tuple[Round, ...]:
-        planned = replace(settings, steps=steps, budget=None)
-        made = train_rounds(planned, prepared, method)
-        return with_fix(with_init(made, settings, run), planned, prepared)
+    def made(settings: TrainSettings) -> tuple[Round, ...]:
+        first = with_init(train_rounds(settings, prepared, method), settings, run)
+        return with_fix(first, settings, prepared)
 
-    steps = planned_steps(settings, run, prepared, rounds)
-    resolved = replace(
-        settings, steps=steps, budget=None, img_size=prepared.size, device=str(device)
-    )
-    write_config(run, resolved)
-    announce(rounds(steps), prepared, run)
+    new = settings.begins_as is None and settings.fix_size is None
+    settings = planned(settings, run, prepared, made, resizable=new)
+    settings = replace(settings, img_size=prepared.size, device=str(device))
+    write_config(run, settings)
+    rounds = made(settings)
+    announce(rounds, prepared, run)
     watched = watch(prepared, run, None, seed=settings.seed)
-    for one in rounds(steps):
+    for one in rounds:
         exam = exam_for(one.recipe, prepared, None if one.fixes else watched)
         train_once(one, run, prepared, pool=pool_for(one.recipe, prepared), exam=exam)
-    conclude(rounds(steps), run, prepared)
+    conclude(rounds, run, prepared)
 
 
 def train_rounds(settings: TrainSettings, prepared: Prepared, method: Method) -> tuple[Round, ...]:

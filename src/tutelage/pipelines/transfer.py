@@ -27,7 +27,7 @@ from tutelage.networks.freeze import head_names
 from tutelage.pipelines.prepare import Prepared, contents_of
 from tutelage.recipe import Recipe
 from tutelage.run import Run
-from tutelage.settings import Common
+from tutelage.training_settings import Common
 
 PRETRAINED = "pretrained"  # as a source: timm's own weights of whatever network is trained
 SHOWN = 3  # classes that are named on the screen

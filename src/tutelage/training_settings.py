@@ -1,0 +1,107 @@
+"""What all training verbs are asked alike: data, network size, length, noise, optimizer.
+
+No torch here.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tutelage.errors import UsageError
+from tutelage.settings import Auto, Noise, Optim, Precision, Progressive, above, between
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What all training verbs share."""
+
+    data: Path
+    """Labeled images: a folder with one folder a class."""
+    out: Path
+    """The run folder. The same command on an unfinished run continues it."""
+    test: Path | None = None
+    """Labeled images that are touched once, at the end."""
+    val: Path | None = None
+    """Labeled validation images; without them a part is split off the labels."""
+    val_fraction: float = 0.2
+    """Share of each class to split off where `val` is not given; 0: none."""
+    img_size: int | Auto = "auto"
+    """Side of the network's input in pixels; auto: from the images, 32 to 224."""
+    pretrained: bool = False
+    """Start from timm's pre-trained weights, as `--init pretrained` does."""
+    init: str | None = None
+    """Weights to begin with: a run, a model folder, a round's folder, a weights file, or
+    `pretrained` for timm's own, from the folder TUTELAGE_WEIGHTS or downloaded. Classes are matched
+    by name."""
+    fix_size: int | None = None
+    """Side in pixels, larger than the training's, to fine-tune at in the end; None: no such end."""
+    fix: Literal["classifier", "shallow-frozen"] = "classifier"
+    """What learns then. classifier: it alone, and the last batch norm's statistics (FixRes);
+    shallow-frozen: the deeper half of the layers (Noisy Student)."""
+    fix_share: float = 0.1
+    """Steps of that fine-tuning over those of a round."""
+    stem: Literal["auto", "keep"] = "auto"
+    """auto: small images are not shrunk by the first layers; keep: the network as published."""
+    steps: int | Auto = "auto"
+    """Training steps a round; auto: from the budget, or 2,000."""
+    budget: str | None = None
+    """Time for the whole run, such as 90s, 20m or 1h30m, instead of steps."""
+    batch: int = 64
+    """Labeled images a step."""
+    smoothing: float = 0.1
+    """Label smoothing of hard labels."""
+    seed: int = 0
+    """All randomness follows from it."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto: the first accelerator, else the CPU."""
+    precision: Precision = "auto"
+    """auto: bf16 on CUDA, fp32 elsewhere; fp16, with a scaled loss, is for accelerators."""
+    options: tuple[str, ...] = ()
+    """Settings of the method itself, such as threshold=0.9; `tutelage methods` lists them."""
+    noise: Noise = field(default_factory=Noise)
+    optim: Optim = field(default_factory=Optim)
+    progressive: Progressive = field(default_factory=Progressive)
+    overwrite: bool = False
+    """Move an existing run folder aside and start anew."""
+    compile: bool = False
+    """Compile the network with torch.compile, once for each image and batch size."""
+
+    def __post_init__(self) -> None:
+        """Reject what is out of range, before anything is read."""
+        between("val_fraction", self.val_fraction, 0, 0.9)
+        between("smoothing", self.smoothing, 0, 1)
+        for name in ("batch", "steps", "img_size"):
+            value = getattr(self, name)
+            if value != "auto" and value < 1:
+                raise UsageError(f"{name} is at least 1, got {value}")
+        if self.pretrained and self.init not in (None, "pretrained"):
+            raise UsageError(f"begin either with --pretrained or with --init {self.init}, not both")
+        between("fix_share", self.fix_share, 0, 1)
+        if self.fix_size is not None and self.img_size != "auto":
+            above("fix_size", self.fix_size, self.img_size)
+        if self.batch < 2:
+            raise UsageError("batch is at least 2: batch norm needs more than one image")
+        if self.budget is not None:
+            seconds(self.budget)
+            if self.steps != "auto":
+                raise UsageError("give either steps or a budget, not both")
+
+    @property
+    def begins_as(self) -> str | None:
+        """The source of the weights to begin with; None: new weights."""
+        return "pretrained" if self.pretrained else self.init
+
+
+def seconds(text: str) -> float:
+    """'90s', '20m', '1h30m' or plain seconds -> seconds; raises UsageError for anything else."""
+    plain = re.fullmatch(r"\d+(?:\.\d+)?", text.strip())
+    timed = text.strip() + "s" * bool(plain)
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", timed)
+    if not timed or match is None:
+        raise UsageError(f"{text!r} is no time: write 90s, 20m or 1h30m")
+    hours, minutes, rest = (float(part or 0) for part in match.groups())
+    total = hours * 3600 + minutes * 60 + rest
+    if total <= 0:
+        raise UsageError(f"{text!r} is no time to work in")
+    return total
