@@ -24,7 +24,7 @@ def compiled(module: nn.Module) -> Callable[[Tensor], Any]:
             with torch._dynamo.config.patch(limits):
                 return fast(images)
         except torch._dynamo.exc.TorchDynamoException as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = " ".join(str(error).split("\n")[:2])
             raise UsageError(f"torch.compile fails here ({reason}): leave out --compile") from error
 
     return forward

@@ -1,7 +1,7 @@
 """timm's and torch's optimizers by name, with the right groups of weights.
 
 Weight decay is for kernels alone: not for norms, biases, position tables, tokens and scales.
-rmsproptf has TensorFlow's epsilon, 0.001 inside the root, as EfficientNet's reference code. muon
+rmsproptf has epsilon 0.001 inside the root, as in EfficientNet's reference code. muon
 (timm's, not torch's, which takes matrices alone) flattens convolutions to matrices, and leaves all
 else, the classifier included, to AdamW, as its author advises; its steps are as large as AdamW's.
 """
@@ -31,14 +31,19 @@ def make_optimizer(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     a name that timm doesn't know.
     """
     options: dict[str, Any] = {"momentum": optim.momentum}
-    if optim.name in EPSILON:
-        options["eps"] = EPSILON[optim.name]
+    if _plain(optim.name) in EPSILON:
+        options["eps"] = EPSILON[_plain(optim.name)]
     try:
         return create_optimizer_v2(
             _groups(module, optim), opt=optim.name, lr=float(optim.lr), **options
         )
     except (AssertionError, ValueError) as error:
         raise UsageError(f"optim.name {optim.name!r}: {error}") from error
+
+
+def _plain(name: str) -> str:
+    """'lookahead_RMSpropTF' -> 'rmsproptf', as timm reads names."""
+    return name.lower().rpartition("_")[-1]
 
 
 def _groups(module: nn.Module, optim: Optim) -> list[dict[str, Any]]:
@@ -48,7 +53,7 @@ def _groups(module: nn.Module, optim: Optim) -> list[dict[str, Any]]:
         "weight_decay": float(optim.weight_decay),
         "no_weight_decay_list": _undecayed(net),
     }
-    if "muon" in optim.name:
+    if "muon" in _plain(optim.name):
         options |= {"fallback_list": _classifier(net), "fallback_no_weight_decay": True}
     if optim.layer_decay is None:
         return param_groups_weight_decay(net, **options)
