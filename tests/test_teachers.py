@@ -356,7 +356,8 @@ def test_weights_that_can_not_be_had_are_said(name, marked, monkeypatch):
         raise OSError("no route to the hub")
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(UsageError, match=r"no pre-trained weights .*no route .*NAME=FILE"):
+    monkeypatch.setattr("urllib.request.getproxies", lambda: {"https": "http://proxy"})
+    with pytest.raises(UsageError, match=r"no pre-trained weights.* no route .*NAME=FILE"):
         load(name, marked)
 
 

@@ -48,16 +48,20 @@ def from_folder(folder: Path, name: str, device: torch.device) -> Found:
     return Found(model.module, name, count, model.classes, model.net.img_size, folder)
 
 
-def from_timm(name: str) -> Found:
+def from_timm(name: str, img_size: int | None = None) -> Found:
     """timm's network of that name with its pre-trained weights, from the hub where it must.
 
-    Raises UsageError where there is no such network, or no weights for it can be had.
+    Networks with position tables are put to `img_size` where it is given. Raises UsageError where
+    there is no such network, or no weights for it can be had.
     """
     if not name.startswith(HUB):
         check_name(name)
     try:
-        hub = name.startswith(HUB)
-        net = timm.create_model(name, pretrained=True) if hub else create_pretrained(name)
+        if name.startswith(HUB):
+            net = timm.create_model(name, pretrained=True)
+        else:
+            size = img_size if has_fixed_size(name) else None
+            net = create_pretrained(name, img_size=size)
     except Exception as error:  # of the network, the hub, the disk: each library has its own
         why = str(error) if isinstance(error, UsageError) else f"no pre-trained weights: {error}"
         raise UsageError(

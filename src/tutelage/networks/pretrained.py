@@ -26,15 +26,17 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 PATIENCE = 5.0  # seconds for a connection: without a network the hub's own retries take a minute
 
 
-def create_pretrained(name: str) -> nn.Module:
+def create_pretrained(name: str, *, img_size: int | None = None) -> nn.Module:
     """timm's network of that name with its pre-trained weights and their own head.
 
-    Raises UsageError where the weights can't be had, saying how to bring them, and where a file is
-    damaged or another network's.
+    `img_size` is for networks with position tables, which timm resamples. Raises UsageError where
+    the weights can't be had, saying how to bring them, and where a file is damaged or another
+    network's.
     """
     source = weights_source(name)
+    options: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
     try:
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=source)
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=source, **options)
     except Exception as error:  # of the file, the hub, the disk: each library has its own
         if "file" in source:
             raise UsageError(

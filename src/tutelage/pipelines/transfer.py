@@ -6,6 +6,7 @@ keep their row, and others get a new one.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def open_source(given: str, model: str, img_size: int) -> Found:
     """
     folder = folder_of(Path(given))
     if given == PRETRAINED:
-        found = from_timm(model)
+        found = from_timm(model, img_size)
     elif folder is not None:
         found = from_folder(folder, given, torch.device("cpu"))
     elif Path(given).is_file():
@@ -132,9 +133,9 @@ def _check_fit(where: str, name: str, own: dict[str, Tensor], given: dict[str, T
 
 def _at_size(found: Found, size: int, where: str) -> nn.Module:
     """The source, its position tables resampled by timm where they are made for another size."""
-    module = found.module
-    if not isinstance(module, Normalized):
+    if not isinstance(found.module, Normalized):
         raise UsageError(f"--init {where} is no timm network")
+    module = deepcopy(found.module)
     if found.size is not None and found.size != size:
         try:
             module.net.set_input_size((size, size))  # type: ignore[operator]  # of transformers
