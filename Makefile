@@ -24,6 +24,7 @@ fix: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.loop
+	$(BIN)/python -m benchmarks.views
 	$(BIN)/python -m benchmarks.digits
 
 clean:

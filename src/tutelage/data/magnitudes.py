@@ -20,19 +20,26 @@ def growing(
     threshold: float,
 ) -> dict[str, Rule]:  # fmt: skip
     """Rules that do nothing at level 0 and reach the given amounts at 1; shift: x and y shares."""
+
+    def blend(level: Tensor, sign: Tensor) -> Tensor:
+        return 1 + factor * level * sign
+
+    def slope(level: Tensor, sign: Tensor) -> Tensor:
+        return shear * level * sign
+
     return {
         "identity": _nothing,
         "autocontrast": _nothing,
         "equalize": _nothing,
         "rotate": lambda level, sign: degrees * level * sign,
         "solarize": lambda level, sign: threshold * (1 - level),
-        "color": lambda level, sign: 1 + factor * level * sign,
+        "color": blend,
         "posterize": lambda level, sign: 8 - (bits * level).round(),
-        "contrast": lambda level, sign: 1 + factor * level * sign,
-        "brightness": lambda level, sign: 1 + factor * level * sign,
-        "sharpness": lambda level, sign: 1 + factor * level * sign,
-        "shear_x": lambda level, sign: shear * level * sign,
-        "shear_y": lambda level, sign: shear * level * sign,
+        "contrast": blend,
+        "brightness": blend,
+        "sharpness": blend,
+        "shear_x": slope,
+        "shear_y": slope,
         "translate_x": lambda level, sign: shift[0] * level * sign,
         "translate_y": lambda level, sign: shift[1] * level * sign,
     }
@@ -104,5 +111,6 @@ TF: Rules = {
 def chosen(rules: Rules, drawn: Tensor, level: Tensor, sign: Tensor) -> tuple[Tensor, Tensor]:
     """Operations, which count in NAMES, and amounts for `drawn`, which counts in the rules."""
     index = torch.tensor([NAMES.index(name) for name in rules])
-    amounts = torch.stack([rule(level, sign) for rule in rules.values()])
+    made = {rule: rule(level, sign) for rule in set(rules.values())}
+    amounts = torch.stack([made[rule] for rule in rules.values()])
     return index[drawn], amounts.gather(0, drawn[None])[0]

@@ -17,6 +17,7 @@ from torch.nn import functional
 Operation = Callable[[Tensor, Tensor], Tensor]  # images (B, 3, H, W), amount (B,)
 
 GRAY = 128  # fill of what a geometric operation uncovers
+PIECE = 2**15  # pixels at once on a CPU, so that what is in between fits in its caches
 
 
 def as_float(images: Tensor) -> Tensor:
@@ -38,43 +39,17 @@ def _bytes(levels: Tensor) -> Tensor:
     return _column(levels.clamp(0, 255).to(torch.uint8))
 
 
-# Geometric: a matrix (B, 2, 3) that says where in the input a pixel of the output comes from, about
-# the middle; x and y count in pixels, the shift in half sides.
+def matrices(choice: Tensor, amount: Tensor) -> Tensor:
+    """Where in the input a pixel of the output comes from, (N, B, 2, 3): x and y about the middle.
 
-
-def _matrix(entries: list[Tensor]) -> Tensor:
-    return torch.stack(entries, 1).view(-1, 2, 3)
-
-
-def rotate(degrees: Tensor) -> Tensor:
-    """Rotation."""
+    x and y count in pixels, shifts in half sides; the identity for what is not geometric.
+    """
+    kinds = torch.arange(len(GEOMETRIC)).view(-1, 1, 1)
+    degrees, shear_x, shear_y, shift_x, shift_y = amount * (choice == kinds)
     angle = degrees * (math.pi / 180)
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    return _matrix([cos, -sin, zero, sin, cos, zero])
-
-
-def shear_x(slope: Tensor) -> Tensor:
-    """Horizontal shear."""
-    one, zero = torch.ones_like(slope), torch.zeros_like(slope)
-    return _matrix([one, slope, zero, zero, one, zero])
-
-
-def shear_y(slope: Tensor) -> Tensor:
-    """Vertical shear."""
-    one, zero = torch.ones_like(slope), torch.zeros_like(slope)
-    return _matrix([one, zero, zero, slope, one, zero])
-
-
-def translate_x(share: Tensor) -> Tensor:
-    """Horizontal shift by a share of the width."""
-    one, zero = torch.ones_like(share), torch.zeros_like(share)
-    return _matrix([one, zero, 2 * share, zero, one, zero])
-
-
-def translate_y(share: Tensor) -> Tensor:
-    """Vertical shift by a share of the height."""
-    one, zero = torch.ones_like(share), torch.zeros_like(share)
-    return _matrix([one, zero, zero, zero, one, 2 * share])
+    cos, sin = angle.cos(), angle.sin()
+    rows = [cos, shear_x - sin, 2 * shift_x, shear_y + sin, cos, 2 * shift_y]
+    return torch.stack(rows, -1).unflatten(-1, (2, 3))
 
 
 def warp(images: Tensor, matrix: Tensor) -> Tensor:
@@ -90,20 +65,19 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
     return moved.add_(GRAY + 0.5).to(torch.uint8)  # cut off at one half more: rounded
 
 
-# Of color.
+# Pillow's enhancers: factor 0 gives another image, 1 the image, and above 1 goes beyond it.
 
 
-def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """Pillow's enhance on floats: factor 0 gives `other`, 1 the image, above 1 goes beyond it."""
-    mixed = (images - other).mul_(_column(factor)).add_(other)
+def _blend(floats: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    mixed = (floats - other).mul_(_column(factor)).add_(other)
     return mixed.clamp_(0, 255).to(torch.uint8)
 
 
-def _luma(images: Tensor) -> Tensor:
-    """ITU-R 601 gray (B, 1, H, W) of floats, as Pillow's mode L: exact, as all is below 2^24."""
-    red, green, blue = images.split(1, 1)
-    gray = (19595 * red).add_(green, alpha=38470).add_(blue, alpha=7471).add_(32768)
-    return gray.div_(65536).floor_()
+def _gray(floats: Tensor) -> Tensor:
+    """ITU-R 601 (B, 1, H, W), as Pillow's mode L; exact, as all is below 2^24."""
+    red, green, blue = floats.split(1, 1)
+    luma = (19595 * red).add_(green, alpha=38470).add_(blue, alpha=7471).add_(32768)
+    return luma.div_(65536).floor_()
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
@@ -113,32 +87,35 @@ def brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
     """Blend with the image's mean gray."""
-    images = images.float()
-    mean = _luma(images).mean((2, 3), keepdim=True)
-    return _blend(images, (mean + 0.5).floor_(), factor)
+    floats = images.float()
+    mean = _gray(floats).mean((2, 3), keepdim=True)
+    return _blend(floats, mean.add_(0.5).floor_(), factor)
 
 
 def color(images: Tensor, factor: Tensor) -> Tensor:
     """Blend with the gray image."""
-    images = images.float()
-    return _blend(images, _luma(images), factor)
+    floats = images.float()
+    return _blend(floats, _gray(floats), factor)
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     """Blend with Pillow's SMOOTH filter; the border stays."""
     if min(images.shape[-2:]) < 3:
         return images
-    images = images.float()
-    rows = (images[:, :, :-2] + images[:, :, 1:-1]).add_(images[:, :, 2:])
-    around = (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:])
-    soft = images.clone()
-    soft[:, :, 1:-1, 1:-1].mul_(4).add_(around).div_(13).add_(0.5).floor_()
-    return _blend(images, soft, factor)
+    floats = images.float()
+    rows = (floats[:, :, :-2] + floats[:, :, 1:-1]).add_(floats[:, :, 2:])
+    near = (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:])
+    soft = floats.clone()
+    soft[:, :, 1:-1, 1:-1].mul_(4).add_(near).div_(13).add_(0.5).floor_()
+    return _blend(floats, soft, factor)
+
+
+# Gray level by gray level.
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
     """Keep the highest bits: 8 and more change nothing, 0 is black."""
-    return images & _bytes(256 - 2.0 ** (8 - bits).clamp(0, 8))
+    return images & _bytes(bits.sub(8).neg_().clamp_(0, 8).exp2_().neg_().add_(256))
 
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
@@ -161,10 +138,11 @@ def invert(images: Tensor, amount: Tensor) -> Tensor:
 
 def autocontrast(images: Tensor, amount: Tensor) -> Tensor:
     """Stretch each channel to the full range; flat channels stay."""
-    low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+    low, high = images.flatten(2).aminmax(dim=2)
     flat = low == high
-    low = low.masked_fill(flat, 0)
-    scale = torch.where(flat, 1, 255 / (high - low).clamp(min=1))
+    low = low.masked_fill_(flat, 0)[..., None, None]
+    scale = (high[..., None, None] - low).float().reciprocal_().mul_(255)
+    scale.masked_fill_(flat[..., None, None], 1)
     # a little more than the float's error, or the brightest level is cut down to 254
     return (images - low).float().mul_(scale).add_(1e-3).to(torch.uint8)
 
@@ -197,13 +175,7 @@ def around(center: Tensor, side: Tensor, shape: torch.Size) -> Tensor:
     return (rows.abs() <= half)[:, None, :, None] & (columns.abs() <= half)[:, None, None]
 
 
-GEOMETRIC: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "rotate": rotate,
-    "shear_x": shear_x,
-    "shear_y": shear_y,
-    "translate_x": translate_x,
-    "translate_y": translate_y,
-}
+GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 OF_COLOR: Mapping[str, Operation] = {
     "brightness": brightness,
     "contrast": contrast,
@@ -217,7 +189,7 @@ OF_COLOR: Mapping[str, Operation] = {
     "invert": invert,
 }
 NAMES = (*GEOMETRIC, *OF_COLOR, "cutout", "identity")
-IDENTITY = NAMES.index("identity")
+CUTOUT, IDENTITY = NAMES.index("cutout"), NAMES.index("identity")
 
 
 def apply(images: Tensor, choice: Tensor, amount: Tensor, centers: Tensor | None = None) -> Tensor:
@@ -231,6 +203,7 @@ def apply(images: Tensor, choice: Tensor, amount: Tensor, centers: Tensor | None
     if images.dtype != torch.uint8:
         return as_float(apply(as_bytes(images), choice, amount, centers)).to(images.dtype)
     images, device = images.contiguous(), images.device
+    matrix, amount = matrices(choice, amount).float(), amount.float()
     place = torch.arange(len(images))  # where each of the images belongs
     for slot, drawn in enumerate(choice):
         # sorted by operation, so that each of them has one slice to work on
@@ -238,24 +211,23 @@ def apply(images: Tensor, choice: Tensor, amount: Tensor, centers: Tensor | None
         place = place[order]
         images = images.index_select(0, order.to(device))
         counts = drawn.bincount(minlength=len(NAMES)).tolist()
-        spots = None if centers is None else centers[slot, place].to(device)
-        _one_each(images, counts, amount[slot, place].to(device, torch.float32), spots)
+        moved = sum(counts[: len(GEOMETRIC)])  # all of them in one resampling
+        _in_place(warp, images[:moved], matrix[slot, place[:moved]].to(device))
+        slices = images[moved:].split_with_sizes(counts[len(GEOMETRIC) :])
+        amounts = amount[slot, place[moved:]].to(device).split_with_sizes(counts[len(GEOMETRIC) :])
+        for operation, part, level in zip(OF_COLOR.values(), slices, amounts, strict=False):
+            _in_place(operation, part, level)
+        if centers is not None:
+            inside = centers[slot, place].to(device).split_with_sizes(counts)[CUTOUT]
+            slices[-2].copy_(cutout(slices[-2], amounts[-2], inside))
     return images.index_select(0, place.argsort().to(device))
 
 
-def _one_each(images: Tensor, counts: list[int], amount: Tensor, centers: Tensor | None) -> None:
-    """One operation an image, in place, on images sorted by operation."""
-    parts, levels = images.split(counts), amount.split(counts)
-    moved = sum(counts[: len(GEOMETRIC)])
-    if moved:  # all of them in one resampling
-        pairs = zip(GEOMETRIC.values(), levels, strict=False)
-        matrices = [matrix(level) for matrix, level in pairs]
-        images[:moved] = warp(images[:moved], torch.cat(matrices))
-    for index, name in enumerate(NAMES):
-        if not counts[index]:
-            continue
-        if name in OF_COLOR:
-            parts[index].copy_(OF_COLOR[name](parts[index], levels[index]))
-        elif name == "cutout" and centers is not None:
-            spots = centers.split(counts)[index]
-            parts[index].copy_(cutout(parts[index], levels[index], spots))
+def _in_place(operation: Operation, images: Tensor, amount: Tensor) -> None:
+    """Write what the operation makes over the images."""
+    size = max(1, len(images))
+    if images.device.type == "cpu":
+        size = max(1, PIECE // (images.shape[-1] * images.shape[-2]))
+    for start in range(0, len(images), size):
+        part = images[start : start + size]
+        part.copy_(operation(part, amount[start : start + size]))
