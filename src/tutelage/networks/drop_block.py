@@ -72,20 +72,22 @@ def attach(net: nn.Module, rate: float, sites: dict[str, float]) -> None:
 def find_sites(net: nn.Module, blocks: Iterable[str], side: int) -> dict[str, float]:
     """Layers with the smallest and the next larger feature maps, with their shares of the rate.
 
-    `blocks` are the residual blocks; where they don't give maps of two sizes, timm's stages are
-    taken. The network is on the meta device, and is asked an image of `side` pixels. Empty where
-    it has no feature maps.
+    `blocks` are the residual blocks; where they don't give maps of two sizes, down to those of
+    timm's last stage, the stages are taken. The network is on the meta device, and is asked an
+    image of `side` pixels. Empty where it ends in no feature maps.
     """
     info = vars(net).get("feature_info") or ()
     stages = {one["reduction"]: one["module"] for one in info}
+    smallest = side / max(stages, default=1)
     layers = dict(net.named_modules())
-    found: dict[str, int] = {}
+    chosen: dict[str, int] = {}
     for names in (blocks, stages.values()):
-        if len(set(found.values())) < len(SHARES):
-            some = {name: layers[name] for name in names if name in layers}
-            found = _sides(net, some, side) or found
-    levels = sorted(set(found.values()))[: len(SHARES)]
-    return {p: SHARES[levels.index(s)] for p, s in found.items() if s in levels}
+        if len(set(chosen.values())) < len(SHARES):
+            found = _sides(net, {name: layers[name] for name in names if name in layers}, side)
+            if min(found.values(), default=side) < smallest + 1:  # sides are rounded up
+                chosen = found
+    levels = sorted(set(chosen.values()))[: len(SHARES)]
+    return {p: SHARES[levels.index(s)] for p, s in chosen.items() if s in levels}
 
 
 def _sides(net: nn.Module, layers: dict[str, nn.Module], side: int) -> dict[str, int]:

@@ -9,7 +9,7 @@ from 0 to the given one over their residual blocks.
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -132,26 +132,27 @@ def _twin(name: str, options: dict[str, Any]) -> nn.Module:
         return timm.create_model(name, **options)
 
 
-@cache
 def _spots_of(name: str, option: Option, rate: float) -> tuple[Spot, ...]:
     """What the option sets in timm's network of that name, and to what."""
     try:
-        here = _twin(name, {option: rate})
-        there = _twin(name, {option: 0.25 if rate >= 0.5 else 0.75})
+        here = _numbers_of(name, option, rate)
+        there = _numbers_of(name, option, 0.25 if rate >= 0.5 else 0.75)
     except TypeError:
         return ()
-    values = {(path, key): value for path, key, value, _ in _numbers(here)}
-    return tuple(
-        Spot(path, key, values.get((path, key), 0.0), None if _weighs(layer) else layer)
-        for path, key, value, layer in _numbers(there)
-        if values.get((path, key)) != value
-    )
+    values = {(spot.path, spot.name): spot.value for spot in here}
+    spots = (replace(spot, value=values.get((spot.path, spot.name), 0.0)) for spot in there)
+    return tuple(new for new, spot in zip(spots, there, strict=True) if new.value != spot.value)
 
 
-def _numbers(net: nn.Module) -> list[tuple[str, str, float, nn.Module]]:
-    """All plain numbers in it: layer's path, name, value, layer."""
+@cache
+def _numbers_of(name: str, option: Option, rate: float) -> list[Spot]:
+    return _numbers(_twin(name, {option: rate}))
+
+
+def _numbers(net: nn.Module) -> list[Spot]:
+    """All plain numbers in it."""
     return [
-        (path, key, value, layer)
+        Spot(path, key, value, None if _weighs(layer) else layer)
         for path, layer in net.named_modules()
         for key, value in vars(layer).items()
         if type(value) in (int, float)
@@ -182,8 +183,8 @@ def _usual_spots(net: nn.Module, option: Option, rate: float) -> tuple[Spot, ...
     """The same for a network without a name."""
     if option == "drop_rate":
         heads = ("", "head", "head_drop", "head.drop")
-        numbers = [n for n in _numbers(net) if n[0] in heads and n[1] in ("drop_rate", "p")]
-        return tuple(Spot(path, key, rate, None) for path, key, _, _ in numbers)
+        found = (s for s in _numbers(net) if s.path in heads and s.name in ("drop_rate", "p"))
+        return tuple(replace(spot, value=rate) for spot in found)
     slots = _slots(net)
     blocks = list(dict.fromkeys(slot.rpartition(".")[0] for slot in slots))
     last = max(1, len(blocks) - 1)
