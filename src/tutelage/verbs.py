@@ -14,7 +14,7 @@ from tutelage.errors import UsageError
 from tutelage.evaluation.intervals import Accuracy
 from tutelage.jobs import DistillSettings, SelftrainSettings, TrainSettings
 from tutelage.launch import Outcome, run_distill, run_selftrain, run_train
-from tutelage.settings import Precision
+from tutelage.settings import Auto, Precision
 from tutelage.values import from_plain
 
 
@@ -110,22 +110,32 @@ def label(
 
 
 def evaluate(
-    run: Positional[Path], *, data: Path, out: Path | None = None, device: str = "auto"
+    run: Positional[Path],
+    *,
+    data: Path,
+    img_size: int | Auto | None = None,
+    val: Path | None = None,
+    out: Path | None = None,
+    device: str = "auto",
 ) -> Accuracy:
     """Accuracy of a trained model on labeled images, with a 95 % interval, overall and by class.
 
     Args:
         run: A run folder, or a model folder.
         data: Labeled images: a folder with one folder a class.
+        img_size: Image side in pixels; auto: the best on validation images; default: as trained.
+        val: Labeled images for auto to choose on; default: the run's own validation part.
         out: A .csv or .parquet file for the answer on each image.
         device: cpu, cuda, mps; auto: the first accelerator, else the CPU.
     """
-    from tutelage.deploy.judge import judge_folder
+    from tutelage.pipelines.evaluate import evaluate as pipeline
     from tutelage.progress import Screen
 
-    if out is not None:
-        out = table_path(out)
-    return judge_folder(Path(run), Path(data), out, device=device, screen=Screen())
+    out = None if out is None else table_path(out)
+    val = None if val is None else Path(val)
+    return pipeline(
+        Path(run), Path(data), out, device=device, img_size=img_size, val=val, screen=Screen()
+    )
 
 
 def predict(

@@ -1,14 +1,16 @@
 """A model as a folder: weights, class names and preprocessing, and nothing else needed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from tutelage.errors import UsageError
+from tutelage.evaluation.image_size import canvas_at
 from tutelage.files import read_json, write_json, write_text
 from tutelage.networks.build import Net, weight_digest
+from tutelage.networks.input_size import at_input_size
 from tutelage.values import from_plain, to_plain
 from tutelage.weights import load_weights, save_weights
 
@@ -72,3 +74,17 @@ def load_model(path: Path, device: torch.device | None = None) -> Model:
         raise UsageError(f"the weights in {folder} are not those that its config.json names")
     canvas = config["preprocessing"]["resize_shorter_side"]
     return Model(module, net, tuple(config["classes"]), canvas)
+
+
+def model_at(model: Model, size: int) -> Model:
+    """The model for images of `size` pixels, which show as much of each image: to ask, not to save.
+
+    Raises UsageError where the network can't take the size.
+    """
+    trained = model.net.img_size
+    return replace(
+        model,
+        module=at_input_size(model.module, model.net, size),
+        net=replace(model.net, img_size=size),
+        canvas=canvas_at(size, trained=trained, canvas=model.canvas),
+    )

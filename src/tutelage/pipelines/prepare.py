@@ -94,7 +94,7 @@ def prepare(
     if not run.is_done("check"):
         with run.stage("check") as notes:
             notes |= _check(settings, data, screen, pool, pool_share)
-    parts = _read_manifest(data)
+    parts = read_manifest(data)
     return Prepared(parts, run.notes("check")["img_size"], device, screen)
 
 
@@ -220,8 +220,11 @@ def _write_manifest(data: Path, parts: dict[str, Part]) -> None:
     write_with(data / "manifest.parquet", lambda part: pq.write_table(pa.table(columns), part))
 
 
-def _read_manifest(data: Path) -> dict[str, Images]:
-    """The parts as written; raises DataProblem where a file is gone or has changed since."""
+def read_manifest(data: Path, wanted: Sequence[str] = ()) -> dict[str, Images]:
+    """The parts as written, or the wanted ones of them.
+
+    Raises DataProblem where a file of theirs is gone or has changed since.
+    """
     classes = tuple(read_json(data / "classes.json"))
     columns = pq.read_table(data / "manifest.parquet").to_pydict()
     rows_of: dict[str, list[int]] = {name: [] for name in read_json(data / "roots.json")}
@@ -229,6 +232,8 @@ def _read_manifest(data: Path) -> dict[str, Images]:
         rows_of[name].append(row)
     parts = {}
     for name, root in read_json(data / "roots.json").items():
+        if wanted and name not in wanted:
+            continue
         names = tuple(columns["path"][row] for row in rows_of[name])
         labels = tuple(columns["label"][row] for row in rows_of[name])
         images = Images(Path(root), names, None if name == "pool" else labels, classes)
