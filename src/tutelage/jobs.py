@@ -73,6 +73,10 @@ class SelftrainSettings(Common):
     each method."""
     ratio: int = 4
     """Pool images for each labeled one in a batch."""
+    baseline_length: Literal["images", "steps"] = "images"
+    """Training of the baseline on the labels alone, and of a first teacher. images: until it has
+    seen as many as a student, whose pool views count, which takes about its time; steps: as many
+    steps as a student."""
     pool_share: float = 1.0
     """Share of the pool to learn from, drawn at random."""
     labels: Literal["soft", "hard"] = "soft"
@@ -181,8 +185,10 @@ class DistillSettings(Common):
     over: Literal["probs", "logits"] = "probs"
     """What is averaged where there are several teachers."""
     baseline: bool = True
-    """Also train the student on the labels alone, in as many steps, to say what the teacher was
-    worth."""
+    """Also train the student on the labels alone, to say what the teacher was worth."""
+    baseline_length: Literal["images", "steps"] = "images"
+    """images: until it has seen as many as the student, pool images included; steps: as many steps
+    as the student."""
 
     def __post_init__(self) -> None:
         """Reject what is out of range, before anything is read."""

@@ -1,7 +1,7 @@
 """`tutelage distill`: a student learns what ready teachers answer, and how much that helped.
 
 Papers: each method's file names its own. Beside the student, a baseline of the same network learns
-from the labels alone in as many steps, so that the verdict is about the teacher.
+from the labels alone until it has seen as many images, so that the verdict is about the teacher.
 """
 
 from dataclasses import replace
@@ -124,9 +124,12 @@ def _rounds(settings: DistillSettings, prepared: Prepared, teacher: str) -> tupl
     rounds = []
     for number, (kind, method) in enumerate(wanted):
         asks_pool = settings.unlabeled is not None and method.unlabeled_views
+        longer = kind == "baseline" and settings.baseline_length == "images"
+        longer = longer and settings.unlabeled is not None
         recipe = recipe_for(
             settings, prepared, model=settings.student, method=method, number=number,
-            steps=settings.steps, ratio=settings.ratio if asks_pool else 0,
+            steps=settings.steps * (1 + settings.ratio if longer else 1),
+            ratio=settings.ratio if asks_pool else 0,
         )  # fmt: skip
         if method.teacher == "frozen":
             recipe = replace(recipe, teacher=teacher)

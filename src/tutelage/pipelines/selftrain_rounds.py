@@ -103,17 +103,25 @@ def selftrain_rounds(
     """All trainings in order: the baseline, a first teacher where it is another, the students."""
     rounds = Rounds(settings, prepared)
     alone = make("supervised", (), {"smoothing": settings.smoothing})
-    last = settings.student(settings.num_rounds)
-    baseline = rounds.add("baseline", last, alone)
+    last, length = settings.student(settings.num_rounds), _baseline_share(settings)
+    baseline = rounds.add("baseline", last, alone, share=length)
     before = None if taken is not None else baseline
     first = settings.teacher or settings.model
     if taken is None and first != last and _asks_teacher(settings):
-        before = rounds.add("teacher", first, alone)
+        before = rounds.add("teacher", first, alone, share=length)
     ends = []
     for number in range(1, settings.num_rounds + 1):
         before = _student(rounds, settings, number, before)
         ends.append(before)
     return tuple(replace(one, judged=one.name in ends) for one in rounds.made)
+
+
+def _baseline_share(settings: SelftrainSettings) -> float:
+    """Steps of the baseline over those of a student: images a step of the first, where they are to
+    see as many."""
+    if settings.baseline_length == "steps":
+        return 1.0
+    return 1.0 + settings.ratio * len(kind_of(settings.method_of(1))().unlabeled_views)
 
 
 def _student(rounds: Rounds, settings: SelftrainSettings, number: int, before: str | None) -> str:
