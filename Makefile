@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/tutelage demo
 
 test: check
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff format --check

@@ -37,7 +37,6 @@ def sizes(side: int) -> dict[str, dict[str, Any]]:
         f"constant {side} px": {},
         f"{half} to {side} px, noise grows": growing(half),
         f"{half} to {side} px, constant noise": growing(half, start_noise=1.0, start_mixing=1.0),
-        f"{side} px, noise grows": growing(side),
     }
 
 

@@ -126,6 +126,7 @@ def test_a_student_as_good_as_its_baseline_passes(images, tmp_path):
     content = selftrain(
         data=images / "labeled", unlabeled=images / "pool", val=images / "test", img_size=16,
         model="test_resnet", method="fixmatch", steps=4, batch=8, ratio=2, device="cpu",
+        baseline_length="steps",
         out=tmp_path / "run",
     ).content  # fmt: skip
     assert "guard" not in content["stages"]

@@ -9,11 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from images import pixels
+from timm.layers import DropPath
 
 from tutelage.core import Stage
 from tutelage.data.loader import Batches, LabeledSet, PoolSet
 from tutelage.data.pixels import InMemory
 from tutelage.data.pool import StoredTargets
+from tutelage.data.views import VIEWS
 from tutelage.errors import UsageError
 from tutelage.loop import fit
 from tutelage.methods.supervised import Supervised
@@ -90,7 +92,7 @@ def test_constant_noise_is_one_setting_each():
     how = Progressive(stages=3, start_noise=1, start_mixing=1, start_size=16)
     last = Stage(steps=30, size=32, magnitude=5, mixup=0.2, cutmix=1.0, dropout=0.1)
     for stage in stages_of(last, how, batch=64):
-        assert replace(stage, size=32, steps=30) == last
+        assert replace(stage, size=32, steps=30, crop=None) == last
 
 
 def test_batches_that_change_see_as_many_images_in_each_stage():
@@ -223,6 +225,21 @@ def test_a_training_through_stages_stopped_inside_one_ends_with_the_same_weights
         assert torch.equal(one, other), name
 
 
+@pytest.mark.parametrize("view", ["plain", "weak"])
+@pytest.mark.parametrize(("canvas", "last", "crop"), [(32, 32, "pad"), (110, 96, "resized")])
+def test_an_earlier_stage_shows_the_same_part_in_fewer_pixels(view, canvas, last, crop):
+    ramp = torch.linspace(0, 255, canvas).round().to(torch.uint8).expand(2, 3, canvas, canvas)
+    whole = Stage(steps=30, size=last, magnitude=0)
+    spans, noise = [], Noise(crop=crop, flip=False, min_area=1.0)
+    for stage in stages_of(whole, Progressive(stages=3), batch=8):
+        images = VIEWS[view](ramp, torch.Generator().manual_seed(3), stage, noise)
+        assert images.shape[-1] == stage.size
+        step = (images[:, :, :, -1] - images[:, :, :, 0]).mean() / (stage.size - 1)
+        spans.append(float(step * stage.size))
+    assert spans[0] == pytest.approx(spans[-1], rel=0.12)
+    assert spans[1] == pytest.approx(spans[-1], rel=0.12)
+
+
 def test_dropout_follows_the_stage(tmp_path, monkeypatch):
     net = Net(name="test_resnet", num_classes=3, img_size=16, small_stem=True, dropout=0.2)
     made = recipe(stages=2, steps=4, net=net, start_noise=0.5)
@@ -236,6 +253,24 @@ def test_dropout_follows_the_stage(tmp_path, monkeypatch):
     monkeypatch.setattr(Supervised, "step", noting)
     fit(made, batches(made), tmp_path / "run", device=torch.device("cpu"))
     assert seen == pytest.approx([0.1, 0.1, 0.2, 0.2])
+
+
+def test_stochastic_depth_grows_where_that_is_asked(tmp_path, monkeypatch):
+    last = Stage(steps=4, size=16, magnitude=4, drop_path=0.4)
+    how = Progressive(stages=2, start_size=16, start_drop=0.25)
+    net = Net(name="test_resnet", num_classes=3, img_size=16, small_stem=True, drop_path=0.4)
+    made = replace(recipe(net=net), stages=stages_of(last, how, batch=4))
+    seen = []
+    step = Supervised.step
+
+    def noting(self, state, batch, clock):
+        rates = [m.drop_prob for m in state.student.module.modules() if isinstance(m, DropPath)]
+        seen.append(max(rates))
+        return step(self, state, batch, clock)
+
+    monkeypatch.setattr(Supervised, "step", noting)
+    fit(made, batches(made), tmp_path / "run", device=torch.device("cpu"))
+    assert seen == pytest.approx([0.1, 0.1, 0.4, 0.4])
 
 
 def test_the_table_has_a_line_for_each_stage():

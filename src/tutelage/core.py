@@ -52,10 +52,13 @@ class Stage:
     steps: int
     size: int  # pixels, side of the square network input
     magnitude: float  # RandAugment, 0 to 10; to 30 with the scale of its TensorFlow code
+    crop: int | None = None  # pixels, side of the crop that is resized to `size`; None: size
     cutout: float = 0.0  # side of the gray square over the image's side, 0 to 1
     mixup: float = 0.0  # alpha of MixUp's share; 0: none
     cutmix: float = 0.0  # alpha of CutMix's share; 0: none
     dropout: float | None = None  # before the classifier; None: as the network was built
+    drop_path: float | None = None  # stochastic depth at the last block; None: as built
+    drop_block: float | None = None  # DropBlock's share of the last maps; None: as built
     batch: int | None = None  # labeled images a step; None: the recipe's
 
     def __post_init__(self) -> None:
@@ -64,10 +67,18 @@ class Stage:
             raise UsageError(f"a stage needs at least 1 step and 1 pixel, got {self}")
         if not 0 <= self.magnitude <= 30 or not 0 <= self.cutout <= 1:
             raise UsageError(f"magnitude is 0 to 30 and cutout 0 to 1, got {self}")
-        if self.mixup < 0 or self.cutmix < 0 or not 0 <= (self.dropout or 0) < 1:
-            raise UsageError(f"mixup and cutmix are at least 0 and dropout below 1, got {self}")
+        if self.mixup < 0 or self.cutmix < 0:
+            raise UsageError(f"mixup and cutmix are at least 0, got {self}")
+        if not all(0 <= (rate or 0) <= 1 for rate in self.network_noise().values()):
+            raise UsageError(f"dropout, drop_path and drop_block are 0 to 1, got {self}")
         if self.batch is not None and self.batch < 2:
             raise UsageError(f"a batch has at least 2 images, got {self}")
+
+    def network_noise(self) -> dict[str, float | None]:
+        """Rates by name, as `set_noise` takes them."""
+        return {
+            "dropout": self.dropout, "drop_path": self.drop_path, "drop_block": self.drop_block
+        }  # fmt: skip
 
 
 def images_before(step: int, stages: Sequence[Stage], batch: int) -> int:

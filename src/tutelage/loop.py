@@ -230,12 +230,13 @@ def _graduate(recipe: Recipe, batches: Batches, state: State, *, done: int) -> n
 
 
 def enter(stage: Stage, state: State) -> None:
-    """Give the networks that learn the stage's dropout."""
-    if stage.dropout is None:
+    """Give the networks that learn the stage's dropout, stochastic depth and DropBlock."""
+    rates = stage.network_noise()
+    if set(rates.values()) == {None}:
         return
     for learner in (state.student, state.teacher):
         if isinstance(learner, Learner):
-            set_noise(learner.module, dropout=stage.dropout)
+            set_noise(learner.module, **rates)
 
 
 def _step(

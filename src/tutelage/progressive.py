@@ -41,11 +41,14 @@ def stages_of(last: Stage, how: Progressive, *, batch: int) -> tuple[Stage, ...]
             Stage(
                 steps=steps,
                 size=last.size if final else _cut(first + (last.size - first) * size_at, how),
+                crop=None if final else last.size,
                 magnitude=_between(last.magnitude, how.start_noise, at),
                 cutout=last.cutout,
                 mixup=_between(last.mixup, how.start_mixing, at),
                 cutmix=_between(last.cutmix, how.start_mixing, at),
-                dropout=_dropout(last, how, at),
+                dropout=_rate(last.dropout, 1.0 if how.rule == "release" else how.start_noise, at),
+                drop_path=_rate(last.drop_path, how.start_drop, at),
+                drop_block=_rate(last.drop_block, how.start_drop, at),
                 batch=how.batches[i] if how.batches else last.batch,
             )
         )
@@ -62,11 +65,9 @@ def _cut(size: float, how: Progressive) -> int:
     return max(1, int(size) // how.multiple) * how.multiple
 
 
-def _dropout(last: Stage, how: Progressive, at: float) -> float | None:
-    """Dropout of a stage; constant in the published code."""
-    if last.dropout is None or how.rule == "release":
-        return last.dropout
-    return _between(last.dropout, how.start_noise, at)
+def _rate(end: float | None, share: float, at: float) -> float | None:
+    """The same for a rate of the network, which may stay as built."""
+    return None if end is None else _between(end, share, at)
 
 
 def _steps(total: int, how: Progressive, batch: int) -> list[int]:

@@ -188,6 +188,8 @@ class Progressive:
     """Image size to begin with; auto: 0.43 of the last."""
     start_noise: float = 1 / 3
     """Share of RandAugment's magnitude and of dropout to begin with; 1: constant."""
+    start_drop: float = 1.0
+    """Share of stochastic depth and of DropBlock to begin with; 1: constant, as published."""
     start_mixing: float = 0.0
     """Share of MixUp's and CutMix's alpha to begin with; 1: constant."""
     multiple: int = 1
@@ -201,6 +203,7 @@ class Progressive:
         at_least("progressive.multiple", self.multiple, 1)
         between("progressive.start_noise", self.start_noise, 0, 1)
         between("progressive.start_mixing", self.start_mixing, 0, 1)
+        between("progressive.start_drop", self.start_drop, 0, 1)
         if self.start_size != "auto":
             at_least("progressive.start_size", self.start_size, 1)
         if self.batches and len(self.batches) != self.stages:

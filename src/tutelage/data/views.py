@@ -24,7 +24,7 @@ View = Callable[[Tensor, torch.Generator, Stage, Noise], Tensor]
 
 def plain(images: Tensor, generator: torch.Generator, stage: Stage, noise: Noise) -> Tensor:
     """The center at the stage's size, without any randomness: how a model is asked."""
-    return center(images, stage.size)
+    return resized(center(images, stage.crop or stage.size), stage.size)
 
 
 def center(images: Tensor, size: int) -> Tensor:
@@ -59,15 +59,20 @@ def strong(images: Tensor, generator: torch.Generator, stage: Stage, noise: Nois
 
 
 def _cropped(images: Tensor, generator: torch.Generator, stage: Stage, noise: Noise) -> Tensor:
-    """The weak view, still in uint8 where nothing was resampled: the policies work on that."""
+    """The weak view, still in uint8 where nothing was resampled: the policies work on that.
+
+    The crop is that of the last stage: an earlier one shows the same in fewer pixels.
+    """
     if not len(images):
         return images.new_empty(0, 3, stage.size, stage.size)
-    if noise.crop_for(stage.size) != "pad":
-        return _resized_crop(images, generator, stage.size, noise)
-    images = _shifted(images, generator, stage.size, noise)
+    side = stage.crop or stage.size
+    if noise.crop_for(side) != "pad":
+        images = _resized_crop(images, generator, side, noise)
+    else:
+        images = _shifted(images, generator, side, noise)
     if images.shape[-2:] == (stage.size, stage.size):
         return images
-    return resized(as_float(images), stage.size)
+    return resized(as_float(images) if images.dtype == torch.uint8 else images, stage.size)
 
 
 def _by_policy(images: Tensor, generator: torch.Generator, stage: Stage, noise: Noise) -> Tensor:

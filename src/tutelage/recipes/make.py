@@ -41,6 +41,8 @@ def recipe_of(
         steps=settings.steps, size=settings.img_size, magnitude=noise.magnitude,
         cutout=noise.cutout, mixup=noise.mixup, cutmix=noise.cutmix,
         dropout=net.dropout if how.stages > 1 else None,
+        drop_path=net.drop_path if how.start_drop < 1 else None,
+        drop_block=net.drop_block if how.start_drop < 1 else None,
     )  # fmt: skip
     stages = stages_of(last, how, batch=settings.batch)
     _check_sizes(net, stages)

@@ -1,0 +1,133 @@
+"""What a budget becomes: steps, and where it is small fewer rounds and smaller images."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import toy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tutelage.catalog import make
+from tutelage.errors import UsageError
+from tutelage.jobs import SelftrainSettings, TrainSettings
+from tutelage.pipelines import plan
+from tutelage.pipelines.prepare import prepare
+from tutelage.pipelines.selftrain_rounds import selftrain_rounds
+from tutelage.pipelines.train import train_rounds
+from tutelage.progress import Screen
+from tutelage.run import open_run
+
+SIDE = 96
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for part, count in (("labeled", 4), ("test", 2)):
+        for label, name in enumerate(toy.CLASSES):
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                toy.picture(label, rng, SIDE).save(root / part / name / f"{i}.png")
+    (root / "pool").mkdir()
+    for i in range(8):
+        toy.picture(i % 4, rng, SIDE).save(root / "pool" / f"{i}.png")
+    return root
+
+
+def step_of(seconds):
+    """A step's time at the full size, which goes with area and batch."""
+
+    def measured(recipe, prepared, *, teacher=None):
+        area = (recipe.stages[-1].size / SIDE) ** 2
+        return seconds * area * (1 + recipe.ratio)
+
+    return measured
+
+
+@contextmanager
+def started(kind, photos, out, **changes):
+    """Settings, run and prepared images of a run that is about to be planned."""
+    settings = kind(
+        data=photos / "labeled", test=photos / "test", val_fraction=0.0, model="test_resnet",
+        device="cpu", out=out, **changes,
+    )  # fmt: skip
+    with open_run("train", settings, overwrite=False) as run:
+        pool = changes.get("unlabeled")
+        yield settings, run, prepare(settings, run, CPU, Screen(), pool=pool)
+
+
+def fit_budget(photos, out, seconds, monkeypatch, *, resizable=True, **changes):
+    """The planned settings of a supervised training, and its image size."""
+    monkeypatch.setattr(plan, "step_seconds", step_of(seconds))
+    with started(TrainSettings, photos, out, **changes) as (settings, run, prepared):
+        method = make("supervised")
+
+        def rounds(asked):
+            return train_rounds(asked, prepared, method)
+
+        settings = replace(
+            settings, optim=settings.optim.resolved(batch_norm=True, pretrained=False)
+        )
+        made = plan.planned(settings, run, prepared, rounds, resizable=resizable)
+        again = plan.planned(settings, run, prepared, rounds, resizable=resizable)
+        assert again == made
+        return made, prepared.size
+
+
+def test_steps_fill_the_budget(photos, tmp_path, monkeypatch):
+    made, size = fit_budget(photos, tmp_path / "run", 0.01, monkeypatch, budget="100s")
+    assert made.budget is None
+    assert size == SIDE
+    assert 8000 < made.steps <= 9500
+
+
+def test_a_small_budget_takes_smaller_images_where_nobody_asked_for_others(
+    photos, tmp_path, monkeypatch, capsys
+):
+    made, size = fit_budget(photos, tmp_path / "run", 0.2, monkeypatch, budget="60s")
+    assert size == 64
+    assert made.steps > 1.5 * 0.95 * 60 / 0.2
+    assert "images of 64 instead of 96 px, as 60s would leave less than" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("why", ["asked for", "made for the size"])
+def test_images_stay_where_they_must(why, photos, tmp_path, monkeypatch):
+    changes = {"img_size": SIDE} if why == "asked for" else {"resizable": False}
+    made, size = fit_budget(photos, tmp_path / "run", 0.2, monkeypatch, budget="60s", **changes)
+    assert size == SIDE
+    assert made.steps < 60 / 0.2
+
+
+def test_far_too_small_a_budget_is_refused_with_one_that_would_do(photos, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match=r"a budget of 5 s leaves \d+ steps .* give at least \d+s"):
+        fit_budget(photos, tmp_path / "run", 2.0, monkeypatch, budget="5s")
+
+
+@pytest.mark.parametrize(("rounds", "expected"), [("auto", 1), (2, 2)])
+def test_noisy_student_takes_one_round_of_a_small_budget(
+    rounds, expected, photos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(plan, "step_seconds", step_of(0.02))
+    kept = {"method": ("noisy-student",), "rounds": rounds, "unlabeled": photos / "pool"}
+    with started(SelftrainSettings, photos, tmp_path / "run", budget="2m", **kept) as found:
+        settings, run, prepared = found
+        settings = replace(
+            settings, optim=settings.optim.resolved(batch_norm=True, pretrained=False)
+        )
+        made = plan.planned(
+            settings, run, prepared, lambda asked: selftrain_rounds(asked, prepared, None)
+        )
+    assert made.num_rounds == expected
+    assert made.steps > 100
+
+
+@given(st.integers(32, 224), st.integers(0, 499))
+def test_a_smaller_size_is_a_multiple_of_32_and_at_least_half(size, steps):
+    found = plan.smaller(size, steps)
+    assert found <= size
+    assert found == size or (found % 32 == 0 and 2 * found >= size)
+    assert plan.smaller(size, steps) <= plan.smaller(size, min(499, steps + 50))
