@@ -13,6 +13,7 @@ from tutelage.core import Clock
 from tutelage.errors import UsageError
 from tutelage.learner import Learner
 from tutelage.networks.build import build
+from tutelage.networks.freeze import Freeze, freeze
 from tutelage.recalibration import recalibrate
 from tutelage.settings import Optim
 
@@ -124,3 +125,15 @@ def test_without_batch_norm_no_image_is_looked_at():
 def test_without_images_nothing_can_be_recalibrated(tiny):
     with pytest.raises(UsageError, match="give at least one batch"):
         recalibrate(build(tiny), [])
+
+
+@pytest.mark.parametrize("part", ["body", "body-but-last-norm"])
+def test_frozen_layers_keep_their_statistics(part, tiny):
+    module = build(tiny)
+    for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_mean.fill_(0.3)
+    freeze(module, Freeze(part=part))
+    recalibrate(module, batches())
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    moved = [not torch.equal(m.running_mean, torch.full_like(m.running_mean, 0.3)) for m in norms]
+    assert sum(moved) == (0 if part == "body" else 1)

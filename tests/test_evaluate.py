@@ -176,8 +176,11 @@ def test_a_folder_of_validation_images_serves_where_the_run_has_none(images, tmp
         assert f"image size, on 20 images: {val}" in lines
 
 
-def test_a_model_folder_has_no_validation_images_of_its_own(small, images, capsys):
-    assert evaluate(small / "model", images, "--img-size", "auto") == 2
+def test_a_model_folder_alone_has_no_validation_images(small, images, tmp_path, capsys):
+    assert evaluate(small / "model", images, "--img-size", "auto") == 0
+    assert f"the validation part of {small}" in capsys.readouterr().out
+    alone = shutil.copytree(small / "model", tmp_path / "model")
+    assert evaluate(alone, images, "--img-size", "auto") == 2
     assert "has no validation images" in capsys.readouterr().err
 
 

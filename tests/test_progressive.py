@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from images import pixels
 from timm.layers import DropPath
 
-from tutelage.core import Stage
-from tutelage.data.loader import Batches, LabeledSet, PoolSet
+from tutelage.core import Dice, Stage
+from tutelage.data.loader import Batches, LabeledSet, PoolSet, positions
 from tutelage.data.pixels import InMemory
 from tutelage.data.pool import StoredTargets
 from tutelage.data.views import VIEWS
@@ -110,6 +110,8 @@ def test_batches_that_change_see_as_many_images_in_each_stage():
         ({"stages": 2, "start_size": 40}, "above the last image size"),
         ({"stages": 20}, "too few"),
         ({"start_noise": 1.5}, "0 to 1"),
+        ({"stages": 1, "rule": "release"}, "belong to several stages"),
+        ({"stages": 2, "multiple": 64}, "multiple 64 is above the image size, 32"),
     ],
 )
 def test_what_makes_no_stages_is_said(how, words):
@@ -188,14 +190,17 @@ def test_mixed_batches_mix_images_and_targets_by_the_same_share():
             assert torch.allclose(targets, expected, atol=1e-3)
 
 
-def test_repeated_images_stand_next_to_each_other_in_views_of_their_own():
+def test_repeated_images_come_in_views_of_their_own_and_not_next_to_each_other():
     made = replace(recipe(), stages=(Stage(steps=7, size=16, magnitude=4),))
     drawn = batches(made, noise=Noise(repeats=3), batch=6)
     parts = [drawn.at(step).labeled for step in range(7)]
-    classes = torch.cat([part.targets for part in parts]).argmax(-1).view(14, 3)
+    classes = torch.cat([part.targets.argmax(-1).view(3, 2).T for part in parts])
     assert (classes == classes[:, :1]).all()
     assert torch.bincount(classes[:7, 0]).tolist() == [3, 2, 2]  # an epoch, at a third of the pace
-    assert not torch.equal(parts[0].images[0], parts[0].images[1])
+    assert not torch.equal(parts[0].images[0], parts[0].images[2])
+    rows = positions(0, 30, 10, seed=0, use=Dice.LABELED_ORDER, repeats=3)
+    assert torch.bincount(rows).tolist() == [3] * 10
+    assert (rows != rows.roll(1)).all()  # who is mixed with whom
 
 
 def test_a_training_through_stages_stopped_inside_one_ends_with_the_same_weights(

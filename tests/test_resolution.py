@@ -11,10 +11,12 @@ from safetensors.torch import load_file
 
 import tutelage
 from tutelage.catalog import make
+from tutelage.core import Clock
 from tutelage.data.pixels import InMemory
 from tutelage.data.source import Images
 from tutelage.errors import UsageError
 from tutelage.jobs import TrainSettings
+from tutelage.learner import Learner
 from tutelage.networks.build import Net, build
 from tutelage.networks.freeze import groups_of
 from tutelage.pipelines.prepare import Prepared
@@ -22,7 +24,7 @@ from tutelage.pipelines.resolution import decided, with_fix
 from tutelage.pipelines.rounds import Round, recipe_for
 from tutelage.progress import Screen
 from tutelage.run import Run
-from tutelage.settings import Optim
+from tutelage.settings import Noise, Optim
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +118,17 @@ def test_the_fix_sees_images_as_a_model_is_asked_with_them(images, tmp_path):
     assert (recipe.steps, recipe.stages[0].size, recipe.net.img_size) == (4, 24, 24)
     assert recipe.optim.lr == pytest.approx(8 * 0.001 * 8 / 512)  # of the FixRes code
     assert recipe.seed != rounds[0].recipe.seed
-    assert with_fix(rounds, replace(settings, fix_size=None), prepared) == rounds
+    assert with_fix(rounds, replace(settings, fix_size=None, fix_share=0.1), prepared) == rounds
+
+
+def test_the_fix_has_a_rate_of_its_own_and_each_image_once(images, tmp_path):
+    scaled = Optim(name="sgd", lr=0.1, scale="linear", scale_base=16, accumulate=2, lr_end=0.1)
+    settings, prepared, rounds = rounds_for(images, tmp_path)
+    settings = replace(settings, optim=scaled, noise=Noise(repeats=3))
+    recipe = with_fix(rounds, settings, prepared)[-1].recipe
+    learner = Learner(build(recipe.net), recipe.optim, batch=recipe.batch)
+    assert learner.rate(Clock(0, 10)) == pytest.approx(8 * 0.001 * 8 * 2 / 512)
+    assert recipe.noise.repeats == 1
 
 
 @pytest.mark.parametrize(

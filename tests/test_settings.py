@@ -135,6 +135,33 @@ def test_the_last_student_goes_on_and_the_model_is_the_default():
     assert SelftrainSettings(**needed).student(3) == "m"
 
 
+@pytest.mark.parametrize(
+    ("name", "lr", "decay"),
+    [
+        ("sgd", 0.1, 1e-3), ("SGD", 0.1, 1e-3), ("nesterov", 0.1, 1e-3),
+        ("lookahead_sgd", 0.1, 1e-3), ("rmsproptf", 1e-3, 1e-5), ("adam", 1e-3, 0.0),
+        ("adamw", 1e-3, 0.05), ("lamb", 1e-3, 0.05),
+    ],
+)  # fmt: skip
+def test_usual_rates_follow_the_kind_of_optimizer(name, lr, decay):
+    found = Optim(name=name).resolved(batch_norm=True, pretrained=False)
+    assert (found.name, found.lr, found.weight_decay) == (name, lr, decay)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Optim(milestones=(0.5,)),
+        lambda: Optim(scale_base=64),
+        lambda: TrainSettings(**NEEDED, fix="shallow-frozen"),
+        lambda: TrainSettings(**NEEDED, head_share=0.5),
+    ],
+)
+def test_settings_that_nothing_would_read_are_refused(wrong):
+    with pytest.raises(UsageError, match="belong"):
+        wrong()
+
+
 def test_small_images_are_shifted_and_photos_are_cropped_unless_told():
     assert Noise().crop_for(32) == "pad"
     assert Noise().crop_for(64) == "pad"

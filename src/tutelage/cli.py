@@ -148,12 +148,14 @@ def _tyro(target: Any, verb: str, arguments: list[str], default: Any = None) -> 
     """Let tyro parse; it prints help and typo hints, and exits with 2 where flags are wrong."""
     import tyro
 
+    from tutelage.recipes.read import recipe_names, verb_of
+
     what, example = VERBS[verb]
     about = f"{what.capitalize()}.\n\nExample: tutelage {verb} {example}"
     if verb in ("train", "selftrain", "distill"):
         about += "\n\n--config FILE reads settings from YAML, such as a run's config.yaml."
-    if verb == "distill":
-        about += "\n--recipe usi takes the settings of USI, which train any backbone."
+        recipes = [name for name in recipe_names() if verb_of(name) == verb]
+        about += f"\n--recipe NAME begins with published settings: {', '.join(recipes)}."
     options: dict[str, Any] = {} if default is None else {"default": default}
     return tyro.cli(target, prog=f"tutelage {verb}", args=arguments, description=about, **options)
 

@@ -42,6 +42,8 @@ class TrainSettings(Common):
         super().__post_init__()
         at_least("ratio", self.ratio, 1)
         between("head_share", self.head_share, 0.01, 0.99)
+        if self.head_share != 0.2 and self.transfer != "head-first":
+            raise UsageError("head_share belongs to --transfer head-first")
         if self.transfer != "full" and self.begins_as is None:
             raise UsageError(
                 f"transfer {self.transfer} keeps weights that were learned before: give --init, or "

@@ -40,7 +40,9 @@ def stages_of(last: Stage, how: Progressive, *, batch: int) -> tuple[Stage, ...]
         made.append(
             Stage(
                 steps=steps,
-                size=last.size if final else _cut(first + (last.size - first) * size_at, how),
+                size=last.size
+                if final
+                else _cut(first + (last.size - first) * size_at, how, last.size),
                 crop=None if final else last.size,
                 magnitude=_between(last.magnitude, how.start_noise, at),
                 cutout=last.cutout,
@@ -60,9 +62,12 @@ def _between(end: float, share: float, at: float) -> float:
     return end * (share + (1 - share) * at)
 
 
-def _cut(size: float, how: Progressive) -> int:
-    """Whole pixels, and of them a whole multiple."""
-    return max(1, int(size) // how.multiple) * how.multiple
+def _cut(size: float, how: Progressive, last: int) -> int:
+    """Whole pixels, and of them a whole multiple, which may not be above the last size."""
+    cut = max(1, int(size) // how.multiple) * how.multiple
+    if cut > last:
+        raise UsageError(f"progressive.multiple {how.multiple} is above the image size, {last}")
+    return cut
 
 
 def _rate(end: float | None, share: float, at: float) -> float | None:

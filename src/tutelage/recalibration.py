@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tutelage.errors import UsageError
 from tutelage.learner import answer, modes
+from tutelage.networks.build import Normalized
 
 
 @torch.no_grad()
@@ -18,10 +19,16 @@ def recalibrate(module: nn.Module, batches: Iterable[Tensor], *, precision: str 
     """Replace all batch-norm statistics by the means of those of the batches, each
     (B, 3, H, W) in [0, 1].
 
-    Dropout and the like are off, as they will be; weights and modes stay. Raises UsageError where
+    Dropout and the like are off, as they will be; weights and modes stay, and so do the statistics
+    of frozen layers. Raises UsageError where
     there is a batch norm and no batch.
     """
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    resting = module.resting() if isinstance(module, Normalized) else set()
+    norms = [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer not in resting
+    ]
     if not norms:
         return
     usual = [norm.momentum for norm in norms]

@@ -4,7 +4,7 @@ No torch here, so that help and typos are answered at once.
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from tutelage.errors import UsageError
@@ -115,7 +115,8 @@ class Optim:
     momentum: float = 0.9
     """Momentum, where the optimizer has one."""
     weight_decay: float | Auto = "auto"
-    """On kernels only, never on norms and biases; auto: 0.001 for sgd and 0.05 for others."""
+    """On kernels only, never on norms and biases; auto: 0.001 for sgd, 0.00001 for rmsprop, 0 for
+    adam and others that add it to the gradient, 0.05 for adamw and the like."""
     schedule: Schedule = "cosine"
     """Shape of the learning rate over the run; step: a tenth after each milestone; waterfall: 0.97
     times as much in 145 steps down; one-cycle: up and down, with momentum down and up."""
@@ -155,6 +156,10 @@ class Optim:
         if self.clip is not None and not self.clip > 0:
             raise UsageError(f"optim.clip is above 0, got {self.clip}")
         between("optim.lr_end", self.lr_end, 0, 1)
+        if self.milestones != (0.3, 0.6, 0.9) and self.schedule != "step":
+            raise UsageError("optim.milestones belong to --optim.schedule step")
+        if self.scale_base != 256 and self.scale == "none":
+            raise UsageError("optim.scale_base belongs to --optim.scale linear or sqrt")
         for milestone in self.milestones:
             between("optim.milestones", milestone, 0, 1)
         at_least("optim.scale_base", self.scale_base, 1)
@@ -165,14 +170,23 @@ class Optim:
     def resolved(self, *, batch_norm: bool, pretrained: bool) -> "Optim":
         """The same without 'auto', for a network with or without batch norm."""
         name = self.name if self.name != "auto" else "sgd" if batch_norm else "adamw"
-        lr = 0.1 if name == "sgd" else 1e-3
-        decay = 1e-3 if name == "sgd" else 0.05
+        lr, decay = _usual(name)
         return replace(
             self,
             name=name,
             lr=self.lr if self.lr != "auto" else lr / 10 if pretrained else lr,
             weight_decay=self.weight_decay if self.weight_decay != "auto" else decay,
         )
+
+
+def _usual(name: str) -> tuple[float, float]:
+    """Learning rate and weight decay for an optimizer of that name, as timm reads names."""
+    plain = name.lower().rpartition("_")[-1]
+    if plain in ("sgd", "nesterov", "momentum", "sgdw", "nesterovw"):
+        return 0.1, 1e-3
+    if plain.startswith("rmsprop"):
+        return 1e-3, 1e-5
+    return 1e-3, 0.0 if plain in ("adam", "nadam", "radam", "adamax") else 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +220,8 @@ class Progressive:
         between("progressive.start_drop", self.start_drop, 0, 1)
         if self.start_size != "auto":
             at_least("progressive.start_size", self.start_size, 1)
+        if self.stages == 1 and any(getattr(self, f.name) != f.default for f in fields(self)):
+            raise UsageError("progressive settings belong to several stages: set stages above 1")
         if self.batches and len(self.batches) != self.stages:
             raise UsageError(
                 f"progressive.batches has {len(self.batches)} numbers for {self.stages} stages"

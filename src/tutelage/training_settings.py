@@ -78,6 +78,8 @@ class Common:
         if self.pretrained and self.init not in (None, "pretrained"):
             raise UsageError(f"begin either with --pretrained or with --init {self.init}, not both")
         between("fix_share", self.fix_share, 0, 1)
+        if self.fix_size is None and (self.fix != "classifier" or self.fix_share != 0.1):
+            raise UsageError("fix and fix_share belong to a --fix-size")
         if self.fix_size is not None and self.img_size != "auto":
             above("fix_size", self.fix_size, self.img_size)
         if self.batch < 2:

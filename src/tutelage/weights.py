@@ -1,6 +1,5 @@
 """Weights in safetensors files, which hold numbers and no code."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,7 +23,7 @@ def load_weights(path: Path, net: Net, device: torch.device) -> nn.Module:
 
     Raises UsageError where the file is damaged or belongs to another network.
     """
-    module = build(replace(net, pretrained=False))
+    module = build(net)
     try:
         module.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:

@@ -58,16 +58,18 @@ def positions(
     """Indices (count,) into a set of `length`, after `start` earlier ones: each epoch is a new
     permutation of all of it.
 
-    With repeated augmentation (Hoffer et al. 2020, arXiv 1901.09335) each index stands `repeats`
-    times in a row.
+    With repeated augmentation (Hoffer et al. 2020, arXiv 1901.09335) each index comes `repeats`
+    times. The copies stand apart, as neighbors are mixed with each other.
     """
-    index = torch.arange(start, start + count) // repeats
+    index = torch.arange(start, start + count)
+    apart = torch.argsort(index % repeats, stable=True)
+    index = index // repeats
     epochs = index // length
     parts = [
         _permutation(length, seed, use, epoch)[index[epochs == epoch] % length]
         for epoch in range(int(epochs[0]), int(epochs[-1]) + 1)
     ]
-    return torch.cat(parts)
+    return torch.cat(parts)[apart]
 
 
 class Batches:
@@ -174,7 +176,7 @@ class Batches:
         if pool.targets is not None:
             targets = pool.targets.at(entries).to(images.device)
             mix = self._mix(step, stage, count, Dice.POOL_MIX)
-            if mix is not None:
+            if mix is not None and set(views) != {"plain"}:
                 views = {name: mix.images(view) for name, view in views.items()}
                 targets = mix.targets(targets)
         return Unlabeled(rows=rows, views=views, targets=targets)

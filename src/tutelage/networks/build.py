@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Self
 
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from tutelage.core import Dice, fold
 from tutelage.errors import UsageError
 from tutelage.networks.noise import block_sites, set_noise
-from tutelage.networks.pretrained import weights_source
 from tutelage.values import nearest
 
 SMALLEST_MAP = 4  # side of the last feature map that small images are given room for
@@ -27,7 +26,6 @@ class Net:
     name: str  # timm's
     num_classes: int
     img_size: int  # pixels
-    pretrained: bool = False
     small_stem: bool = False  # first layers keep the resolution
     stem_size: int | None = None  # pixels that they do it for, where those are not img_size
     dropout: float = 0.0
@@ -61,14 +59,6 @@ class Normalized(nn.Module):
         for layer in self.resting():
             layer.training = False
         return self
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of position tables and tokens, which timm's optimizers leave alone."""
-        try:
-            inner = self.net.no_weight_decay()  # type: ignore[operator]  # transformers have it
-        except AttributeError:
-            return set()
-        return {f"net.{name}" for name in inner}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images in [0, 1]."""
@@ -130,7 +120,7 @@ def check_net(net: Net, at: int | None = None) -> None:
     another setting."""
     side = at or net.img_size
     with torch.device("meta"):
-        module = build(replace(net, pretrained=False)).eval()
+        module = build(net).eval()
         try:
             module(torch.zeros(1, 3, side, side))
         except (AssertionError, RuntimeError, ValueError) as error:
@@ -143,7 +133,7 @@ def check_net(net: Net, at: int | None = None) -> None:
 
 
 def build(net: Net, *, seed: int = 0) -> Normalized:
-    """The network with weights drawn from the seed, or pre-trained ones; in train mode.
+    """The network with weights drawn from the seed, in train mode.
 
     Raises UsageError for an unknown name, and where the network can't take a setting.
     """
@@ -174,20 +164,9 @@ def build(net: Net, *, seed: int = 0) -> Normalized:
 def _create(net: Net, options: dict[str, Any]) -> nn.Module:
     """timm's create_model, its complaints put in words."""
     try:
-        source = weights_source(net.name) if net.pretrained else None
-        return timm.create_model(
-            net.name, pretrained=net.pretrained, num_classes=net.num_classes,
-            pretrained_cfg_overlay=source, **options,
-        )  # fmt: skip
+        return timm.create_model(net.name, num_classes=net.num_classes, **options)
     except TypeError as error:
         raise UsageError(f"{net.name} can't take one of {options}: {error}") from error
-    except (OSError, RuntimeError) as error:
-        if not net.pretrained:
-            raise
-        raise UsageError(
-            f"no pre-trained weights for {net.name}: {error}; leave out --pretrained, or choose a "
-            "name with a tag from `tutelage models --pretrained`"
-        ) from error
 
 
 def _part_heads(module: nn.Module, name: str) -> None:

@@ -26,6 +26,7 @@ from tutelage.pipelines.rounds import (
     pool_for,
     recipe_for,
     resolved_optim,
+    seen_per_label,
     train_once,
     with_init,
 )
@@ -121,15 +122,15 @@ def _rounds(settings: DistillSettings, prepared: Prepared, teacher: str) -> tupl
     wanted = [("baseline", make("supervised", (), usual))] if settings.baseline else []
     wanted.append(("student", make(settings.method, settings.options, usual)))
     assert settings.steps != "auto", "plan first"
+    ratio = settings.ratio if settings.unlabeled is not None else 0
+    by_images = settings.baseline_length == "images"
+    length = seen_per_label(wanted[-1][1], ratio) if by_images else 1
     rounds = []
     for number, (kind, method) in enumerate(wanted):
-        asks_pool = settings.unlabeled is not None and method.unlabeled_views
-        longer = kind == "baseline" and settings.baseline_length == "images"
-        longer = longer and settings.unlabeled is not None
         recipe = recipe_for(
             settings, prepared, model=settings.student, method=method, number=number,
-            steps=settings.steps * (1 + settings.ratio if longer else 1),
-            ratio=settings.ratio if asks_pool else 0,
+            steps=settings.steps * (length if kind == "baseline" else 1),
+            ratio=ratio if method.unlabeled_views else 0,
         )  # fmt: skip
         if method.teacher == "frozen":
             recipe = replace(recipe, teacher=teacher)

@@ -31,6 +31,12 @@ def evaluate(
     if isinstance(img_size, int):
         at_least("img_size", img_size, 1)
     model = load_model(run, choose_device(device))
+    run = _run_behind(run)
+    if img_size == "auto" and val is None and _own_validation(run) is None:
+        raise UsageError(
+            f"{run} has no validation images to choose the size on, and test images are not for "
+            "choosing: give --val FOLDER, or a size"
+        )
     test, contents = labeled_part(data, model, "test", screen)
     if img_size == "auto":
         model = _at_best_size(model, *_validation(run, val, model, contents, screen), screen)
@@ -44,22 +50,17 @@ def _validation(
     run: Path, val: Path | None, model: Model, test: set[str], screen: Screen
 ) -> tuple[Images, str]:
     """Labeled images to choose on, none of them judged on, and what they are called."""
-    manifest = (run / "data" / "manifest.parquet").exists()
     if val is not None:
         found, contents = labeled_part(val, model, "val", screen)
-        if manifest and contents & contents_of(run, ("labeled",)):
+        if _has_manifest(run) and contents & contents_of(run, ("labeled",)):
             raise DataProblem(
                 f"{val} holds images that {run} was trained on, which say nothing about the size: "
                 "give others to --val"
             )
         images, name = found, str(val)
     else:
-        own = _own_validation(run) if manifest else None
-        if own is None:
-            raise UsageError(
-                f"{run} has no validation images to choose the size on, and test images are not "
-                "for choosing: give --val FOLDER, or a size"
-            )
+        own = _own_validation(run)
+        assert own is not None, "asked for before"
         images, name = own, f"the validation part of {run}"
         contents = contents_of(run, ("val",))
     if contents & test:
@@ -70,8 +71,20 @@ def _validation(
     return images, name
 
 
+def _run_behind(folder: Path) -> Path:
+    """The run that a model folder or a round's folder lies in, or the folder itself."""
+    return next((f for f in (folder, *folder.absolute().parents[:2]) if _has_manifest(f)), folder)
+
+
+def _has_manifest(run: Path) -> bool:
+    """Whether it is a run, which knows its images."""
+    return (run / "data" / "manifest.parquet").exists()
+
+
 def _own_validation(run: Path) -> Images | None:
     """The run's validation part; raises DataProblem where its files are not as they were."""
+    if not _has_manifest(run):
+        return None
     try:
         return read_manifest(run / "data", ("val",)).get("val")
     except DataProblem as error:

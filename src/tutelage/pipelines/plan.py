@@ -164,7 +164,8 @@ def plan(
     per_round: dict[str, float] = {}
     for one in rounds:
         recipe = one.recipe
-        kind = f"{type(recipe.method).__name__}/{recipe.net}/{recipe.ratio}/{recipe.freeze}"
+        sizes = [(stage.size, stage.batch) for stage in recipe.stages]
+        kind = f"{type(recipe.method).__name__}/{recipe.net}/{recipe.ratio}/{recipe.freeze}/{sizes}"
         if kind not in measured:
             measured[kind] = step_seconds(one.recipe, prepared, teacher=teacher)
         per_round[one.name] = round(measured[kind], 5)

@@ -56,6 +56,7 @@ def with_fix(rounds: Sequence[Round], settings: Common, prepared: Prepared) -> t
         method=make("supervised", (), {"labeled_view": "plain", "smoothing": 0.0}),
         stages=(Stage(steps=steps, size=settings.fix_size, magnitude=0.0),),
         optim=_optim(settings),
+        noise=replace(last.recipe.noise, repeats=1),
         ratio=0,
         seed=fold(settings.seed, Dice.ROUND, number),
         teacher="",
@@ -81,8 +82,9 @@ def _optim(settings: Common) -> Optim:
     """How the fix learns: as the public code of its paper, or as other fine-tunings."""
     if settings.fix == "classifier":
         return replace(
-            settings.optim, name="sgd", lr=FIX_RATE * settings.batch, momentum=0.9,
-            weight_decay=FIX_DECAY, schedule="cosine", warmup=0.0, clip=None,
+            settings.optim, name="sgd", lr=FIX_RATE * settings.batch * settings.optim.accumulate,
+            momentum=0.9, weight_decay=FIX_DECAY, schedule="cosine", warmup=0.0, clip=None,
+            scale="none", scale_base=Optim().scale_base, lr_end=0.0, milestones=Optim().milestones,
         )  # fmt: skip
     assert settings.optim.lr != "auto", "resolved"
     return replace(settings.optim, lr=FINE_TUNE_RATE * settings.optim.lr, warmup=0.0)

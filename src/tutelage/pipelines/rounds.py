@@ -59,6 +59,12 @@ def recipe_for(
     )  # fmt: skip
 
 
+def seen_per_label(method: Method, ratio: int) -> int:
+    """Images that a student sees for each labeled one, itself and all views of the pool."""
+    asks_pool = vars(method).get("on") != "labels"  # of the distillations
+    return 1 + ratio * len(method.unlabeled_views) * asks_pool
+
+
 def share_of(steps: int, share: float) -> int:
     """Steps of a round that takes a share of them."""
     return max(1, round(share * steps))
@@ -150,7 +156,7 @@ def train_once(
             exam=exam,
             screen=prepared.screen,
         )
-        net = replace(one.recipe.net, pretrained=False)
+        net = one.recipe.net
         model = Model(module, net, prepared.classes, canvas_for(net.img_size))
         write_json(folder / "config.json", model.config())
     prepared.screen.say(f"  {one.name} done in {duration(run.notes(one.name)['seconds'])}")

@@ -13,8 +13,8 @@ from tutelage.errors import UsageError
 from tutelage.jobs import NOISY_STUDENT, SelftrainSettings
 from tutelage.methods.method import Method
 from tutelage.pipelines.prepare import Prepared
-from tutelage.pipelines.rounds import Round, recipe_for, share_of
-from tutelage.settings import Optim
+from tutelage.pipelines.rounds import Round, recipe_for, seen_per_label, share_of
+from tutelage.settings import Optim, Progressive
 from tutelage.values import nearest
 
 WARM_UP, FINE_TUNE = 0.25, 0.05  # shares of a round's steps, where a method needs them
@@ -76,14 +76,14 @@ class Rounds:
         """One more training; returns its name."""
         number, steps = len(self.made), self.settings.steps
         assert steps != "auto", "plan first"
+        settings = self.settings
+        if optim is not None:  # fine-tuning goes on where the other training ended
+            settings = replace(settings, progressive=Progressive())
         recipe = recipe_for(
-            self.settings, self.prepared, model=model, method=method, number=number,
-            steps=share_of(steps, share),
-            ratio=self.settings.ratio if method.unlabeled_views else 0,
+            settings, self.prepared, model=model, method=method, number=number,
+            steps=share_of(steps, share), ratio=settings.ratio if method.unlabeled_views else 0,
         )  # fmt: skip
-        if optim is not None:  # fine-tuning, which ends where the other training ended
-            last = replace(recipe.stages[-1], steps=recipe.steps)
-            recipe = replace(recipe, optim=optim, stages=(last,))
+        recipe = recipe if optim is None else replace(recipe, optim=optim)
         name = f"{number:02d}-{kind}"
         self.made.append(Round(name, recipe, teacher=teacher, start=start))
         return name
@@ -117,11 +117,12 @@ def selftrain_rounds(
 
 
 def _baseline_share(settings: SelftrainSettings) -> float:
-    """Steps of the baseline over those of a student: images a step of the first, where they are to
-    see as many."""
+    """Steps of the baseline over those of a student."""
     if settings.baseline_length == "steps":
         return 1.0
-    return 1.0 + settings.ratio * len(kind_of(settings.method_of(1))().unlabeled_views)
+    name = settings.method_of(1)
+    first = make(name, _options_of(name, settings), _usual(name, settings))
+    return float(seen_per_label(first, settings.ratio))
 
 
 def _student(rounds: Rounds, settings: SelftrainSettings, number: int, before: str | None) -> str:

@@ -27,6 +27,7 @@ from tutelage.pipelines.rounds import (
 from tutelage.pipelines.transfer import open_init
 from tutelage.progress import Screen
 from tutelage.run import Run, write_config
+from tutelage.settings import Progressive
 
 HEAD_RATE = 10  # of the peak learning rate, where the classifier learns alone before the rest
 STEM = 2  # groups that frozen-stem keeps: the stem and the first stage
@@ -76,8 +77,9 @@ def train_rounds(settings: TrainSettings, prepared: Prepared, method: Method) ->
         if settings.views != "auto":
             usual["labeled_view"] = settings.views
         share = min(share_of(steps, settings.head_share), max(1, steps - 1))
+        constant = replace(settings, progressive=Progressive())  # the trunk sees the last size
         recipe = recipe_for(
-            settings, prepared, model=settings.model, method=make("supervised", (), usual),
+            constant, prepared, model=settings.model, method=make("supervised", (), usual),
             number=0, steps=share,
         )  # fmt: skip
         optim = replace(settings.optim, lr=HEAD_RATE * settings.optim.lr)

@@ -7,7 +7,7 @@ keep their row, and others get a new one.
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -73,7 +73,7 @@ def begin_as(found: Found, net: Net, classes: Sequence[str], *, seed: int, where
     Rows for classes that are new to it are drawn from the seed. `where` is how the user called the
     source. Raises UsageError where a tensor doesn't fit, naming the first.
     """
-    module = build(replace(net, pretrained=False), seed=seed)
+    module = build(net, seed=seed)
     source = _at_size(found, net.img_size, where)
     given, own = source.state_dict(), module.state_dict()
     heads = [f"{name}.{kind}" for name in head_names(module) for kind in ("weight", "bias")]
