@@ -69,6 +69,7 @@ def run(group: str, arm: str, seed: int, given: argparse.Namespace) -> dict[str,
         first.pop("teacher_noise", None)
         train(**first)
         asked |= {"teacher": teacher, "rounds": 1, "method": "noisy-student", "stem": "keep"}
+        asked["baseline_length"] = "steps"  # it is no part of the table
         outcome = selftrain(**asked, unlabeled=given.data / "unlabeled")
         training = "01-student"
     else:

@@ -32,7 +32,7 @@ VERBS = {  # name: what it does, an example
     "predict": ("label image files with a trained model", "RUN IMAGES... --out preds.csv"),
     "report": ("write a run's page again", "RUN"),
     "models": ("list the networks", "'efficientnet*' --pretrained"),
-    "demo": ("self-train on handwritten digits, in under 3 minutes", ""),
+    "demo": ("self-train on handwritten digits, in a few minutes", ""),
 }
 
 

@@ -243,7 +243,7 @@ def list_methods(name: Positional[str] = "") -> list[str]:
 
 
 def demo(*, out: Path = Path("tutelage-demo"), seed: int = 0) -> Outcome:
-    """Self-train on 50 handwritten digits and 1,387 unlabeled ones; takes under 3 minutes.
+    """Self-train on 50 handwritten digits and 1,387 unlabeled ones; takes a few minutes.
 
     Args:
         out: Folder for the images and the run.

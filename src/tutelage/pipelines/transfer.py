@@ -25,6 +25,7 @@ from tutelage.deploy.teacher_sources import (
 from tutelage.errors import RunMismatch, UsageError
 from tutelage.networks.build import Net, Normalized, build, check_name, weight_digest
 from tutelage.networks.freeze import head_names
+from tutelage.networks.input_size import resample
 from tutelage.pipelines.prepare import Prepared, contents_of
 from tutelage.recipe import Recipe
 from tutelage.run import Run
@@ -138,10 +139,8 @@ def _at_size(found: Found, size: int, where: str) -> nn.Module:
     module = deepcopy(found.module)
     if found.size is not None and found.size != size:
         try:
-            module.net.set_input_size((size, size))  # type: ignore[operator]  # of transformers
-        except (AttributeError, TypeError):  # others have no such tables
-            return module
-        except (AssertionError, ValueError, RuntimeError) as error:
+            resample(module, size)  # others than transformers have nothing to resample
+        except ValueError as error:
             raise UsageError(f"--init {where} can't be put to {size} pixels: {error}") from error
     return module
 
