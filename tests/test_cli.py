@@ -13,6 +13,7 @@ from PIL import Image
 
 import tutelage
 from tutelage.cli import VERBS, main
+from tutelage.pipelines import plan
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +158,8 @@ def test_a_run_can_teach_and_students_may_differ(images, tmp_path):
     assert names == ["00-baseline", "01-teacher", "02-student", "03-student"]
 
 
-def test_a_budget_is_planned_once_and_kept(images, tmp_path):
+def test_a_budget_is_planned_once_and_kept(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "step_seconds", lambda recipe, prepared, teacher: 0.1)
     out = tmp_path / "run"
     flags = toy.selftrain_flags(images, out, budget="20s", rounds=1)
     at = flags.index("--steps")
@@ -165,9 +167,9 @@ def test_a_budget_is_planned_once_and_kept(images, tmp_path):
     assert main(["selftrain", *flags]) == 0
     content = json.loads((out / "run.json").read_text())
     steps = content["stages"]["plan"]["steps"]
-    assert steps >= 20
+    assert 20 <= steps <= 0.95 * 20 / (0.1 + 3 * 0.1)  # a student's step, and three of the baseline
     assert yaml.safe_load((out / "config.yaml").read_text())["steps"] == steps
-    assert sum(stage["seconds"] for stage in content["stages"].values()) < 40
+    assert content["stages"]["plan"]["step_seconds"] == {"00-baseline": 0.1, "01-student": 0.1}
 
 
 def test_a_budget_that_is_too_small_says_what_it_takes(images, tmp_path, capsys):
