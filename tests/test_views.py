@@ -210,3 +210,19 @@ def test_every_view_has_the_stages_size_and_leaves_its_input(name, crop, canvas,
 def test_floats_are_uint8_over_255():
     values = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(as_float(values), torch.arange(256) / 255)
+
+
+def test_objects_look_as_large_in_resized_crops_as_fixres_says():
+    """E[sqrt(area)] = 2/3 (1 - a^1.5) / (1 - a), which is 0.7082 for areas from a = 0.08 (Touvron
+    et al. 2019, arXiv 1906.06423); a crop that would leave the image is a little smaller."""
+    ramp = torch.linspace(40, 215, 64).round().to(torch.uint8)
+    images = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), ramp.expand(64, 64)])
+    noise = Noise(crop="resized", min_area=0.08, flip=False)
+    dice = torch.Generator().manual_seed(0)
+    seen = weak(images.expand(3000, 3, 64, 64), dice, stage(size=32), noise)
+    whole = (215 - 40) / 255 * 31 / 32  # from the first to the last pixel of an image of 32
+    width = (seen[:, 0, 16, 31] - seen[:, 0, 16, 0]) / whole
+    height = (seen[:, 1, 31, 16] - seen[:, 1, 0, 16]) / whole
+    expected = 2 / 3 * (1 - 0.08**1.5) / (1 - 0.08)
+    assert expected == pytest.approx(0.7082, abs=1e-4)
+    assert (width * height).sqrt().mean() == pytest.approx(expected, abs=0.02)
