@@ -14,6 +14,7 @@ from PIL import Image
 import tutelage
 from tutelage.cli import VERBS, main
 from tutelage.pipelines import plan
+from tutelage.pipelines.plan import StepTime
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +160,7 @@ def test_a_run_can_teach_and_students_may_differ(images, tmp_path):
 
 
 def test_a_budget_is_planned_once_and_kept(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "step_seconds", lambda recipe, prepared, teacher: 0.1)
+    monkeypatch.setattr(plan, "step_time", lambda recipe, prepared, teacher: StepTime(0.1))
     out = tmp_path / "run"
     flags = toy.selftrain_flags(images, out, budget="20s", rounds=1)
     at = flags.index("--steps")

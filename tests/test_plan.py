@@ -38,12 +38,12 @@ def photos(tmp_path_factory):
     return root
 
 
-def step_of(seconds):
+def step_of(seconds, first=0.0):
     """A step's time at the full size, which goes with area and batch."""
 
     def measured(recipe, prepared, *, teacher=None):
         area = (recipe.stages[-1].size / SIDE) ** 2
-        return seconds * area * (1 + recipe.ratio)
+        return plan.StepTime(seconds * area * (1 + recipe.ratio), first)
 
     return measured
 
@@ -62,7 +62,7 @@ def started(kind, photos, out, **changes):
 
 def fit_budget(photos, out, seconds, monkeypatch, *, resizable=True, **changes):
     """The planned settings of a supervised training, and its image size."""
-    monkeypatch.setattr(plan, "step_seconds", step_of(seconds))
+    monkeypatch.setattr(plan, "step_time", step_of(seconds))
     with started(TrainSettings, photos, out, **changes) as (settings, run, prepared):
         method = make("supervised")
 
@@ -83,6 +83,18 @@ def test_steps_fill_the_budget(photos, tmp_path, monkeypatch):
     assert made.budget is None
     assert size == SIDE
     assert 8000 < made.steps <= 9500
+
+
+def test_first_calls_are_taken_off_the_budget_once_a_training(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "step_time", step_of(0.01, first=40.0))
+    with started(TrainSettings, photos, tmp_path / "run", budget="100s") as (settings, run, found):
+        optim = settings.optim.resolved(batch_norm=True, pretrained=False)
+        settings = replace(settings, optim=optim)
+
+        def rounds(asked):
+            return train_rounds(asked, found, make("supervised"))
+
+        assert 4000 < plan.planned(settings, run, found, rounds).steps <= 5500
 
 
 def test_a_small_budget_takes_smaller_images_where_nobody_asked_for_others(
@@ -111,7 +123,7 @@ def test_far_too_small_a_budget_is_refused_with_one_that_would_do(photos, tmp_pa
 def test_noisy_student_takes_one_round_of_a_small_budget(
     rounds, expected, photos, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(plan, "step_seconds", step_of(0.02))
+    monkeypatch.setattr(plan, "step_time", step_of(0.02))
     kept = {"method": ("noisy-student",), "rounds": rounds, "unlabeled": photos / "pool"}
     with started(SelftrainSettings, photos, tmp_path / "run", budget="2m", **kept) as found:
         settings, run, prepared = found

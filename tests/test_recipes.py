@@ -19,6 +19,7 @@ from tutelage.errors import UsageError
 from tutelage.loop import fit
 from tutelage.networks.build import build
 from tutelage.pipelines import plan
+from tutelage.pipelines.plan import StepTime
 from tutelage.recipe import Recipe
 from tutelage.recipes import ready
 from tutelage.recipes.read import FOLDER, read_recipe, recipe_names, verb_of
@@ -117,7 +118,7 @@ def test_a_variant_is_a_replaced_value():
 
 @pytest.mark.parametrize("length", [["--steps", "4"], ["--budget", "40s"]])
 def test_the_shell_takes_a_recipe_and_flags_change_it(length, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(plan, "step_seconds", lambda recipe, prepared, teacher: 0.2)
+    monkeypatch.setattr(plan, "step_time", lambda recipe, prepared, teacher: StepTime(0.2))
     images = toy.write_toy(tmp_path / "images")
     flags = ["--data", str(images / "labeled"), "--unlabeled", str(images / "pool"),
              "--test", str(images / "test"), "--out", str(tmp_path / "run"),

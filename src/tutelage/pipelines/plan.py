@@ -40,7 +40,7 @@ class Plan:
 
     steps: int
     step_seconds: dict[str, float]  # of each round by name
-    fixed: float  # seconds that don't depend on the steps: labels of the pool, exams, the test
+    fixed: float  # seconds that don't depend on the steps: first calls, the pool's labels, exams
     each: float  # seconds that one more step of all rounds takes
 
 
@@ -129,6 +129,14 @@ def smaller(size: int, steps: int) -> int:
 
 
 @dataclass(frozen=True)
+class StepTime:
+    """What a training step costs."""
+
+    seconds: float  # the mean
+    first: float = 0.0  # seconds on top, once a training: choosing kernels, compiling
+
+
+@dataclass(frozen=True)
 class Budget:
     """Seconds for a run, and what is gone of them."""
 
@@ -160,18 +168,20 @@ def plan(
 
     The rounds come with LONG steps or their share of them.
     """
-    measured: dict[str, float] = {}
+    measured: dict[str, StepTime] = {}
     per_round: dict[str, float] = {}
+    fixed = 0.0
     for one in rounds:
         recipe = one.recipe
         sizes = [(stage.size, stage.batch) for stage in recipe.stages]
         kind = f"{type(recipe.method).__name__}/{recipe.net}/{recipe.ratio}/{recipe.freeze}/{sizes}"
         if kind not in measured:
-            measured[kind] = step_seconds(one.recipe, prepared, teacher=teacher)
-        per_round[one.name] = round(measured[kind], 5)
-    forwards = sum(_forward_seconds(one, prepared, per_round) for one in rounds)
+            measured[kind] = step_time(one.recipe, prepared, teacher=teacher)
+        per_round[one.name] = round(measured[kind].seconds, 5)
+        fixed += measured[kind].first
+    fixed += sum(_forward_seconds(one, prepared, per_round) for one in rounds)
     each = sum(per_round[one.name] * one.recipe.steps / LONG for one in rounds)
-    return Plan(int((budget.left - forwards) / each), per_round, forwards, each)
+    return Plan(int((budget.left - fixed) / each), per_round, fixed, each)
 
 
 def _forward_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]) -> float:
@@ -186,20 +196,22 @@ def _forward_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]
     return asked * per_round[one.name] / (one.recipe.batch * (1 + one.recipe.ratio)) / 3
 
 
-def step_seconds(recipe: Recipe, prepared: Prepared, *, teacher: nn.Module | None = None) -> float:
-    """Mean time of a training step on this machine, over all stages."""
+def step_time(recipe: Recipe, prepared: Prepared, *, teacher: nn.Module | None = None) -> StepTime:
+    """Mean time of a training step on this machine, over all stages, and that of first calls."""
     batches = batches_of(recipe, prepared, example_pool(recipe, prepared))
     state = begin(recipe, batches, prepared.device, teacher=teacher)
-    seconds, first = 0.0, 0
+    seconds, warm, first = 0.0, 0.0, 0
     for stage in recipe.stages:
         enter(stage, state)
-        seconds += stage.steps * _stage_seconds(recipe, batches, state, first)
+        found = _stage_time(recipe, batches, state, first)
+        seconds += stage.steps * found.seconds
+        warm += found.first
         first += stage.steps
-    return seconds / recipe.steps
+    return StepTime(seconds / recipe.steps, warm)
 
 
-def _stage_seconds(recipe: Recipe, batches: Batches, state: State, first: int) -> float:
-    """Mean time of a step in the stage that begins with step `first`."""
+def _stage_time(recipe: Recipe, batches: Batches, state: State, first: int) -> StepTime:
+    """The times of the stage that begins with step `first`."""
     times: list[float] = []
     stages = len(recipe.stages)
     for step in range(min(WARM_UP + TIMED // stages, recipe.stage(first).steps)):
@@ -212,4 +224,5 @@ def _stage_seconds(recipe: Recipe, batches: Batches, state: State, first: int) -
         if step >= WARM_UP and sum(times[WARM_UP:]) > TIMED_SECONDS / stages:
             break
     counted = times[WARM_UP:] or times
-    return sum(counted) / len(counted)
+    mean = sum(counted) / len(counted)
+    return StepTime(mean, max(0.0, sum(times) - mean * len(times)))
