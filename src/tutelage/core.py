@@ -81,6 +81,15 @@ class Stage:
         }  # fmt: skip
 
 
+def stage_at(step: int, stages: Sequence[Stage]) -> Stage:
+    """The stage that a step belongs to."""
+    for stage in stages:
+        if step < stage.steps:
+            return stage
+        step -= stage.steps
+    raise IndexError(f"there is no stage {step} steps after the last")
+
+
 def images_before(step: int, stages: Sequence[Stage], batch: int) -> int:
     """Labeled images of all steps before this one; `batch` is that of stages without their own."""
     images = 0

@@ -1,10 +1,8 @@
 """One training as a value: which network, method, stages and noise."""
 
-from bisect import bisect_right
 from dataclasses import dataclass, field
-from itertools import accumulate
 
-from tutelage.core import Clock, Stage, images_before
+from tutelage.core import Clock, Stage, images_before, stage_at
 from tutelage.errors import UsageError
 from tutelage.methods.method import Method
 from tutelage.networks.build import Net
@@ -48,7 +46,7 @@ class Recipe:
 
     def stage(self, step: int) -> Stage:
         """The stage that a step belongs to."""
-        return self.stages[bisect_right(list(accumulate(s.steps for s in self.stages)), step)]
+        return stage_at(step, self.stages)
 
     def clock(self, step: int) -> Clock:
         """The time at a step: counted in images, and with a rate of its own, where batches change.

@@ -12,14 +12,14 @@ from timm.data.auto_augment import auto_augment_policy_v0
 from torch import Tensor
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 
-from tutelage.data.magnitudes import TF, Rules, growing
+from tutelage.data.magnitudes import TF, TIMM_SHIFT, Rules, growing
 from tutelage.data.operations import IDENTITY, NAMES, apply
 
 POLICIES = ("v0", "imagenet", "cifar10", "svhn")
 ALIKE = {"translate_y_rel": "translate_y", "auto_contrast": "autocontrast"}
 
 # v0: EfficientNet's strengths, and timm's shift, a share of the side
-V0: Rules = {**TF, "translate_y": lambda level, sign: 0.45 * level * sign}
+V0: Rules = {**TF, "translate_y": TIMM_SHIFT}
 # the paper's shifts, 150 of 331 pixels
 PAPER: Rules = {
     **growing(

@@ -1,16 +1,23 @@
 """Batch t as a function of t: which rows, which views, which targets."""
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from tutelage.core import Batch, Dice, Labeled, Stage, Unlabeled, generator, images_before
+from tutelage.core import (
+    Batch,
+    Dice,
+    Labeled,
+    Stage,
+    Unlabeled,
+    generator,
+    images_before,
+    stage_at,
+)
 from tutelage.data.pixels import InMemory, Pixels
 from tutelage.data.pool import StoredTargets
 from tutelage.data.views import VIEWS
@@ -95,7 +102,6 @@ class Batches:
         self.labeled_view, self.unlabeled_views = views
         self.stages, self.noise, self.seed = tuple(stages), noise, seed
         self.batch, self.ratio = batch, ratio
-        self.ends = list(accumulate(stage.steps for stage in stages))
         if pool is not None:
             self.entries = torch.repeat_interleave(torch.arange(len(pool.rows)), pool.copies)
         in_memory = isinstance(labeled.pixels, InMemory) and (
@@ -107,11 +113,11 @@ class Batches:
     @property
     def total(self) -> int:
         """Steps of all stages."""
-        return self.ends[-1]
+        return sum(stage.steps for stage in self.stages)
 
     def stage(self, step: int) -> Stage:
         """The stage that a step belongs to."""
-        return self.stages[bisect_right(self.ends, step)]
+        return stage_at(step, self.stages)
 
     def seen(self, step: int) -> int:
         """Labeled images of all batches before this step."""

@@ -24,14 +24,12 @@ def growing(
     def blend(level: Tensor, sign: Tensor) -> Tensor:
         return 1 + factor * level * sign
 
-    def slope(level: Tensor, sign: Tensor) -> Tensor:
-        return shear * level * sign
-
+    slope = _signed(shear)
     return {
         "identity": _nothing,
         "autocontrast": _nothing,
         "equalize": _nothing,
-        "rotate": lambda level, sign: degrees * level * sign,
+        "rotate": _signed(degrees),
         "solarize": lambda level, sign: threshold * (1 - level),
         "color": blend,
         "posterize": lambda level, sign: 8 - (bits * level).round(),
@@ -40,13 +38,18 @@ def growing(
         "sharpness": blend,
         "shear_x": slope,
         "shear_y": slope,
-        "translate_x": lambda level, sign: shift[0] * level * sign,
-        "translate_y": lambda level, sign: shift[1] * level * sign,
+        "translate_x": _signed(shift[0]),
+        "translate_y": _signed(shift[1]),
     }
 
 
 def _nothing(level: Tensor, sign: Tensor) -> Tensor:
     return torch.zeros_like(level)
+
+
+def _signed(most: float) -> Rule:
+    """From 0 to `most` at level 1, to either side."""
+    return lambda level, sign: most * level * sign
 
 
 # The 14 operations of FixMatch (arXiv 2001.07685, table 12), each growing with the magnitude.
@@ -55,16 +58,21 @@ EVEN: Rules = growing(
 )  # fmt: skip
 
 
+TURN, SLOPE = _signed(30), _signed(0.3)  # degrees; pixels a pixel: timm and TensorFlow agree
+
+
 def _timm_factor(level: Tensor, sign: Tensor) -> Tensor:
     return (1 + 0.9 * level * sign).clamp(min=0.1)
 
+
+TIMM_SHIFT = _signed(0.45)  # share of the side
 
 # timm's rand-mM-inc1: 15 operations; posterize keeps 4 bits at level 0 and none at 1.
 TIMM: Rules = {
     "autocontrast": _nothing,
     "equalize": _nothing,
     "invert": _nothing,
-    "rotate": lambda level, sign: 30 * level * sign,
+    "rotate": TURN,
     "posterize": lambda level, sign: 4 - (4 * level).floor(),
     "solarize": lambda level, sign: 256 - (256 * level).floor().clamp(max=256),
     "solarize_add": lambda level, sign: (110 * level).floor().clamp(max=128),
@@ -72,10 +80,10 @@ TIMM: Rules = {
     "contrast": _timm_factor,
     "brightness": _timm_factor,
     "sharpness": _timm_factor,
-    "shear_x": lambda level, sign: 0.3 * level * sign,
-    "shear_y": lambda level, sign: 0.3 * level * sign,
-    "translate_x": lambda level, sign: 0.45 * level * sign,
-    "translate_y": lambda level, sign: 0.45 * level * sign,
+    "shear_x": SLOPE,
+    "shear_y": SLOPE,
+    "translate_x": TIMM_SHIFT,
+    "translate_y": TIMM_SHIFT,
 }
 
 
@@ -84,6 +92,7 @@ def _tf_factor(level: Tensor, sign: Tensor) -> Tensor:
 
 
 SIDE = 224  # pixels of the image that the reference code's shifts and squares are taken to mean
+TF_SHIFT = _signed(100 / SIDE)
 
 # The code of EfficientNet and Noisy Student: 16 operations with Cutout, and no largest level, so
 # that magnitude 27 turns by 81 degrees. Posterize and solarize grow weaker, and from level 2 and 1
@@ -92,17 +101,17 @@ TF: Rules = {
     "autocontrast": _nothing,
     "equalize": _nothing,
     "invert": _nothing,
-    "rotate": lambda level, sign: 30 * level * sign,
+    "rotate": TURN,
     "posterize": lambda level, sign: (4 * level).floor(),
     "solarize": lambda level, sign: (256 * level).floor(),
     "color": _tf_factor,
     "contrast": _tf_factor,
     "brightness": _tf_factor,
     "sharpness": _tf_factor,
-    "shear_x": lambda level, sign: 0.3 * level * sign,
-    "shear_y": lambda level, sign: 0.3 * level * sign,
-    "translate_x": lambda level, sign: 100 / SIDE * level * sign,
-    "translate_y": lambda level, sign: 100 / SIDE * level * sign,
+    "shear_x": SLOPE,
+    "shear_y": SLOPE,
+    "translate_x": TF_SHIFT,
+    "translate_y": TF_SHIFT,
     "cutout": lambda level, sign: 2 * 40 / SIDE * level,
     "solarize_add": lambda level, sign: (110 * level).floor(),
 }

@@ -21,8 +21,8 @@ PIECE = 2**15  # pixels at once on a CPU, so that what is in between fits in its
 
 
 def as_float(images: Tensor) -> Tensor:
-    """uint8 (B, 3, H, W) -> float32 in [0, 1]."""
-    return images.float().div_(255)
+    """uint8 (B, 3, H, W) -> float32 in [0, 1]; what is float already stays."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
 def as_bytes(images: Tensor) -> Tensor:

@@ -45,15 +45,13 @@ def resized(images: Tensor, size: int) -> Tensor:
 
 def weak(images: Tensor, generator: torch.Generator, stage: Stage, noise: Noise) -> Tensor:
     """Flip and crop: FixMatch's weak augmentation (arXiv 2001.07685, section 2.3)."""
-    images = _cropped(images, generator, stage, noise)
-    return as_float(images) if images.dtype == torch.uint8 else images
+    return as_float(_cropped(images, generator, stage, noise))
 
 
 def strong(images: Tensor, generator: torch.Generator, stage: Stage, noise: Noise) -> Tensor:
     """Weak, then the policy, then random erasing, then Cutout."""
     images = _cropped(images, generator, stage, noise)
-    images = _by_policy(images, generator, stage, noise)
-    images = as_float(images) if images.dtype == torch.uint8 else images
+    images = as_float(_by_policy(images, generator, stage, noise))
     images = erase(images, generator, prob=noise.erase, fill=noise.erase_fill)
     return cutout(images, generator, side=stage.cutout)
 
@@ -72,7 +70,7 @@ def _cropped(images: Tensor, generator: torch.Generator, stage: Stage, noise: No
         images = _shifted(images, generator, side, noise)
     if images.shape[-2:] == (stage.size, stage.size):
         return images
-    return resized(as_float(images) if images.dtype == torch.uint8 else images, stage.size)
+    return resized(as_float(images), stage.size)
 
 
 def _by_policy(images: Tensor, generator: torch.Generator, stage: Stage, noise: Noise) -> Tensor:
