@@ -167,12 +167,14 @@ def test_a_model_of_another_size_is_asked_at_its_own(trained, marked, tmp_path):
     assert "asked at 16 pixels, not at 24" in teacher.notes
 
 
-def outcome(*rounds, guard=False):
+def outcome(*rounds, kept=None):
     rows = [
         {"name": name, "val": {"right": 1, "total": 2}, "test": {"right": right, "total": 40}}
         for name, right in rounds
     ]
-    stages = {"evaluate": {"judge": "test", "rounds": rows}} | ({"guard": {}} if guard else {})
+    stages = {"evaluate": {"judge": "test", "rounds": rows}} | (
+        {"guard": {"kept": kept}} if kept else {}
+    )
     return {"stages": stages}
 
 
@@ -197,8 +199,13 @@ def test_what_a_run_noted_belongs_to_the_network_that_is_asked(run):
     assert recorded_accuracy(run) == recorded_accuracy(run / "model") == kept
     assert recorded_accuracy(run / "rounds" / "01-student") == kept
     assert recorded_accuracy(run / "rounds" / "00-baseline") == first
-    write_json(run / "run.json", outcome(("00-baseline", 30), ("01-student", 8), guard=True))
+    write_json(
+        run / "run.json", outcome(("00-baseline", 30), ("01-student", 8), kept="00-baseline")
+    )
     assert recorded_accuracy(run) == first
+    passed = (("00-baseline", 30), ("01-student", 38))
+    write_json(run / "run.json", outcome(*passed, kept="01-student"))
+    assert recorded_accuracy(run) == kept
     write_json(run / "run.json", {"stages": {}})
     assert recorded_accuracy(run) is None
     assert run_of(run.parent) is None

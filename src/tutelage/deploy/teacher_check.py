@@ -120,6 +120,6 @@ def recorded_accuracy(folder: Path) -> Accuracy | None:
     rows = {row["name"]: row for row in outcome.get("rounds", ())}
     if not rows:
         return None
-    kept = next(iter(rows)) if "guard" in stages else next(reversed(rows))
+    kept = stages["guard"]["kept"] if "guard" in stages else next(reversed(rows))
     row = rows.get(folder.name if folder.absolute().parent.name == "rounds" else kept)
     return None if row is None else Accuracy(**row[outcome["judge"]])

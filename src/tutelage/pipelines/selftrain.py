@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tutelage.deploy.model_folder import load_model
 from tutelage.deploy.teacher_check import folder_of, run_of
+from tutelage.deploy.teacher_sources import HUB
 from tutelage.deploy.teachers import Teacher, load_teacher
 from tutelage.errors import GivenUp, UsageError
 from tutelage.jobs import SelftrainSettings
@@ -113,13 +114,13 @@ def _check_early(settings: SelftrainSettings) -> None:
 
 
 def _is_given(settings: SelftrainSettings) -> bool:
-    """Whether the teacher is trained already: a run, a model folder, NAME=FILE, hf-hub:…"""
+    """Whether the teacher is trained already: a run, a model folder, NAME=FILE, or on the hub."""
     name = settings.teacher
     if name is None:
         return False
     folder = folder_of(Path(name))
     ready = folder is not None and run_of(folder) != settings.out.absolute()
-    return ready or "=" in name or name.startswith("hf-hub:")
+    return ready or "=" in name or name.startswith(HUB)
 
 
 def _given_teacher(settings: SelftrainSettings, run: Run, prepared: Prepared) -> Teacher | None:
