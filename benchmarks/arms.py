@@ -10,15 +10,11 @@ A row is kept in rows.jsonl as soon as it is there, so that a stopped benchmark 
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from benchmarks.journal import complete, machine
 from tutelage.settings import Noise, Progressive
 from tutelage.verbs import selftrain, train
 
@@ -55,7 +51,7 @@ STEPS = {"progressive32": 1500, "progressive64": 1500, "noise": 700}
 
 
 def run(group: str, arm: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
-    """One run; its row."""
+    """One run; what its row says."""
     folder = given.out / group
     tag = "".join(c if c.isalnum() else "-" for c in arm)
     asked: dict[str, Any] = NETWORK | {
@@ -78,9 +74,10 @@ def run(group: str, arm: str, seed: int, given: argparse.Namespace) -> dict[str,
     stages = outcome.content["stages"]
     last = stages["evaluate"]["rounds"][-1]["test"]
     return {
-        "group": group, "arm": arm, "seed": seed, "accuracy": last["right"] / last["total"],
-        "seconds": stages[training]["seconds"], "steps": stages["plan"]["steps"],
-    }  # fmt: skip
+        "accuracy": last["right"] / last["total"],
+        "seconds": stages[training]["seconds"],
+        "steps": stages["plan"]["steps"],
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -113,24 +110,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench-out/arms"))
     parser.add_argument("--threads", type=int, default=0)
     given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    file = given.out / "rows.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    done = {(row["group"], row["arm"], row["seed"]) for row in rows}
-    for seed in range(given.seeds):
-        for arm in GROUPS[given.group]:
-            if (given.group, arm, seed) in done:
-                continue
-            rows.append(run(given.group, arm, seed, given))
-            with file.open("a") as lines:
-                lines.write(json.dumps(rows[-1]) + "\n")
+    wanted = [
+        {"group": given.group, "arm": arm, "seed": seed}
+        for seed in range(given.seeds)
+        for arm in GROUPS[given.group]
+    ]
+    rows = complete(
+        given.out, wanted, lambda row: run(row["group"], row["arm"], row["seed"], given),
+        threads=given.threads,
+    )  # fmt: skip
     print(table([row for row in rows if row["group"] == given.group]))
-    print(
-        f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    print(f"\n{machine()}")
 
 
 if __name__ == "__main__":

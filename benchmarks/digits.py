@@ -7,17 +7,15 @@ sees labels and pool; the SVC sees the labels; both with pixels scaled to [0, 1]
 """
 
 import argparse
-import os
-import platform
 import statistics
 import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from sklearn.semi_supervised import LabelSpreading
 from sklearn.svm import SVC
 
+from benchmarks.journal import machine
 from tutelage.data.sources.digits import digits, split_digits, write_digits
 from tutelage.launch import run_selftrain
 from tutelage.pipelines.digits_demo import digits_settings
@@ -65,10 +63,7 @@ def main() -> None:
         values = [100 * row[name] for row in rows]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         print(f"{name:<22} {statistics.mean(values):.2f} ± {spread:.2f} % (mean ± sd)")
-    print(
-        f"{given.seeds} seeds, {platform.processor() or platform.machine()}, {os.cpu_count()} "
-        f"cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    print(f"{given.seeds} seeds, {machine()}")
 
 
 if __name__ == "__main__":

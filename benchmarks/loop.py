@@ -8,8 +8,6 @@ logging counts. No augmentation and no average on either side: those are work, n
 """
 
 import argparse
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -19,6 +17,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
+from benchmarks.journal import machine
 from tutelage.core import Batch, Clock, Dice, Metrics, Stage
 from tutelage.data.loader import Batches, LabeledSet, positions
 from tutelage.data.pixels import InMemory
@@ -111,8 +110,7 @@ def main() -> None:
     print(
         f"loop overhead: median ratio {middle:.3f} (quartiles {low:.3f} to {high:.3f}, "
         f"{given.pairs} pairs of {given.steps} steps, {NET.name} at 32 px, batch {given.batch}; "
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__})"
+        f"{machine()})"
     )
 
 

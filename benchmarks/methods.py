@@ -11,9 +11,6 @@ of them each. A row is kept in rows.jsonl as soon as it is there, so a stopped b
 """
 
 import argparse
-import json
-import os
-import platform
 import shutil
 import statistics
 import time
@@ -23,6 +20,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.journal import complete, machine
 from tutelage.catalog import describe, names
 from tutelage.data.sources.digits import digits, split_digits, write_digits
 from tutelage.settings import Noise
@@ -85,7 +83,7 @@ def settings_for(data: str, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(method: str, data: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
-    """One run; its row of the table."""
+    """One run; what its row says."""
     parts = folders(data, given.out, seed, dev=given.dev)
     name, _, options = method.partition(":")
     tag = method.replace(":", "-").replace(",", "-")
@@ -102,17 +100,14 @@ def run(method: str, data: str, seed: int, given: argparse.Namespace) -> dict[st
     else:
         asked |= {"unlabeled": parts["unlabeled"], "method": name, "rounds": rounds}
         outcome = selftrain(**asked)
-    return row(method, data, seed, outcome.content)
+    return row(outcome.content)
 
 
-def row(method: str, data: str, seed: int, content: Mapping[str, Any]) -> dict[str, Any]:
+def row(content: Mapping[str, Any]) -> dict[str, Any]:
     """What the table needs of a run."""
     judged = content["stages"]["evaluate"]["rounds"]
     last, verdict = judged[-1]["test"], content["stages"]["evaluate"]["verdict"]
     return {
-        "method": method,
-        "data": data,
-        "seed": seed,
         "accuracy": last["right"] / last["total"],
         "verdict": None if verdict is None else verdict["outcome"],
         "gave_up": content["stages"].get("guard", {}).get("reason"),
@@ -144,6 +139,17 @@ def _mean(rows: list[dict[str, Any]], method: str, key: str) -> float:
     return statistics.mean(row[key] for row in rows if row["method"] == method)
 
 
+def timed(row: dict[str, Any], given: argparse.Namespace) -> dict[str, Any]:
+    """One run, and a line about it."""
+    start = time.monotonic()
+    found = run(row["method"], row["data"], row["seed"], given)
+    spent = time.monotonic() - start
+    print(
+        f"{row['method']} seed {row['seed']}: {found['accuracy']:.1%} in {spent:.0f} s", flush=True
+    )
+    return found
+
+
 def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -159,27 +165,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--table", action="store_true", help="only print what is there")
     given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    file = given.out / "rows.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    done = {(r["method"], r["data"], r["seed"]) for r in rows}
-    for seed in range(given.first_seed, given.first_seed + given.seeds) if not given.table else ():
-        for method in given.methods or methods():
-            if (method, given.data, seed) in done:
-                continue
-            start = time.monotonic()
-            rows.append(run(method, given.data, seed, given))
-            with file.open("a") as lines:
-                lines.write(json.dumps(rows[-1]) + "\n")
-            print(f"{method} seed {seed}: {rows[-1]['accuracy']:.1%} "
-                  f"in {time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
+    seeds = range(given.first_seed, given.first_seed + given.seeds) if not given.table else ()
+    wanted = [
+        {"method": method, "data": given.data, "seed": seed}
+        for seed in seeds
+        for method in given.methods or methods()
+    ]
+    rows = complete(given.out, wanted, lambda row: timed(row, given), threads=given.threads)
     print(table([r for r in rows if r["data"] == given.data]))
-    print(
-        f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    print(f"\n{machine()}")
 
 
 if __name__ == "__main__":

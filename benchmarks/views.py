@@ -10,8 +10,6 @@ count; sides in turn, medians, and quartiles of the ratio of each turn.
 """
 
 import argparse
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
 from torchvision import transforms
 
+from benchmarks.journal import machine
 from tutelage.core import Dice, Stage, generator
 from tutelage.data.views import strong
 from tutelage.settings import Noise
@@ -107,10 +106,7 @@ def main() -> None:
     for size in given.size:
         for batch in given.batch if size <= 64 else given.batch[:1]:
             compare(size, batch, given.turns)
-    print(
-        f"\n{given.turns} turns; {platform.processor() or platform.machine()}, "
-        f"{os.cpu_count()} cores, 1 thread, torch {torch.__version__}"
-    )
+    print(f"\n{given.turns} turns; {machine()}")
 
 
 if __name__ == "__main__":
