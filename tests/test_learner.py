@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from same import assert_same, weights
 from torch import nn
 
 from tutelage.averages import move_average
@@ -40,15 +41,6 @@ class Line(nn.Module):
 
 def images(seed=0, count=4):
     return torch.rand(count, 3, 2, 2, generator=torch.Generator().manual_seed(seed))
-
-
-def weights(module):
-    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
-
-
-def assert_same(one, other):
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def train(learner, steps, *, first=0, total=10):

@@ -9,6 +9,7 @@ from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 
 import pytest
 import torch
+from same import weights
 from torch import nn
 
 from tutelage import checkpoint, methods
@@ -72,10 +73,6 @@ def run(method, state, first, last):
     for step in range(first, last):
         torch.manual_seed(fold(0, Dice.STEP, step))
         yield method.step(state, batch_at(step, type(method)), Clock(step, TOTAL))
-
-
-def weights(module):
-    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
 def equal(one, other):

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import toy
-from safetensors.torch import load_file
 
 import tutelage
 from tutelage.catalog import make
@@ -26,6 +25,8 @@ from tutelage.progress import Screen
 from tutelage.run import Run
 from tutelage.settings import Noise, Optim
 
+state = toy.weights_of
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
@@ -33,15 +34,7 @@ def images(tmp_path_factory) -> Path:
 
 
 def asked(images, out, **more):
-    return {
-        "data": images / "labeled", "test": images / "test", "model": "test_resnet", "steps": 10,
-        "img_size": 16, "batch": 8, "val_fraction": 0, "device": "cpu", "out": out,
-        "fix_size": 24, "fix_share": 0.4,
-    } | more  # fmt: skip
-
-
-def state(run, name):
-    return load_file(run / "rounds" / name / "model.safetensors")
+    return toy.train_settings(images, out, **{"steps": 10, "fix_size": 24, "fix_share": 0.4} | more)
 
 
 def changed(one, other):
@@ -172,7 +165,7 @@ def test_validation_images_decide_whether_the_fix_is_kept(images, tmp_path, monk
     right, wrong = Answers([0, 1]), Answers([0, 0])
     nets = {"00-supervised": wrong if better else right, "01-fix": right if better else wrong}
     monkeypatch.setattr(
-        "tutelage.pipelines.resolution.network_of", lambda name, run, prepared: nets[name]
+        "tutelage.pipelines.rounds.network_of", lambda name, run, prepared: nets[name]
     )
     run = Run(tmp_path, {"stages": {}, "stage": ""})
     last = "01-fix" if better else "00-supervised"

@@ -13,7 +13,7 @@ import timm
 import torch
 import toy
 from huggingface_hub import constants
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 import tutelage
@@ -37,6 +37,8 @@ from tutelage.settings import Noise, Optim
 CLASSES = ("ant", "bee", "cat")
 HEAD = ("net.fc.weight", "net.fc.bias")
 CPU = torch.device("cpu")
+
+state = toy.weights_of
 
 
 @pytest.fixture
@@ -336,15 +338,7 @@ def images(tmp_path_factory) -> Path:
     return toy.write_toy(tmp_path_factory.mktemp("toy"))
 
 
-def asked(images, out, **more):
-    return {
-        "data": images / "labeled", "test": images / "test", "model": "test_resnet", "steps": 5,
-        "img_size": 16, "batch": 8, "val_fraction": 0, "device": "cpu", "out": out,
-    } | more  # fmt: skip
-
-
-def state(run, name):
-    return load_file(run / "rounds" / name / "model.safetensors")
+asked = toy.train_settings
 
 
 def test_pretrained_is_init_pretrained_and_its_file_binds_the_run(images, tmp_path, weights):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from same import assert_same, weights
 from torch import nn
 
 from tutelage.core import Clock, Labeled, Stage
@@ -40,15 +41,6 @@ class Small(nn.Module):
 
 def images(seed=0, count=4):
     return torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
-
-
-def weights(module):
-    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
-
-
-def assert_same(one, other):
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def train(learner, steps, total=12):

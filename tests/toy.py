@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
 
 CLASSES = ("dot", "horizontal", "square", "vertical")
 
@@ -38,6 +40,19 @@ def write_toy(
     for i in range(pool):
         picture(i % 4, rng).save(root / "pool" / f"{i:03d}.png")
     return root
+
+
+def train_settings(root: Path, out: Path, **more: object) -> dict[str, object]:
+    """Settings of a tiny, fast training on these images."""
+    return {
+        "data": root / "labeled", "test": root / "test", "model": "test_resnet", "steps": 5,
+        "img_size": 16, "batch": 8, "val_fraction": 0, "device": "cpu", "out": out,
+    } | more  # fmt: skip
+
+
+def weights_of(run: Path, name: str) -> dict[str, Tensor]:
+    """What a round of a run has learned."""
+    return load_file(run / "rounds" / name / "model.safetensors")
 
 
 def selftrain_flags(root: Path, out: Path, **more: object) -> list[str]:
