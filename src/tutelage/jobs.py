@@ -3,12 +3,12 @@
 No torch here.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from tutelage.errors import UsageError
-from tutelage.settings import Auto, Select, at_least, between
+from tutelage.settings import Auto, Select, at_least, between, changed
 from tutelage.training_settings import Common
 
 NOISY_STUDENT = "noisy-student"  # the method that the stored-label settings belong to
@@ -42,7 +42,7 @@ class TrainSettings(Common):
         super().__post_init__()
         at_least("ratio", self.ratio, 1)
         between("head_share", self.head_share, 0.01, 0.99)
-        if self.head_share != 0.2 and self.transfer != "head-first":
+        if self.transfer != "head-first" and changed(self, ["head_share"]):
             raise UsageError("head_share belongs to --transfer head-first")
         if self.transfer != "full" and self.begins_as is None:
             raise UsageError(
@@ -122,8 +122,7 @@ class SelftrainSettings(Common):
         if "auto" in self.method:
             return
         if NOISY_STUDENT not in self.method:
-            default = {f.name: f.default for f in fields(self)} | {"select": Select()}
-            idle = [name for name in OF_NOISY_STUDENT if getattr(self, name) != default[name]]
+            idle = changed(self, OF_NOISY_STUDENT)
             if idle:
                 raise UsageError(
                     f"{idle[0]} belongs to {NOISY_STUDENT}; {self.method[0]} takes its settings "

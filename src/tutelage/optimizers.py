@@ -19,7 +19,7 @@ from torch import nn
 
 from tutelage.errors import UsageError
 from tutelage.networks.build import Normalized
-from tutelage.settings import Optim
+from tutelage.settings import Optim, plain_name
 
 EPSILON = {"rmsproptf": 1e-3}  # where timm's default is another than the published one
 
@@ -31,19 +31,14 @@ def make_optimizer(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     a name that timm doesn't know.
     """
     options: dict[str, Any] = {"momentum": optim.momentum}
-    if _plain(optim.name) in EPSILON:
-        options["eps"] = EPSILON[_plain(optim.name)]
+    if plain_name(optim.name) in EPSILON:
+        options["eps"] = EPSILON[plain_name(optim.name)]
     try:
         return create_optimizer_v2(
             _groups(module, optim), opt=optim.name, lr=float(optim.lr), **options
         )
     except (AssertionError, ValueError) as error:
         raise UsageError(f"optim.name {optim.name!r}: {error}") from error
-
-
-def _plain(name: str) -> str:
-    """'lookahead_RMSpropTF' -> 'rmsproptf', as timm reads names."""
-    return name.lower().rpartition("_")[-1]
 
 
 def _groups(module: nn.Module, optim: Optim) -> list[dict[str, Any]]:
@@ -53,7 +48,7 @@ def _groups(module: nn.Module, optim: Optim) -> list[dict[str, Any]]:
         "weight_decay": float(optim.weight_decay),
         "no_weight_decay_list": _undecayed(net),
     }
-    if "muon" in _plain(optim.name):
+    if "muon" in plain_name(optim.name):
         options |= {"fallback_list": _classifier(net), "fallback_no_weight_decay": True}
     if optim.layer_decay is None:
         return param_groups_weight_decay(net, **options)

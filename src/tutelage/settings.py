@@ -4,8 +4,9 @@ No torch here, so that help and typos are answered at once.
 """
 
 import re
-from dataclasses import dataclass, fields, replace
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any, Literal
 
 from tutelage.errors import UsageError
 
@@ -156,9 +157,9 @@ class Optim:
         if self.clip is not None and not self.clip > 0:
             raise UsageError(f"optim.clip is above 0, got {self.clip}")
         between("optim.lr_end", self.lr_end, 0, 1)
-        if self.milestones != (0.3, 0.6, 0.9) and self.schedule != "step":
+        if self.schedule != "step" and changed(self, ["milestones"]):
             raise UsageError("optim.milestones belong to --optim.schedule step")
-        if self.scale_base != 256 and self.scale == "none":
+        if self.scale == "none" and changed(self, ["scale_base"]):
             raise UsageError("optim.scale_base belongs to --optim.scale linear or sqrt")
         for milestone in self.milestones:
             between("optim.milestones", milestone, 0, 1)
@@ -179,9 +180,14 @@ class Optim:
         )
 
 
+def plain_name(optimizer: str) -> str:
+    """'lookahead_RMSpropTF' -> 'rmsproptf', as timm reads names."""
+    return optimizer.lower().rpartition("_")[-1]
+
+
 def _usual(name: str) -> tuple[float, float]:
-    """Learning rate and weight decay for an optimizer of that name, as timm reads names."""
-    plain = name.lower().rpartition("_")[-1]
+    """Learning rate and weight decay for an optimizer of that name."""
+    plain = plain_name(name)
     if plain in ("sgd", "nesterov", "momentum", "sgdw", "nesterovw"):
         return 0.1, 1e-3
     if plain.startswith("rmsprop"):
@@ -220,7 +226,7 @@ class Progressive:
         between("progressive.start_drop", self.start_drop, 0, 1)
         if self.start_size != "auto":
             at_least("progressive.start_size", self.start_size, 1)
-        if self.stages == 1 and any(getattr(self, f.name) != f.default for f in fields(self)):
+        if self.stages == 1 and changed(self, (f.name for f in fields(self))):
             raise UsageError("progressive settings belong to several stages: set stages above 1")
         if self.batches and len(self.batches) != self.stages:
             raise UsageError(
@@ -253,6 +259,15 @@ class Select:
             value = getattr(self, name)
             if value != "auto" and value < 1:
                 raise UsageError(f"select.{name} is at least 1, got {value}")
+
+
+def changed(settings: Any, names: Iterable[str]) -> list[str]:
+    """Those of the fields that are not at their default."""
+    default = {
+        f.name: f.default if f.default_factory is MISSING else f.default_factory()
+        for f in fields(settings)
+    }
+    return [name for name in names if getattr(settings, name) != default[name]]
 
 
 def between(name: str, value: float, low: float, high: float) -> None:

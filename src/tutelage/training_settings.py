@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from tutelage.errors import UsageError
-from tutelage.settings import Auto, Noise, Optim, Precision, Progressive, above, between
+from tutelage.settings import Auto, Noise, Optim, Precision, Progressive, above, between, changed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class Common:
         if self.pretrained and self.init not in (None, "pretrained"):
             raise UsageError(f"begin either with --pretrained or with --init {self.init}, not both")
         between("fix_share", self.fix_share, 0, 1)
-        if self.fix_size is None and (self.fix != "classifier" or self.fix_share != 0.1):
+        if self.fix_size is None and changed(self, ["fix", "fix_share"]):
             raise UsageError("fix and fix_share belong to a --fix-size")
         if self.fix_size is not None and self.img_size != "auto":
             above("fix_size", self.fix_size, self.img_size)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from tutelage.jobs import NOISY_STUDENT, OF_NOISY_STUDENT, SelftrainSettings
 from tutelage.pipelines.prepare import Prepared
 from tutelage.run import Run
+from tutelage.settings import changed
 
 FEW_LABELS = "flexmatch"  # docs/results.md: best on digits with 2 and with 5 labels a class
 MANY = 20  # labels a class, between those 5 and the 40 of the CIFAR-10 subset, where Noisy Student
@@ -35,7 +36,5 @@ def _choice(settings: SelftrainSettings, prepared: Prepared) -> tuple[tuple[str,
 
 def _given(settings: SelftrainSettings) -> str:
     """A setting that only Noisy Student reads and that is not at its default, or nothing."""
-    blank = type(settings)(data=settings.data, out=settings.out, model=settings.model,
-                           unlabeled=settings.unlabeled)  # fmt: skip
     asked = (*OF_NOISY_STUDENT, "rounds", "students", "teacher")
-    return next((n for n in asked if getattr(settings, n) != getattr(blank, n)), "")
+    return next(iter(changed(settings, asked)), "")

@@ -7,12 +7,13 @@ from torch import Tensor
 from tutelage.data.source import Images
 from tutelage.deploy.judge import answers, judge, labeled_part
 from tutelage.deploy.model_folder import Model, load_model, model_at
+from tutelage.deploy.teacher_check import run_of
 from tutelage.errors import DataProblem, UsageError
 from tutelage.evaluation.image_size import best_size, candidates, reason, size_table
 from tutelage.evaluation.intervals import Accuracy
 from tutelage.learner import choose_device
 from tutelage.networks.build import normalizes_batches
-from tutelage.pipelines.prepare import contents_of, read_manifest
+from tutelage.pipelines.prepare import contents_of, has_manifest, read_manifest
 from tutelage.progress import Screen
 from tutelage.settings import Auto, at_least
 
@@ -31,7 +32,7 @@ def evaluate(
     if isinstance(img_size, int):
         at_least("img_size", img_size, 1)
     model = load_model(run, choose_device(device))
-    run = _run_behind(run)
+    run = run_of(run) or run
     if img_size == "auto" and val is None and _own_validation(run) is None:
         raise UsageError(
             f"{run} has no validation images to choose the size on, and test images are not for "
@@ -52,7 +53,7 @@ def _validation(
     """Labeled images to choose on, none of them judged on, and what they are called."""
     if val is not None:
         found, contents = labeled_part(val, model, "val", screen)
-        if _has_manifest(run) and contents & contents_of(run, ("labeled",)):
+        if has_manifest(run) and contents & contents_of(run, ("labeled",)):
             raise DataProblem(
                 f"{val} holds images that {run} was trained on, which say nothing about the size: "
                 "give others to --val"
@@ -71,19 +72,9 @@ def _validation(
     return images, name
 
 
-def _run_behind(folder: Path) -> Path:
-    """The run that a model folder or a round's folder lies in, or the folder itself."""
-    return next((f for f in (folder, *folder.absolute().parents[:2]) if _has_manifest(f)), folder)
-
-
-def _has_manifest(run: Path) -> bool:
-    """Whether it is a run, which knows its images."""
-    return (run / "data" / "manifest.parquet").exists()
-
-
 def _own_validation(run: Path) -> Images | None:
     """The run's validation part; raises DataProblem where its files are not as they were."""
-    if not _has_manifest(run):
+    if not has_manifest(run):
         return None
     try:
         return read_manifest(run / "data", ("val",)).get("val")

@@ -15,10 +15,9 @@ from tutelage.core import Dice, generator
 from tutelage.data.pixels import Chosen, Pixels
 from tutelage.errors import GivenUp
 from tutelage.evaluation.accuracy import accuracy, predict
-from tutelage.evaluation.paired import compare
 from tutelage.loop import Exam
 from tutelage.pipelines.prepare import Prepared, canvas_for
-from tutelage.pipelines.rounds import Round, network_of
+from tutelage.pipelines.rounds import Round, compare_on_val, network_of
 from tutelage.recipe import Recipe
 from tutelage.run import Run
 
@@ -104,13 +103,7 @@ def check_against(baseline: Round, student: Round, run: Run, prepared: Prepared)
     """
     if "val" not in prepared.parts:
         return
-    labels = prepared.parts["val"].label_tensor()
-    right = []
-    for one in (baseline, student):
-        module = network_of(one.name, run, prepared)
-        probs = predict(module, prepared.pixels("val"), one.recipe.net.img_size)
-        right.append(probs.argmax(-1) == labels)
-    paired = compare(right[0], right[1])
+    paired = compare_on_val(baseline, student, run, prepared)
     if paired.outcome == "hurt":
         raise GivenUp(
             f"{student.name} is below the baseline on {paired.total} validation images: "

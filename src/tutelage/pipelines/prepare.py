@@ -220,6 +220,11 @@ def _write_manifest(data: Path, parts: dict[str, Part]) -> None:
     write_with(data / "manifest.parquet", lambda part: pq.write_table(pa.table(columns), part))
 
 
+def has_manifest(run: Path) -> bool:
+    """Whether a run has written down its images."""
+    return (run / "data" / "manifest.parquet").exists()
+
+
 def read_manifest(data: Path, wanted: Sequence[str] = ()) -> dict[str, Images]:
     """The parts as written, or the wanted ones of them.
 

@@ -24,12 +24,10 @@ from dataclasses import asdict, replace
 from tutelage.catalog import make
 from tutelage.core import Dice, Stage, fold
 from tutelage.errors import UsageError
-from tutelage.evaluation.accuracy import predict
-from tutelage.evaluation.paired import compare
 from tutelage.networks.build import Net, build, check_net, has_fixed_size
 from tutelage.networks.freeze import Freeze, groups_of
-from tutelage.pipelines.prepare import Prepared, canvas_for
-from tutelage.pipelines.rounds import Round, network_of, share_of
+from tutelage.pipelines.prepare import Prepared
+from tutelage.pipelines.rounds import Round, compare_on_val, share_of
 from tutelage.pipelines.selftrain_rounds import FINE_TUNE_RATE
 from tutelage.run import Run
 from tutelage.settings import Optim, above
@@ -121,13 +119,7 @@ def _decision(before: Round, fix: Round, run: Run, prepared: Prepared) -> dict[s
             "kept": True,
             "sentence": f"the fix at {size} px is kept; there are no validation images to judge it",
         }
-    labels, right = prepared.parts["val"].label_tensor(), []
-    for one in (before, fix):
-        asked = one.recipe.net.img_size
-        pixels = prepared.pixels("val", canvas_for(asked))
-        probs = predict(network_of(one.name, run, prepared), pixels, asked)
-        right.append(probs.argmax(-1) == labels)
-    paired = compare(right[0], right[1])
+    paired = compare_on_val(before, fix, run, prepared)
     kept = paired.gained >= paired.lost
     return asdict(paired) | {
         "kept": kept,

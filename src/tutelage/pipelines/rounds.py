@@ -10,6 +10,8 @@ from tutelage.catalog import name_of
 from tutelage.data.loader import Batches, PoolSet
 from tutelage.data.pool import StoredTargets
 from tutelage.deploy.model_folder import Model, load_model
+from tutelage.evaluation.accuracy import predict
+from tutelage.evaluation.paired import Paired, compare
 from tutelage.files import write_json
 from tutelage.learner import choose_precision
 from tutelage.loop import Exam, fit
@@ -175,6 +177,17 @@ def network_of(name: str, run: Run, prepared: Prepared) -> nn.Module:
     """The network that a finished round left, frozen and in eval mode."""
     folder = run.path / "rounds" / name
     return load_model(folder, prepared.device).module
+
+
+def compare_on_val(before: Round, after: Round, run: Run, prepared: Prepared) -> Paired:
+    """Two finished rounds on the validation images, each at its own image size."""
+    labels, right = prepared.parts["val"].label_tensor(), []
+    for one in (before, after):
+        size = one.recipe.net.img_size
+        pixels = prepared.pixels("val", canvas_for(size))
+        probs = predict(network_of(one.name, run, prepared), pixels, size)
+        right.append(probs.argmax(-1) == labels)
+    return compare(right[0], right[1])
 
 
 def whole_pool(prepared: Prepared) -> PoolSet:

@@ -73,15 +73,12 @@ def train_rounds(settings: TrainSettings, prepared: Prepared, method: Method) ->
     assert settings.optim.lr != "auto", "resolved"
     steps, made = settings.steps, []
     if settings.transfer == "head-first":
-        usual: dict[str, object] = {"smoothing": settings.smoothing}
-        if settings.views != "auto":
-            usual["labeled_view"] = settings.views
         share = min(share_of(steps, settings.head_share), max(1, steps - 1))
         constant = replace(settings, progressive=Progressive())  # the trunk sees the last size
+        alone = make("supervised", (), _usual(settings))
         recipe = recipe_for(
-            constant, prepared, model=settings.model, method=make("supervised", (), usual),
-            number=0, steps=share,
-        )  # fmt: skip
+            constant, prepared, model=settings.model, method=alone, number=0, steps=share
+        )
         optim = replace(settings.optim, lr=HEAD_RATE * settings.optim.lr)
         head = replace(recipe, optim=optim, freeze=Freeze(part="body"))
         made, steps = [Round("00-head", head)], max(1, steps - share)
@@ -92,6 +89,12 @@ def train_rounds(settings: TrainSettings, prepared: Prepared, method: Method) ->
     recipe = replace(recipe, freeze=_freeze(settings))
     start = made[0].name if made else None
     return (*made, Round(f"{len(made):02d}-{settings.method}", recipe, start=start))
+
+
+def _usual(settings: TrainSettings) -> dict[str, object]:
+    """The settings that reach a method's fields."""
+    views = {} if settings.views == "auto" else {"labeled_view": settings.views}
+    return {"smoothing": settings.smoothing, **views}
 
 
 def _freeze(settings: TrainSettings) -> Freeze:
@@ -110,10 +113,7 @@ def _method(settings: TrainSettings) -> Method:
     verb = "distill" if kind.teacher == "frozen" else "selftrain"
     if kind.teacher != "none" or kind.stored:
         raise UsageError(f"{settings.method} needs a teacher: use `tutelage {verb}`")
-    usual: dict[str, object] = {"smoothing": settings.smoothing}
-    if settings.views != "auto":
-        usual["labeled_view"] = settings.views
-    method = make(settings.method, settings.options, usual)
+    method = make(settings.method, settings.options, _usual(settings))
     if method.unlabeled_views and settings.unlabeled is None:
         raise UsageError(f"{settings.method} learns from a pool: give --unlabeled")
     if settings.unlabeled is not None and not method.unlabeled_views:

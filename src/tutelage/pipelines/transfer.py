@@ -26,7 +26,7 @@ from tutelage.errors import RunMismatch, UsageError
 from tutelage.networks.build import Net, Normalized, build, check_name, weight_digest
 from tutelage.networks.freeze import head_names
 from tutelage.networks.input_size import resample
-from tutelage.pipelines.prepare import Prepared, contents_of
+from tutelage.pipelines.prepare import Prepared, contents_of, has_manifest
 from tutelage.recipe import Recipe
 from tutelage.run import Run
 from tutelage.training_settings import Common
@@ -195,7 +195,7 @@ def has_not_seen(name: str, run: Run, judge: str, *, what: str = "the teacher") 
     """Raises UsageError where a network's run trained on images that this run judges on."""
     folder = folder_of(Path(name))
     trained = None if folder is None else run_of(folder)
-    if trained is None or not (trained / "data" / "manifest.parquet").exists():
+    if trained is None or not has_manifest(trained):
         return  # a model folder alone doesn't say
     seen = contents_of(trained, ("labeled", "pool")) & contents_of(run.path, (judge,))
     if seen:
