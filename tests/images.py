@@ -1,11 +1,14 @@
 """Small image files for tests: random pixels, so that no two are alike by accident."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+
+from tutelage.data.source import Images
+from tutelage.data.sources.folder import Folder
 
 
 def pixels(seed: int, side: int = 8, channels: int = 3) -> np.ndarray:
@@ -41,6 +44,11 @@ def write_pool(root: Path, count: int, *, first: int, side: int = 8) -> Path:
     for seed in range(first, first + count):
         write_picture(root / f"{seed:04d}.png", seed, side)
     return root
+
+
+def listed(paths: Iterable[Path]) -> Images:
+    """These files as images without labels, in this order."""
+    return Images(Folder(""), tuple(map(str, paths)))
 
 
 def smooth_batch(seed: int, batch: int = 4, side: int = 24) -> torch.Tensor:

@@ -7,13 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from images import picture, pixels, write_classes, write_picture, write_pool
+from images import listed, picture, pixels, write_classes, write_picture, write_pool
 from PIL import Image
 
 from tutelage.data import check
 from tutelage.data.check import Facts, Part, common_side, examine, split, survey
 from tutelage.data.issues import Issue, stop_if_fatal, write_issues
 from tutelage.data.source import Images
+from tutelage.data.sources.folder import Folder
 from tutelage.errors import DataProblem, UsageError
 
 
@@ -86,9 +87,9 @@ def test_one_unreadable_image_in_a_hundred_is_dropped_and_two_are_fatal(tmp_path
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".tif", ".bmp", ".gif"])
 def test_truncated_files_of_every_format_are_found(tmp_path, suffix):
     path = write_picture(tmp_path / f"a{suffix}", 0, side=32)
-    assert examine([path])[0].problem == ""
+    assert examine(listed([path]))[0].problem == ""
     truncate(path)
-    assert examine([path])[0].problem != ""
+    assert examine(listed([path]))[0].problem != ""
 
 
 def test_a_class_of_the_test_that_is_not_trained_is_fatal_with_the_nearest_name(folders):
@@ -203,16 +204,17 @@ def test_equal_pixels_are_one_image_and_another_shape_is_another(tmp_path):
         paths, [pixels(0), pixels(0), pixels(1), pixels(0).reshape(4, 16, 3)], strict=True
     ):
         Image.fromarray(array).save(path)
-    a, b, c, d = (fact.content for fact in examine(paths))
+    a, b, c, d = (fact.content for fact in examine(listed(paths)))
     assert a == b
     assert len({a, c, d}) == 3
 
 
 def test_what_a_decoder_warns_of_does_not_change_the_filters_of_the_process(monkeypatch, tmp_path):
+    paths = [write_picture(tmp_path / name, 0) for name in ("a.png", "b.png")]
     meet = threading.Barrier(2, timeout=10)
     turn = threading.Event()
 
-    def read(path):  # two threads come together, and one leaves before the other
+    def read(raw):  # two threads come together, and one leaves before the other
         first = meet.wait() == 0
         warnings.warn("corrupt EXIF", UserWarning, stacklevel=1)
         if first:
@@ -226,7 +228,7 @@ def test_what_a_decoder_warns_of_does_not_change_the_filters_of_the_process(monk
         meet.reset()
         turn.clear()
         before = list(warnings.filters)
-        facts = examine([tmp_path / "a.png", tmp_path / "b.png"])
+        facts = examine(listed(paths))
         assert [fact.problem for fact in facts] == ["", ""]
         assert warnings.filters == before
 
@@ -236,7 +238,7 @@ def part_of(class_counts):
     names = tuple(f"{i}.png" for i in range(len(labels)))
     classes = tuple(f"class {i}" for i in range(len(class_counts)))
     facts = [Facts(str(i), 8, 8) for i in range(len(labels))]
-    return Part(Images(Path("root"), names, labels, classes), facts)
+    return Part(Images(Folder("root"), names, labels, classes), facts)
 
 
 def test_a_split_takes_that_share_of_every_class():

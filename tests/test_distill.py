@@ -83,7 +83,9 @@ def test_one_recipe_trains_any_backbone(student, steps, images, teacher, tmp_pat
     fresh = build(learned.net, seed=5).eval()
     asked_of = load_model(teacher, torch.device("cpu")).module
     files = sorted((images / "labeled").rglob("*.png"))
-    shown = torch.from_numpy(np.stack([decode(file, 16) for file in files])).permute(0, 3, 1, 2)
+    shown = torch.from_numpy(np.stack([decode(file.read_bytes(), 16) for file in files])).permute(
+        0, 3, 1, 2
+    )
     wanted = asked_of(shown / 255).softmax(-1)
     large = functional.interpolate(shown / 255, (32, 32), mode="bilinear")
     losses = [cross_entropy(net(large), wanted).item() for net in (learned.module, fresh)]

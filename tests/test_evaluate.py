@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,7 +63,7 @@ def own_validation(run, images, folder):
     from tutelage.pipelines.prepare import read_manifest
 
     part = read_manifest(run / "data", ("val",))["val"]
-    for path in part.paths:
+    for path in map(Path, part.places):
         (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, folder / path.parent.name)
     return folder

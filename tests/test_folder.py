@@ -4,8 +4,17 @@ from pathlib import Path
 import pytest
 from images import write_classes, write_picture, write_pool
 
-from tutelage.data.sources.folder import images_below, labeled_folder, pool_folder
+from tutelage.data.parts import labeled_images, list_parts, pool_images
+from tutelage.data.sources.folder import Folder, images_below
 from tutelage.errors import UsageError
+
+
+def labeled_folder(root, part):
+    return labeled_images(Folder(str(root)), part)
+
+
+def pool_folder(root):
+    return pool_images(Folder(str(root)))
 
 
 def kinds(issues, severity=None):
@@ -21,7 +30,7 @@ def test_classes_are_the_sorted_folders_and_images_lie_at_any_depth(tmp_path):
     assert images.names == ("cat/0002.png", "cat/young/small/a.png", "dog/0000.png", "dog/0001.png")
     assert images.labels == (0, 0, 1, 1)
     assert images.counts() == [2, 2]
-    assert all(path.is_file() for path in images.paths)
+    assert all(Path(place).is_file() for place in images.places)
 
 
 def test_rows_that_are_kept_keep_their_labels(tmp_path):
@@ -98,13 +107,44 @@ def test_no_class_folders_are_fatal(tmp_path):
     assert kinds(labeled_folder(tmp_path, "labeled")[1], "fatal") == ["no classes"]
 
 
-@pytest.mark.parametrize("names", [("train", "test"), ("Train", "Val"), ("train",)])
-def test_splits_given_as_classes_are_fatal_with_the_flags_to_use(tmp_path, names):
-    for name in names:
-        write_classes(tmp_path / name, {"cat": 1, "dog": 1})
-    _, issues = labeled_folder(tmp_path, "labeled")
-    assert kinds(issues, "fatal") == ["splits as classes"]
-    assert f"--data {tmp_path / sorted(names)[0]}" in issues[0].detail
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (("train", "valid", "test"), {"labeled": 2, "val": 2, "test": 2}),
+        (("Training", "Dev"), {"labeled": 2, "val": 2}),
+        (("train",), {"labeled": 2}),
+    ],
+)
+def test_folders_named_as_splits_are_the_parts_and_it_is_said(tmp_path, folders, expected):
+    for number, name in enumerate(folders):
+        write_classes(tmp_path / name, {"cat": 1, "dog": 1}, first=10 * number)
+    parts, issues = list_parts(tmp_path)
+    assert {name: len(part) for name, part in parts.items()} == expected
+    assert all(part.classes == ("cat", "dog") for part in parts.values())
+    assert kinds(issues) == ["splits"]
+    assert all(f"2 {name}" in issues[0].detail for name in expected)
+
+
+def test_a_split_that_is_also_given_by_its_flag_is_not_used(tmp_path):
+    for number, name in enumerate(("train", "test")):
+        write_classes(tmp_path / "data" / name, {"cat": 1, "dog": 1}, first=10 * number)
+    other = write_classes(tmp_path / "other", {"cat": 3, "dog": 3}, first=50)
+    parts, issues = list_parts(tmp_path / "data", test=other)
+    assert len(parts["test"]) == 6
+    assert "split not used" in kinds(issues)
+
+
+def test_splits_without_one_to_train_on_are_fatal(tmp_path):
+    write_classes(tmp_path / "test", {"cat": 1, "dog": 1})
+    assert kinds(list_parts(tmp_path)[1], "fatal") == ["no such split"]
+
+
+def test_test_images_stay_out_of_a_pool_with_splits(tmp_path):
+    for number, name in enumerate(("train", "test")):
+        write_classes(tmp_path / name, {"cat": 1, "dog": 1}, first=10 * number)
+    images, issues = pool_folder(tmp_path)
+    assert [name.split("/")[0] for name in images.names] == ["train", "train"]
+    assert kinds(issues) == ["splits"]
 
 
 def test_a_class_called_test_among_others_is_a_class(tmp_path):
@@ -160,7 +200,7 @@ def test_names_with_spaces_accents_and_brackets_are_kept(tmp_path):
     images, issues = labeled_folder(tmp_path, "labeled")
     assert issues == []
     assert f"ä b/{name}" in images.names
-    assert all(path.is_file() for path in images.paths)
+    assert all(Path(place).is_file() for place in images.places)
 
 
 def test_linked_folders_are_followed_and_loops_end(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from images import pixels, write_pool
+from images import listed, pixels, write_pool
 
 from tutelage.core import Dice, Stage
 from tutelage.data.loader import Batches, LabeledSet, PoolSet, positions
@@ -141,7 +141,7 @@ def test_another_seed_gives_other_batches():
 
 
 def test_images_on_disk_and_in_memory_give_identical_batches(tmp_path):
-    paths = sorted(write_pool(tmp_path, 6, first=50).iterdir())
+    paths = listed(sorted(write_pool(tmp_path, 6, first=50).iterdir()))
     views = ("strong", ("strong",))
     disk = OnDisk(paths, 8, torch.device("cpu"))
     labels = one_hot(torch.arange(6) % 3, 3)
@@ -152,7 +152,7 @@ def test_images_on_disk_and_in_memory_give_identical_batches(tmp_path):
 
 
 def test_opened_pixels_are_the_same_both_ways(tmp_path):
-    paths = sorted(write_pool(tmp_path, 5, first=0, side=11).iterdir())
+    paths = listed(sorted(write_pool(tmp_path, 5, first=0, side=11).iterdir()))
     heard = []
     cpu = torch.device("cpu")
     memory = open_pixels(paths, 8, cpu, in_memory=True, advance=heard.append)
@@ -180,7 +180,7 @@ def test_stages_change_at_their_boundaries():
 
 def test_a_damaged_image_on_disk_stops_the_training_with_its_name(tmp_path):
     paths = sorted(write_pool(tmp_path, 6, first=50).iterdir())
-    made = batches(LabeledSet(OnDisk(paths, 8, torch.device("cpu")), torch.eye(6)), batch=3)
+    made = batches(LabeledSet(OnDisk(listed(paths), 8, torch.device("cpu")), torch.eye(6)), batch=3)
     made.at(0)
     for path in paths:
         path.write_bytes(b"damaged")

@@ -28,8 +28,8 @@ def files(tmp_path):
     return root
 
 
-def names(paths):
-    return [path.name for path in paths]
+def names(images):
+    return [Path(name).name for name in images.names]
 
 
 def test_folders_are_searched_at_any_depth_and_files_taken_as_they_are(files):
@@ -62,9 +62,9 @@ def test_what_matches_nothing_is_said_by_name(files, pattern):
 def test_answers_are_the_networks_own_surest_first(files, model, tiny):
     paths = find_images([str(files)])
     found = predict_files(model, paths, top=2)
-    images = torch.from_numpy(np.stack([decode(path, 32) for path in paths]))
+    images = torch.from_numpy(np.stack([decode(paths.read(i), 32) for i in range(len(paths))]))
     probs = model.module(images.permute(0, 3, 1, 2).float() / 255).softmax(-1)
-    assert found.paths == tuple(str(path) for path in paths)
+    assert found.paths == paths.names
     for row, (classes, shares) in enumerate(zip(found.top_classes, found.top_probs, strict=True)):
         best = probs[row].topk(2)
         assert classes == tuple(model.classes[i] for i in best.indices)

@@ -104,7 +104,7 @@ def write_labels(path: Path, classes, side: int) -> None:
     names = tuple(f"p{i:02d}.png" for i in range(80))
     for number, name in enumerate(names):
         write_picture(root / name, number, side)
-    write_json(path / "data" / "roots.json", {"pool": str(root)})
+    write_json(path / "data" / "sources.json", {"pool": str(root)})
     probs = (3 * torch.randn(80, len(classes), generator=torch.Generator().manual_seed(0))).softmax(
         -1
     )
@@ -318,11 +318,11 @@ def test_strips_fall_in_confidence_and_show_no_image_twice(count, tmp_path):
 
 
 def test_thumbnails_are_small_and_only_tiny_images_show_their_pixels(tmp_path):
-    source, tiny = thumbnails.picture(write_picture(tmp_path / "a.jpg", 0, side=400))
+    source, tiny = thumbnails.picture(write_picture(tmp_path / "a.jpg", 0, side=400).read_bytes())
     assert source.startswith("data:image/jpeg;base64,")
     assert not tiny
     assert len(source) < 12_000
-    source, tiny = thumbnails.picture(write_picture(tmp_path / "b.png", 0, side=8))
+    source, tiny = thumbnails.picture(write_picture(tmp_path / "b.png", 0, side=8).read_bytes())
     assert source.startswith("data:image/png;base64,")
     assert tiny
 

@@ -13,6 +13,7 @@ from tutelage.catalog import make
 from tutelage.core import Clock
 from tutelage.data.pixels import InMemory
 from tutelage.data.source import Images
+from tutelage.data.sources.folder import Folder
 from tutelage.errors import UsageError
 from tutelage.jobs import TrainSettings
 from tutelage.learner import Learner
@@ -93,7 +94,7 @@ def rounds_for(images, tmp_path, **more):
     settings = TrainSettings(
         **asked(images, tmp_path, **more) | {"optim": Optim(name="sgd", lr=0.1)}
     )
-    part = Images(Path(), ("a", "b"), (0, 1), ("x", "y"))
+    part = Images(Folder(""), ("a", "b"), (0, 1), ("x", "y"))
     prepared = Prepared({"labeled": part}, 16, torch.device("cpu"), Screen())
     recipe = recipe_for(
         settings, prepared, model=settings.model, method=make("supervised"), number=0, steps=10

@@ -4,7 +4,6 @@ No torch here.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from tutelage.errors import UsageError
@@ -22,7 +21,7 @@ class TrainSettings(Common):
     """Any timm name, as listed by `tutelage models`."""
     method: str = "supervised"
     """How to train, as listed by `tutelage methods`."""
-    unlabeled: Path | None = None
+    unlabeled: str | None = None
     """The pool, for methods that learn from one: a folder of images, at any depth."""
     ratio: int = 4
     """Pool images for each labeled one in a batch."""
@@ -61,7 +60,7 @@ class SelftrainSettings(Common):
 
     model: str
     """Any timm name, as listed by `tutelage models`."""
-    unlabeled: Path
+    unlabeled: str
     """The pool: a folder of images, at any depth; labels are never read."""
     method: tuple[str, ...] = ("auto",)
     """How to learn from the pool, as listed by `tutelage methods`; several: one a round, in turn.
@@ -177,7 +176,7 @@ class DistillSettings(Common):
     Several are asked together."""
     student: str
     """Any timm name, as listed by `tutelage models`."""
-    unlabeled: Path | None = None
+    unlabeled: str | None = None
     """The pool: a folder of images, at any depth; labels are never read."""
     method: str = "hinton"
     """How to distill, as listed by `tutelage methods`."""

@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
@@ -34,10 +34,13 @@ PACKAGES = ("tutelage", "torch", "timm", "numpy", "pillow", "pyarrow")
 class Run:
     """One run folder, held by one process at a time."""
 
-    def __init__(self, path: Path, content: dict[str, Any]) -> None:
-        """Hold the folder and the content of its run.json."""
+    def __init__(
+        self, path: Path, content: dict[str, Any], given: Mapping[str, Any] | None = None
+    ) -> None:
+        """Hold the folder, the content of its run.json, and sources given from Python."""
         self.path = path
         self.content = content
+        self.given = given or {}
 
     def save(self) -> None:
         """Write run.json."""
@@ -72,7 +75,9 @@ class Run:
 
 
 @contextmanager
-def open_run(verb: str, settings: Any, *, overwrite: bool = False) -> Iterator[Run]:
+def open_run(
+    verb: str, settings: Any, *, overwrite: bool = False, given: Mapping[str, Any] | None = None
+) -> Iterator[Run]:
     """The run folder `settings.out`, new or continued, locked against other processes.
 
     Raises RunMismatch where it holds a run with other settings, naming what differs, or where
@@ -83,7 +88,7 @@ def open_run(verb: str, settings: Any, *, overwrite: bool = False) -> Iterator[R
         _move_aside(path)
     _make_folder(path)
     with _lock(path):
-        run = Run(path, _content(path, verb, settings))
+        run = Run(path, _content(path, verb, settings), given)
         _remember_environment(path)
         run.content["state"] = "running"
         try:

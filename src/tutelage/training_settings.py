@@ -16,13 +16,13 @@ from tutelage.settings import Auto, Noise, Optim, Precision, Progressive, above,
 class Common:
     """What all training verbs share."""
 
-    data: Path
-    """Labeled images: a folder with one folder a class."""
+    data: str
+    """Labeled images: a folder with one folder a class, or any source that docs/data.md lists."""
     out: Path
     """The run folder. The same command on an unfinished run continues it."""
-    test: Path | None = None
+    test: str | None = None
     """Labeled images that are touched once, at the end."""
-    val: Path | None = None
+    val: str | None = None
     """Labeled validation images; without them a part is split off the labels."""
     val_fraction: float = 0.2
     """Share of each class to split off where `val` is not given; 0: none."""

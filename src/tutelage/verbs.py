@@ -56,11 +56,11 @@ def distill(*, teacher: Any, recipe: str | None = None, **settings: Any) -> Outc
 
 
 def check(
-    data: Path,
+    data: str,
     *,
-    unlabeled: Path | None = None,
-    val: Path | None = None,
-    test: Path | None = None,
+    unlabeled: str | None = None,
+    val: str | None = None,
+    test: str | None = None,
     out: Path = Path(),
 ) -> None:
     """Look at every image before training, and say what is wrong.
@@ -77,9 +77,9 @@ def check(
     from tutelage.progress import Screen
 
     screen, out = Screen(), Path(out)
-    folders = {"val": val, "test": test, "pool": unlabeled}
-    given = {name: Path(path) if path is not None else None for name, path in folders.items()}
-    parts, issues = check_folders(Path(data), screen=screen, out=out, **given)
+    parts, issues = check_folders(
+        data, val=val, test=test, pool=unlabeled, given={}, screen=screen, out=out
+    )
     say_counts(parts, screen)
     if issues:
         write_issues(out / "issues.csv", issues)
@@ -88,7 +88,7 @@ def check(
 
 
 def label(
-    *, model: Path, data: Path, out: Path, device: str = "auto", precision: Precision = "auto"
+    *, model: Path, data: str, out: Path, device: str = "auto", precision: Precision = "auto"
 ) -> Path:
     """Label a pool with a trained model: Parquet parts with the top classes of each image.
 
@@ -101,20 +101,23 @@ def label(
         device: cpu, cuda, mps; auto: the first accelerator, else the CPU.
         precision: fp32, bf16 or fp16; auto: bf16 on CUDA.
     """
+    from tutelage.data.find import open_source
     from tutelage.deploy.label_files import label_files
     from tutelage.progress import Screen
 
-    model, data, out = Path(model), Path(data), Path(out)
-    label_files(model, data, out, device=device, precision=precision, screen=Screen())
+    out = Path(out)
+    label_files(
+        Path(model), open_source(data), out, device=device, precision=precision, screen=Screen()
+    )
     return out
 
 
 def evaluate(
     run: Positional[Path],
     *,
-    data: Path,
+    data: str,
     img_size: int | Auto | None = None,
-    val: Path | None = None,
+    val: str | None = None,
     out: Path | None = None,
     device: str = "auto",
 ) -> Accuracy:
@@ -128,14 +131,15 @@ def evaluate(
         out: A .csv or .parquet file for the answer on each image.
         device: cpu, cuda, mps; auto: the first accelerator, else the CPU.
     """
+    from tutelage.data.find import open_source
     from tutelage.pipelines.evaluate import evaluate as pipeline
     from tutelage.progress import Screen
 
     out = None if out is None else table_path(out)
-    val = None if val is None else Path(val)
     return pipeline(
-        Path(run), Path(data), out, device=device, img_size=img_size, val=val, screen=Screen()
-    )
+        Path(run), open_source(data), out, device=device, img_size=img_size,
+        val=None if val is None else open_source(val), screen=Screen(),
+    )  # fmt: skip
 
 
 def predict(
@@ -168,10 +172,10 @@ def predict(
     if out is not None:
         out = table_path(out)
     screen = Screen()
-    paths = find_images(images)
+    found_images = find_images(images)
     model = load_model(Path(run), choose_device(device))
-    with screen.bar("predict", len(paths)) as bar:
-        found = predict_files(model, paths, top=top, advance=bar.advance)
+    with screen.bar("predict", len(found_images)) as bar:
+        found = predict_files(model, found_images, top=top, advance=bar.advance)
     for path, problem in found.unreadable:
         screen.say(f"left out {path}: {problem}")
     if out is None:

@@ -3,18 +3,18 @@
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from pathlib import Path
 
 import torch
 
 from tutelage.core import Dice, generator
 from tutelage.data.decode import read
+from tutelage.data.find import Address, Given
 from tutelage.data.issues import Issue
+from tutelage.data.parts import list_parts
 from tutelage.data.pixels import THREADS
-from tutelage.data.source import Images
-from tutelage.data.sources.folder import labeled_folder, pool_folder
+from tutelage.data.source import Images, Raw
 from tutelage.errors import UsageError
 from tutelage.values import nearest
 
@@ -61,41 +61,33 @@ class Survey:
 
 
 def survey(
-    data: Path,
+    data: Address,
     *,
-    val: Path | None = None,
-    test: Path | None = None,
-    pool: Path | None = None,
+    val: Address | None = None,
+    test: Address | None = None,
+    pool: Address | None = None,
+    given: Given | None = None,
     advance: Callable[[str, int], Advance] = lambda name, total: lambda done: None,
 ) -> Survey:
     """List and read all images, and leave out what can't be trained or judged on.
 
     `advance(name, total)` gives a function that hears how many more images are read. Fatal
-    issues are in the result for the caller to raise; where folders are missing it raises
-    UsageError itself.
+    issues are in the result for the caller to raise; where there is no source at an address it
+    raises UsageError itself.
     """
-    parts: dict[str, Part] = {}
-    issues: list[Issue] = []
-    for name, root in (("labeled", data), ("val", val), ("test", test)):
-        if root is not None:
-            images, found = labeled_folder(root, name)
-            parts[name] = Part(images)
-            issues += found
-    if pool is not None:
-        images, found = pool_folder(pool)
-        parts["pool"] = Part(images)
-        issues += found
+    images, issues = list_parts(data, val=val, test=test, pool=pool, given=given)
     for name in ("val", "test"):
-        if name in parts:
-            labeled = parts["labeled"].images
-            parts[name].images, found = class_numbers(
-                parts[name].images, labeled.classes, str(labeled.root), name
+        if name in images and "labeled" in images:
+            labeled = images["labeled"]
+            images[name], found = class_numbers(
+                images[name], labeled.classes, labeled.source.address, name
             )
             issues += found
+    parts = {name: Part(one) for name, one in images.items()}
     if any(issue.severity == "fatal" for issue in issues):
         return Survey(parts, issues)
     for name, part in parts.items():
-        part.facts = examine(part.images.paths, advance(name, len(part.images)))
+        part.facts = examine(part.images, advance(name, len(part.images)))
         parts[name], found = readable(part, name)
         issues += found
     for judge in ("test", "val"):
@@ -106,26 +98,30 @@ def survey(
     return Survey(parts, issues)
 
 
-def examine(paths: Sequence[Path], advance: Advance = lambda done: None) -> list[Facts]:
+def examine(images: Images, advance: Advance = lambda done: None) -> list[Facts]:
     """Read every image whole, by a few threads."""
+
+    def look(row: int) -> Facts:
+        try:
+            return _examined(images.read(row))
+        except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, …
+            return Facts("", 0, 0, f"{type(error).__name__}: {error}")
+
     facts = []
     with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as threads:
         warnings.simplefilter("ignore")  # here, as the filters are one for all threads
-        for fact in threads.map(_examine, paths):
+        for fact in threads.map(look, range(len(images))):
             facts.append(fact)
             advance(1)
     return facts
 
 
-def _examine(path: Path) -> Facts:
-    """Decode one image; whatever a decoder raises becomes the problem's text."""
-    try:
-        image = read(path)
-        pixels = blake2b(image.tobytes(), digest_size=16)
-        pixels.update(f"{image.width}x{image.height}".encode())
-        return Facts(pixels.hexdigest(), image.width, image.height)
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, …
-        return Facts("", 0, 0, f"{type(error).__name__}: {error}")
+def _examined(raw: Raw) -> Facts:
+    """Decode one image; raises whatever a decoder raises."""
+    image = read(raw)
+    pixels = blake2b(image.tobytes(), digest_size=16)
+    pixels.update(f"{image.width}x{image.height}".encode())
+    return Facts(pixels.hexdigest(), image.width, image.height)
 
 
 def class_numbers(
@@ -135,20 +131,20 @@ def class_numbers(
     issues = []
     for extra in [c for c in images.classes if c not in classes]:
         issues.append(
-            Issue("fatal", "unknown class", part, str(images.root / extra),
-                  f"class {extra!r} of {images.root} is not among the classes of {owner}"
+            Issue("fatal", "unknown class", part, images.source.address,
+                  f"class {extra!r} of {images.source.address} is not among the classes of {owner}"
                   f"{nearest(extra, classes)}: rename it, or train with images of it")
         )  # fmt: skip
     for missing in [c for c in classes if c not in images.classes]:
         issues.append(
-            Issue("note", "class not judged", part, str(images.root),
-                  f"{images.root} has no images of class {missing!r}")
+            Issue("note", "class not judged", part, images.source.address,
+                  f"{images.source.address} has no images of class {missing!r}")
         )  # fmt: skip
     if any(issue.severity == "fatal" for issue in issues):
         return images, issues
     number = {name: i for i, name in enumerate(classes)}
     labels = tuple(number[images.classes[label]] for label in images.labels or ())
-    return Images(images.root, images.names, labels, classes), issues
+    return replace(images, labels=labels, classes=classes), issues
 
 
 def readable(part: Part, name: str) -> tuple[Part, list[Issue]]:
@@ -158,14 +154,14 @@ def readable(part: Part, name: str) -> tuple[Part, list[Issue]]:
         return part, []
     many = len(bad) > BAD_SHARE * len(part.images)
     issues = [
-        Issue("dropped", "unreadable", name, str(part.images.paths[row]), part.facts[row].problem)
+        Issue("dropped", "unreadable", name, part.images.where(row), part.facts[row].problem)
         for row in bad
     ]
     kept = part.keep([row for row, fact in enumerate(part.facts) if not fact.problem])
     if many:
-        first = part.images.paths[bad[0]]
+        first = part.images.where(bad[0])
         issues.append(
-            Issue("fatal", "many unreadable", name, str(part.images.root),
+            Issue("fatal", "many unreadable", name, part.images.source.address,
                   f"{len(bad)} of {len(part.images)} images can't be read, which is above "
                   f"{BAD_SHARE:.0%}; the first is {first}: mend or remove them")
         )  # fmt: skip
@@ -182,7 +178,7 @@ def _unseen(parts: dict[str, Part], judge: str) -> list[Issue]:
         part = parts[name]
         twins = [row for row, fact in enumerate(part.facts) if fact.content in judged]
         issues += [
-            Issue("dropped", f"also in {judge}", name, str(part.images.paths[row]),
+            Issue("dropped", f"also in {judge}", name, part.images.where(row),
                   f"the same pixels are among the {judge} images")
             for row in twins
         ]  # fmt: skip
@@ -201,30 +197,31 @@ def _contradictions(parts: dict[str, Part]) -> list[Issue]:
         if len(classes) > 1:
             out |= set(rows)
             issues += [
-                Issue("dropped", "two classes", "labeled", str(part.images.paths[row]),
+                Issue("dropped", "two classes", "labeled", part.images.where(row),
                       f"the same pixels are labeled {' and '.join(classes)}")
                 for row in rows
             ]  # fmt: skip
         elif len(rows) > 1:
-            path = part.images.paths[rows[0]]
-            issues.append(
-                Issue("note", "copies", "labeled", str(path), f"is there {len(rows)} times")
-            )
+            place = part.images.where(rows[0])
+            issues.append(Issue("note", "copies", "labeled", place, f"is there {len(rows)} times"))
     parts["labeled"] = part.keep([row for row in range(len(part.images)) if row not in out])
     return issues
 
 
 def _emptied(parts: dict[str, Part]) -> list[Issue]:
     """Fatal where a part, or a class to train on, has lost its last image."""
-    lost = [(name, part.images.root) for name, part in parts.items() if not part.images.names]
+    lost = [
+        (name, part.images.source.address) for name, part in parts.items() if not part.images.names
+    ]
     labeled = parts["labeled"].images
     if labeled.names:
         classes = zip(labeled.classes, labeled.counts(), strict=True)
-        lost += [("labeled", labeled.root / name) for name, count in classes if not count]
+        address = labeled.source.address
+        lost += [("labeled", f"class {n} of {address}") for n, count in classes if not count]
     return [
-        Issue("fatal", "no images left", name, str(path),
-              f"no image in {path} can be used: each is unreadable or also judged on; add others")
-        for name, path in lost
+        Issue("fatal", "no images left", name, place,
+              f"no image in {place} can be used: each is unreadable or also judged on; add others")
+        for name, place in lost
     ]  # fmt: skip
 
 
@@ -239,7 +236,7 @@ def split(part: Part, fraction: float, *, seed: int) -> tuple[list[int], list[in
         groups = [rows for rows in copies if labels[rows[0]] == number]
         if len(groups) < 2:
             issues.append(
-                Issue("fatal", "too few labels", "labeled", str(part.images.root / name),
+                Issue("fatal", "too few labels", "labeled", part.images.source.address,
                       f"class {name!r} has {len(groups)} usable images, and splitting off a "
                       "validation part needs 2: add some, give --val, or set --val-fraction 0")
             )  # fmt: skip

@@ -1,10 +1,12 @@
-"""An image file -> uint8 pixels, right side up, in RGB, whatever the file's mode."""
+"""An image file's bytes -> uint8 pixels, right side up, in RGB, whatever the file's mode."""
 
-from pathlib import Path
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from tutelage.data.source import Raw
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff"}
@@ -12,23 +14,25 @@ SUFFIXES = frozenset(
 )
 
 
-def decode(path: Path, canvas: int) -> NDArray[np.uint8]:
+def decode(raw: Raw, canvas: int) -> NDArray[np.uint8]:
     """The image's center square as (canvas, canvas, 3): shorter side resized, then cropped.
 
-    Raises OSError, naming the file, where it can't be read.
+    Raises whatever the decoder raises: OSError, SyntaxError, ValueError and their kin.
     """
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (canvas, canvas))  # JPEG: decode at the smallest size that suffices
-            return np.asarray(fit(to_rgb(image), canvas))
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, …
-        raise OSError(f"{path} can't be read: {error}") from error
+    with opened(raw) as image:
+        image.draft("RGB", (canvas, canvas))  # JPEG: decode at the smallest size that suffices
+        return np.asarray(fit(to_rgb(image), canvas))
 
 
-def read(path: Path) -> Image.Image:
-    """The whole image in RGB; raises OSError and its kin where it can't be read."""
-    with Image.open(path) as image:
+def read(raw: Raw) -> Image.Image:
+    """The whole image in RGB; raises what the decoder raises."""
+    with opened(raw) as image:
         return to_rgb(image)
+
+
+def opened(raw: Raw) -> Image.Image:
+    """An image file's bytes, or pixels, as an image that isn't decoded yet."""
+    return Image.open(BytesIO(raw)) if isinstance(raw, bytes) else Image.fromarray(raw)
 
 
 def fit(image: Image.Image, canvas: int) -> Image.Image:

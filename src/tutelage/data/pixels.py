@@ -1,16 +1,17 @@
 """Images as uint8 tensors by row: held in memory where they fit, else decoded when asked."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.data.decode import decode
+from tutelage.data.source import Images
 
 MEMORY_BUDGET = 4 * 2**30  # bytes of decoded images held at once, for all sets together
 THREADS = max(4, os.cpu_count() or 1)  # decoding leaves Python's lock, so threads share the work
@@ -45,22 +46,24 @@ class InMemory:
 class OnDisk:
     """Images decoded when they are asked for, by a few threads."""
 
-    def __init__(self, paths: Sequence[Path], canvas: int, device: torch.device) -> None:
+    def __init__(self, images: Images, canvas: int, device: torch.device) -> None:
         """Remember where the images are and the side to decode them to."""
-        self.paths = paths
+        self.images = images
         self.canvas = canvas
         self.device = device
         self.threads = ThreadPoolExecutor(THREADS)
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self.paths)
+        return len(self.images)
 
     def at(self, rows: Tensor) -> Tensor:
         """Images (B, 3, C, C) uint8 of rows (B,)."""
-        chosen = [self.paths[row] for row in rows.tolist()]
-        images = list(self.threads.map(lambda path: decode(path, self.canvas), chosen))
+        images = list(self.threads.map(self._decoded, rows.tolist()))
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.device)
+
+    def _decoded(self, row: int) -> NDArray[np.uint8]:
+        return decoded(self.images, row, self.canvas)
 
 
 class Chosen:
@@ -80,7 +83,7 @@ class Chosen:
 
 
 def open_pixels(
-    paths: Sequence[Path],
+    images: Images,
     canvas: int,
     device: torch.device,
     *,
@@ -89,16 +92,24 @@ def open_pixels(
 ) -> Pixels:
     """The images at a square canvas; `advance` hears how many more are decoded."""
     if not in_memory:
-        return OnDisk(paths, canvas, device)
-    images = np.empty((len(paths), canvas, canvas, 3), np.uint8)
+        return OnDisk(images, canvas, device)
+    pixels = np.empty((len(images), canvas, canvas, 3), np.uint8)
 
     def fill(row: int) -> None:
-        images[row] = decode(paths[row], canvas)
+        pixels[row] = decoded(images, row, canvas)
 
     with ThreadPoolExecutor(THREADS) as threads:
-        for _ in threads.map(fill, range(len(paths))):
+        for _ in threads.map(fill, range(len(images))):
             advance(1)
-    return InMemory(torch.from_numpy(images).to(device))
+    return InMemory(torch.from_numpy(pixels).to(device))
+
+
+def decoded(images: Images, row: int, canvas: int) -> NDArray[np.uint8]:
+    """One image at a square canvas (C, C, 3); raises OSError, naming it, where it can't be read."""
+    try:
+        return decode(images.read(row), canvas)
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, …
+        raise OSError(f"{images.where(row)} can't be read: {error}") from error
 
 
 def fits_in_memory(num_images: int, canvas: int) -> bool:

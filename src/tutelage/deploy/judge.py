@@ -7,9 +7,9 @@ from torch import Tensor
 
 from tutelage.data.check import Part, class_numbers, examine, readable
 from tutelage.data.issues import Issue, stop_if_fatal
+from tutelage.data.parts import labeled_images
 from tutelage.data.pixels import OnDisk
-from tutelage.data.source import Images
-from tutelage.data.sources.folder import labeled_folder
+from tutelage.data.source import Images, Source
 from tutelage.deploy.model_folder import Model
 from tutelage.deploy.predict import as_predictions
 from tutelage.deploy.predictions import write_predictions
@@ -23,7 +23,7 @@ def judge(model: Model, images: Images, out: Path | None, screen: Screen) -> Acc
     probs = answers(model, images, screen, "evaluate")
     labels = images.label_tensor()
     if out is not None:
-        found = as_predictions(images.paths, probs, model.classes, top=5)
+        found = as_predictions(images.places, probs, model.classes, top=5)
         write_predictions(out, found)
     overall = accuracy(probs, labels)
     print(f"accuracy {overall}")
@@ -40,23 +40,23 @@ def judge(model: Model, images: Images, out: Path | None, screen: Screen) -> Acc
 
 def answers(model: Model, images: Images, screen: Screen, name: str) -> Tensor:
     """Probabilities (N, K) for the images, at the model's size; `name` stands beside the bar."""
-    pixels = OnDisk(images.paths, model.canvas, torch.device("cpu"))
+    pixels = OnDisk(images, model.canvas, torch.device("cpu"))
     with screen.bar(name, len(images)) as bar:
         return predict(model.module, pixels, model.net.img_size, advance=bar.advance)
 
 
 def labeled_part(
-    root: Path, model: Model, part: str, screen: Screen
+    root: Source, model: Model, part: str, screen: Screen
 ) -> tuple[Images, set[str]]:  # fmt: skip
-    """The folder's readable images with the model's class numbers, and hashes of their contents.
+    """The source's readable images with the model's class numbers, and hashes of their contents.
 
     Raises DataProblem where a class is not the model's, or too many images can't be read.
     """
-    images, issues = labeled_folder(root, part)
+    images, issues = labeled_images(root, part)
     images, odd = class_numbers(images, model.classes, "the model", part)
     stop_if_fatal([*issues, *odd], None)
     with screen.bar("check", len(images)) as bar:
-        facts = examine(images.paths, bar.advance)
+        facts = examine(images, bar.advance)
     kept, bad = readable(Part(images, facts), part)
     stop_if_fatal(bad, None)
     dropped: list[Issue] = [issue for issue in bad if issue.severity == "dropped"]

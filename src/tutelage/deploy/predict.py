@@ -11,14 +11,15 @@ from torch import Tensor
 from tutelage.data.check import examine
 from tutelage.data.decode import SUFFIXES
 from tutelage.data.pixels import OnDisk
-from tutelage.data.sources.folder import images_below
+from tutelage.data.source import Images
+from tutelage.data.sources.folder import Folder, images_below
 from tutelage.deploy.model_folder import Model
 from tutelage.deploy.predictions import Predictions
 from tutelage.errors import DataProblem, UsageError
 from tutelage.evaluation.accuracy import predict
 
 
-def find_images(patterns: Sequence[str]) -> list[Path]:
+def find_images(patterns: Sequence[str]) -> Images:
     """Files, all images below folders, and what globs match, each once, in the order given.
 
     Raises UsageError for what doesn't exist and for a glob without a match.
@@ -38,12 +39,12 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
         if not inside:
             raise UsageError(f"{pattern}: no such image, no images in it, or no match")
         found.update(dict.fromkeys(inside))
-    return list(found)
+    return Images(Folder(""), tuple(map(str, found)))
 
 
 def predict_files(
     model: Model,
-    paths: Sequence[Path],
+    images: Images,
     *,
     top: int = 5,
     precision: str = "fp32",
@@ -53,23 +54,25 @@ def predict_files(
 
     Raises DataProblem where no image can be read.
     """
-    facts = examine(paths)
-    good = [path for path, fact in zip(paths, facts, strict=True) if not fact.problem]
-    bad = [(str(p), f.problem) for p, f in zip(paths, facts, strict=True) if f.problem]
+    facts = examine(images)
+    good = images.keep([row for row, fact in enumerate(facts) if not fact.problem])
+    bad = [(images.where(row), fact.problem) for row, fact in enumerate(facts) if fact.problem]
     if not good:
-        raise DataProblem(f"none of {len(paths)} images can be read; {bad[0][0]}: {bad[0][1]}")
+        raise DataProblem(f"none of {len(images)} images can be read; {bad[0][0]}: {bad[0][1]}")
     pixels = OnDisk(good, model.canvas, torch.device("cpu"))
     probs = predict(model.module, pixels, model.net.img_size, precision=precision, advance=advance)
-    return replace(as_predictions(good, probs, model.classes, top=top), unreadable=tuple(bad))
+    return replace(
+        as_predictions(good.places, probs, model.classes, top=top), unreadable=tuple(bad)
+    )
 
 
 def as_predictions(
-    paths: Sequence[Path], probs: Tensor, classes: Sequence[str], *, top: int
+    places: Sequence[str], probs: Tensor, classes: Sequence[str], *, top: int
 ) -> Predictions:
     """Probabilities (N, K) as the surest `top` classes by name."""
     best = probs.topk(min(top, probs.shape[-1]))
     return Predictions(
-        paths=tuple(str(path) for path in paths),
+        paths=tuple(places),
         top_classes=tuple(tuple(classes[i] for i in row) for row in best.indices.tolist()),
         top_probs=tuple(tuple(round(p, 6) for p in row) for row in best.values.tolist()),
     )

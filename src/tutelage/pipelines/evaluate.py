@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tutelage.data.source import Images
+from tutelage.data.source import Images, Source
 from tutelage.deploy.judge import answers, judge, labeled_part
 from tutelage.deploy.model_folder import Model, load_model, model_at
 from tutelage.deploy.teacher_check import run_of
@@ -19,8 +19,8 @@ from tutelage.settings import Auto, at_least
 
 
 def evaluate(
-    run: Path, data: Path, out: Path | None, *, device: str, img_size: int | Auto | None,
-    val: Path | None, screen: Screen,
+    run: Path, data: Source, out: Path | None, *, device: str, img_size: int | Auto | None,
+    val: Source | None, screen: Screen,
 ) -> Accuracy:  # fmt: skip
     """Top-1 accuracy on labeled images, also said for each class.
 
@@ -48,17 +48,17 @@ def evaluate(
 
 
 def _validation(
-    run: Path, val: Path | None, model: Model, test: set[str], screen: Screen
+    run: Path, val: Source | None, model: Model, test: set[str], screen: Screen
 ) -> tuple[Images, str]:
     """Labeled images to choose on, none of them judged on, and what they are called."""
     if val is not None:
         found, contents = labeled_part(val, model, "val", screen)
         if has_manifest(run) and contents & contents_of(run, ("labeled",)):
             raise DataProblem(
-                f"{val} holds images that {run} was trained on, which say nothing about the size: "
-                "give others to --val"
+                f"{val.address} holds images that {run} was trained on, which say nothing about "
+                "the size: give others to --val"
             )
-        images, name = found, str(val)
+        images, name = found, val.address
     else:
         own = _own_validation(run)
         assert own is not None, "asked for before"

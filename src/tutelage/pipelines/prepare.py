@@ -12,11 +12,13 @@ import torch
 
 from tutelage.core import Dice, generator
 from tutelage.data.check import Part, common_side, split, survey
+from tutelage.data.find import Given, open_source
 from tutelage.data.issues import Issue, stop_if_fatal, write_issues
 from tutelage.data.loader import LabeledSet
 from tutelage.data.pixels import Pixels, fits_in_memory, open_pixels
-from tutelage.data.source import Images
-from tutelage.errors import DataProblem
+from tutelage.data.source import Images, Source
+from tutelage.data.storage import absolute
+from tutelage.errors import DataProblem, UsageError
 from tutelage.files import read_json, write_json, write_with
 from tutelage.progress import Screen
 from tutelage.run import Run
@@ -47,12 +49,12 @@ class Prepared:
         """A part's images, decoded once where they and all smaller parts fit in memory."""
         canvas = canvas or canvas_for(self.size)
         if (part, canvas) not in self.opened:
-            paths = self.parts[part].paths
+            its = self.parts[part]
             sizes = [len(images) for images in self.parts.values()]
-            total = sum(size for size in sizes if size <= len(paths))
-            with self.screen.bar(f"decode {part}", len(paths)) as bar:
+            total = sum(size for size in sizes if size <= len(its))
+            with self.screen.bar(f"decode {part}", len(its)) as bar:
                 self.opened[part, canvas] = open_pixels(
-                    paths,
+                    its,
                     canvas,
                     self.device,
                     in_memory=fits_in_memory(total, canvas),
@@ -84,7 +86,7 @@ class Prepared:
 
 def prepare(
     settings: Common, run: Run, device: torch.device, screen: Screen,
-    *, pool: Path | None = None, pool_share: float = 1.0,
+    *, pool: str | None = None, pool_share: float = 1.0,
 ) -> Prepared:  # fmt: skip
     """Check and split the data, or take what an earlier start of this run wrote down.
 
@@ -93,20 +95,22 @@ def prepare(
     data = run.path / "data"
     if not run.is_done("check"):
         with run.stage("check") as notes:
-            notes |= _check(settings, data, screen, pool, pool_share)
-    parts = read_manifest(data)
+            notes |= _check(settings, run, screen, pool, pool_share)
+    parts = read_manifest(data, given=run.given)
     return Prepared(parts, run.notes("check")["img_size"], device, screen)
 
 
 def _check(
-    settings: Common, data: Path, screen: Screen, pool: Path | None, pool_share: float
+    settings: Common, run: Run, screen: Screen, pool: str | None, pool_share: float
 ) -> dict[str, Any]:
     """Survey, stop where something is fatal, split, write data/."""
+    data = run.path / "data"
     parts, issues = check_folders(
         settings.data,
         val=settings.val,
         test=settings.test,
         pool=pool,
+        given=run.given,
         screen=screen,
         out=data,
     )
@@ -119,7 +123,7 @@ def _check(
         parts["pool"] = parts["pool"].keep(kept.sort().values.tolist())
     if "pool" in parts and not parts["pool"].images.names:
         issues.append(
-            Issue("fatal", "empty pool", "pool", str(pool), "no pool image is left to learn from")
+            Issue("fatal", "empty pool", "pool", pool or "", "no pool image is left to learn from")
         )
     stop_if_fatal(issues, data)
     write_issues(data / "issues.csv", issues)
@@ -136,11 +140,12 @@ def _check(
 
 
 def check_folders(
-    data: Path,
+    data: str,
     *,
-    val: Path | None,
-    test: Path | None,
-    pool: Path | None,
+    val: str | None,
+    test: str | None,
+    pool: str | None,
+    given: Given,
     screen: Screen,
     out: Path,
 ) -> tuple[dict[str, Part], list[Issue]]:
@@ -151,7 +156,7 @@ def check_folders(
             bar.extend(total)
             return bar.advance
 
-        found = survey(data, val=val, test=test, pool=pool, advance=advance)
+        found = survey(data, val=val, test=test, pool=pool, given=given, advance=advance)
     stop_if_fatal(found.issues, out)
     return found.parts, found.issues
 
@@ -167,7 +172,7 @@ def _split_off(parts: dict[str, Part], settings: Common) -> list[Issue]:
         if len(rows) < len(pool.images):
             gone = len(pool.images) - len(rows)
             issues.append(
-                Issue("note", "also in val", "pool", str(pool.images.root),
+                Issue("note", "also in val", "pool", pool.images.source.address,
                       f"{gone} pool images are also validation images and are left out")
             )  # fmt: skip
         parts["pool"] = pool.keep(rows)
@@ -208,15 +213,15 @@ def _write_manifest(data: Path, parts: dict[str, Part]) -> None:
     }
     for name, part in parts.items():
         labels = part.images.labels or (-1,) * len(part.images)
-        stats = [path.stat() for path in part.images.paths]
+        stamps = [part.images.source.stamp(name) for name in part.images.names]
         columns["part"] += [name] * len(part.images)
         columns["path"] += part.images.names
         columns["label"] += labels
         columns["content"] += [fact.content for fact in part.facts]
-        columns["bytes"] += [stat.st_size for stat in stats]
-        columns["changed"] += [stat.st_mtime_ns for stat in stats]
-    roots = {name: str(part.images.root.absolute()) for name, part in parts.items()}
-    write_json(data / "roots.json", roots)
+        columns["bytes"] += [size for size, _ in stamps]
+        columns["changed"] += [changed for _, changed in stamps]
+    sources = {name: absolute(part.images.source.address) for name, part in parts.items()}
+    write_json(data / "sources.json", sources)
     write_with(data / "manifest.parquet", lambda part: pq.write_table(pa.table(columns), part))
 
 
@@ -225,26 +230,29 @@ def has_manifest(run: Path) -> bool:
     return (run / "data" / "manifest.parquet").exists()
 
 
-def read_manifest(data: Path, wanted: Sequence[str] = ()) -> dict[str, Images]:
+def read_manifest(
+    data: Path, wanted: Sequence[str] = (), *, given: Given | None = None
+) -> dict[str, Images]:
     """The parts as written, or the wanted ones of them.
 
     Raises DataProblem where a file of theirs is gone or has changed since.
     """
     classes = tuple(read_json(data / "classes.json"))
     columns = pq.read_table(data / "manifest.parquet").to_pydict()
-    rows_of: dict[str, list[int]] = {name: [] for name in read_json(data / "roots.json")}
+    addresses = read_json(data / "sources.json")
+    rows_of: dict[str, list[int]] = {name: [] for name in addresses}
     for row, name in enumerate(columns["part"]):
         rows_of[name].append(row)
     parts = {}
-    for name, root in read_json(data / "roots.json").items():
+    for name, address in addresses.items():
         if wanted and name not in wanted:
             continue
         names = tuple(columns["path"][row] for row in rows_of[name])
         labels = tuple(columns["label"][row] for row in rows_of[name])
-        images = Images(Path(root), names, None if name == "pool" else labels, classes)
-        for path, row in zip(images.paths, rows_of[name], strict=True):
-            _check_unchanged(path, columns["bytes"][row], columns["changed"][row])
-        parts[name] = images
+        source = _opened_again(address, given)
+        for image, row in zip(names, rows_of[name], strict=True):
+            _check_unchanged(source, image, (columns["bytes"][row], columns["changed"][row]))
+        parts[name] = Images(source, names, None if name == "pool" else labels, classes)
     return parts
 
 
@@ -255,15 +263,25 @@ def contents_of(run: Path, parts: Sequence[str]) -> set[str]:
     return {content for part, content in pairs if part in parts}
 
 
-def _check_unchanged(path: Path, size: int, changed: int) -> None:
+def _opened_again(address: str, given: Given | None) -> Source:
+    """The source of a run; raises DataProblem where it is no longer there."""
+    try:
+        return open_source(address, given)
+    except UsageError as error:
+        raise DataProblem(
+            f"{address} is gone since the run began: put it back, or start a new run"
+        ) from error
+
+
+def _check_unchanged(source: Source, name: str, before: tuple[int, int]) -> None:
     """Raises DataProblem where the file is not the one that the run began with."""
     try:
-        stat = path.stat()
+        now = source.stamp(name)
     except FileNotFoundError:
         raise DataProblem(
-            f"{path} is gone since the run began: put it back, or start a new run"
+            f"{source.where(name)} is gone since the run began: put it back, or start a new run"
         ) from None
-    if (stat.st_size, stat.st_mtime_ns) != (size, changed):
+    if now != before:
         raise DataProblem(
-            f"{path} has changed since the run began: put it back, or start a new run"
+            f"{source.where(name)} has changed since the run began: put it back, or start a new run"
         )

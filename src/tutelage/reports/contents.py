@@ -9,8 +9,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from tutelage.data import pool
+from tutelage.data.find import open_source
 from tutelage.data.issues import Issue
 from tutelage.data.pool import PseudoLabels
+from tutelage.data.source import Source
+from tutelage.errors import UsageError
 from tutelage.files import read_json
 from tutelage.progress import read_metrics
 from tutelage.run import read_run
@@ -30,7 +33,7 @@ class Contents:
     classes: tuple[str, ...]
     metrics: dict[str, list[dict[str, Any]]]  # round -> lines of metrics.jsonl
     labels: dict[str, PseudoLabels]  # student round -> what it learned from
-    pool_root: Path | None
+    pool: Source | None  # None where there is none, or it can't be opened now
     answers: tuple[tuple[str, str], ...]  # (true, answered) class of each judging image, last round
     issues: tuple[Issue, ...]
     starts: tuple[dict[str, Any], ...]  # of environment.json
@@ -54,7 +57,7 @@ class Contents:
 def gather(run: Path) -> Contents:
     """Everything there is in a run folder; raises UsageError where it is none."""
     content = read_run(run)
-    config, roots = run / "config.yaml", _json(run / "data" / "roots.json", {})
+    config, sources = run / "config.yaml", _json(run / "data" / "sources.json", {})
     settings = load_yaml(config) if config.exists() else content["settings"]
     return Contents(
         name=run.resolve().name,
@@ -63,11 +66,19 @@ def gather(run: Path) -> Contents:
         classes=tuple(_json(run / "data" / "classes.json", [])),
         metrics=dict(_metrics(run / "rounds")),
         labels=dict(_labels(run / "labels")),
-        pool_root=Path(roots["pool"]) if "pool" in roots else None,
+        pool=_opened(sources["pool"]) if "pool" in sources else None,
         answers=_answers(run, content),
         issues=_issues(run),
         starts=tuple(_json(run / "environment.json", [])),
     )
+
+
+def _opened(address: str) -> Source | None:
+    """The source at an address, if it is there now."""
+    try:
+        return open_source(address)
+    except UsageError:
+        return None
 
 
 def _json(path: Path, otherwise: Any) -> Any:

@@ -62,7 +62,6 @@ def _parts(contents: Contents) -> Mapping[str, Any]:
     """Everything that the template shows; what the run does not have is empty."""
     stages = tables.stage_rows(contents.content)
     shown = list(contents.labels.items())[-1:]
-    root = contents.pool_root
     return {
         "name": contents.name,
         "verb": contents.content["verb"],
@@ -73,7 +72,7 @@ def _parts(contents: Contents) -> Mapping[str, Any]:
         "learning": _learning(contents),
         "labelings": [_labeling(contents, *item) for item in contents.labels.items()],
         "confusion": tables.confusion(contents),
-        "gallery": [(name, strips(table, root)) for name, table in shown if root is not None],
+        "gallery": [(name, strips(table, contents.pool)) for name, table in shown],
         "settings": tables.setting_rows(contents.settings),
         "images": contents.notes("check").get("images", {}),
         "check": contents.notes("check"),

@@ -4,12 +4,10 @@ import base64
 import io
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
-from PIL import Image
-
-from tutelage.data.decode import to_rgb
+from tutelage.data.decode import opened, to_rgb
 from tutelage.data.pool import PseudoLabels
+from tutelage.data.source import Raw, Source
 
 SIDE = 96  # pixels of the long side at most
 TINY = 48  # pixels: up to here an image is stored without loss and shown with visible pixels
@@ -38,8 +36,8 @@ class Strip:
     tiles: tuple[Tile, ...]
 
 
-def strips(table: PseudoLabels, root: Path) -> tuple[Strip, ...]:
-    """Some of a pool's images in strips of falling confidence."""
+def strips(table: PseudoLabels, pool: Source | None) -> tuple[Strip, ...]:
+    """Some of a pool's images in strips of falling confidence; without the pool, words alone."""
     order = table.confidence.argsort(descending=True, stable=True)
     count = min(STRIPS, -(-len(order) // COLUMNS))
     found = []
@@ -48,7 +46,7 @@ def strips(table: PseudoLabels, root: Path) -> tuple[Strip, ...]:
         if count == STRIPS:
             first = max(0, len(order) - COLUMNS) * number // (STRIPS - 1)
         rows = order[first : first + COLUMNS].tolist()
-        tiles = tuple(_tile(table, row, root) for row in rows)
+        tiles = tuple(_tile(table, row, pool) for row in rows)
         found.append(Strip(_title(number, count), tiles))
     return tuple(found)
 
@@ -62,16 +60,16 @@ def _title(number: int, count: int) -> str:
     return f"surer than {100 - 100 * number // (count - 1)} % of the pool"
 
 
-def _tile(table: PseudoLabels, row: int, root: Path) -> Tile:
+def _tile(table: PseudoLabels, row: int, pool: Source | None) -> Tile:
     """One image of the pool."""
     assert table.copies is not None, "only selected tables are shown"
     assert table.reasons is not None, "they come with the copies"
-    path = root / table.names[row]
     source, tiny, trouble = "", False, ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            source, tiny = picture(path)
+            source, tiny = ("", False) if pool is None else picture(pool.read(table.names[row]))
+        trouble = "the pool is not there now" if pool is None else ""
     except (FileNotFoundError, NotADirectoryError):
         trouble = "the file is missing now"
     except Exception:  # decoders raise OSError, SyntaxError, ValueError, …
@@ -82,12 +80,12 @@ def _tile(table: PseudoLabels, row: int, root: Path) -> Tile:
     )  # fmt: skip
 
 
-def picture(path: Path) -> tuple[str, bool]:
+def picture(raw: Raw) -> tuple[str, bool]:
     """A small image as a data URI, and whether it is so tiny that its pixels should show.
 
-    Raises OSError and its kin where the file can't be read.
+    Raises OSError and its kin where it can't be read.
     """
-    with Image.open(path) as image:
+    with opened(raw) as image:
         image.draft("RGB", (SIDE, SIDE))  # JPEG: decode at the smallest size that suffices
         small = to_rgb(image)
     small.thumbnail((SIDE, SIDE))

@@ -1,72 +1,103 @@
-"""Folders of image files: one folder a class, or a pool at any depth."""
+"""Folders of image files, here or at any address: one folder a class, or a pool at any depth."""
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
 
+from tutelage.data import storage
 from tutelage.data.decode import SUFFIXES
 from tutelage.data.issues import Issue
-from tutelage.data.source import Images
+from tutelage.data.source import Listing, Raw, Source
+from tutelage.data.splits import split_name
 from tutelage.errors import UsageError
 from tutelage.values import nearest
 
-SPLITS = frozenset(["train", "training", "val", "valid", "validation", "dev", "test", "testing"])
 
+class Folder(Source):
+    """ROOT/<class>/**/image, ROOT/<split>/<class>/**/image, or for a pool ROOT/**/image."""
 
-def labeled_folder(root: Path, part: str) -> tuple[Images, list[Issue]]:
-    """ROOT/<class>/**/image -> images with labels, and what is odd about the layout.
+    layout = "a folder with one folder a class: DATA/cat/1.jpg, DATA/dog/2.jpg"
 
-    Raises UsageError where there is no such folder.
-    """
-    exists(root)
-    folders = sorted(entry for entry in root.iterdir() if entry.is_dir())
-    issues = [_hidden(folder, part) for folder in folders if is_hidden(folder.name)]
-    folders = [folder for folder in folders if not is_hidden(folder.name)]
-    issues += _layout(root, folders, part)
-    names, labels = [], []
-    for label, folder in enumerate(folders):
-        found, odd = _sorted_images(folder, part)
-        issues += odd
-        if not found:
+    @classmethod
+    def claims(cls, address: str) -> bool:
+        """Whether it is a folder that has no other meaning."""
+        return storage.is_folder(address)
+
+    def listing(self, part: str) -> Listing:
+        """Images by name, their folders as classes, and what is odd about the layout."""
+        exists(self.address)
+        files, issues = _image_names(self.address, part)
+        inside = storage.names_in(self.address)
+        folders = [name for name in inside if storage.is_folder(storage.join(self.address, name))]
+        issues += [_hidden(self.address, f, part) for f in folders if is_hidden(f)]
+        folders = [name for name in folders if not is_hidden(name)]
+        splits = bool(folders) and all(split_name(name) for name in folders)
+        if part == "pool":
+            return self._pool(files, issues, splits=splits)
+        if splits:
+            return self._with_splits(folders, files, issues, part)
+        issues += _loose(self.address, files, folders, part)
+        names, labels = _by_class(folders, files, "")
+        issues += _layout(self.address, folders, part, labels)
+        return Listing(names, labels, classes=tuple(folders), issues=tuple(issues))
+
+    def _pool(self, files: list[str], issues: list[Issue], *, splits: bool) -> Listing:
+        """Every image below the root, sorted by name; labels are never read."""
+        if not files:
+            kinds = ", ".join(sorted(SUFFIXES)[:6])
             issues.append(
-                Issue("fatal", "empty class", part, str(folder),
-                      f"class folder {folder} has no images: add some, or remove the folder")
+                Issue("fatal", "empty pool", "pool", self.address,
+                      f"{self.address} has no images ({kinds}, …) at any depth: give the pool's "
+                      "folder")
             )  # fmt: skip
-        names += [path.relative_to(root).as_posix() for path in found]
-        labels += [label] * len(found)
-    classes = tuple(folder.name for folder in folders)
-    return Images(root, tuple(names), tuple(labels), classes), issues
+        tops = tuple(name.split("/")[0] for name in files) if splits else None
+        return Listing(tuple(files), splits=tops, issues=tuple(issues))
+
+    def _with_splits(
+        self, folders: list[str], files: list[str], issues: list[Issue], part: str
+    ) -> Listing:
+        """ROOT/<split>/<class>: the rows of all splits."""
+        names: list[str] = []
+        labels: list[str] = []
+        splits: list[str] = []
+        for split in folders:
+            root = storage.join(self.address, split)
+            classes = [
+                name for name in storage.names_in(root)
+                if storage.is_folder(storage.join(root, name)) and not is_hidden(name)
+            ]  # fmt: skip
+            issues += _loose(root, [f.removeprefix(f"{split}/") for f in files
+                                    if f.startswith(f"{split}/")], classes, part)  # fmt: skip
+            found, its = _by_class(classes, files, f"{split}/")
+            issues += _layout(root, classes, part, its)
+            names += found
+            labels += its
+            splits += [split] * len(found)
+        return Listing(tuple(names), tuple(labels), tuple(splits), issues=tuple(issues))
+
+    def read(self, name: str) -> Raw:
+        """The file's bytes."""
+        return storage.read_bytes(self.where(name))
+
+    def where(self, name: str) -> str:
+        """The file's path or address."""
+        return storage.join(self.address, name)
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        """The file's bytes and time of change."""
+        return storage.stamp(self.where(name))
 
 
-def pool_folder(root: Path) -> tuple[Images, list[Issue]]:
-    """Every image below ROOT, sorted by name; labels are never read.
-
-    Raises UsageError where there is no such folder.
-    """
-    exists(root)
-    found, issues = _sorted_images(root, "pool")
-    names = [path.relative_to(root).as_posix() for path in found]
-    issues += [
-        _hidden(e, "pool") for e in sorted(root.iterdir()) if e.is_dir() and is_hidden(e.name)
-    ]
-    if not names:
-        kinds = ", ".join(sorted(SUFFIXES)[:6])
-        issues.append(
-            Issue("fatal", "empty pool", "pool", str(root),
-                  f"{root} has no images ({kinds}, …) at any depth: give the pool's folder")
-        )  # fmt: skip
-    return Images(root, tuple(names)), issues
-
-
-def exists(root: Path) -> None:
+def exists(root: str) -> None:
     """Raises UsageError, with the nearest name beside it, where the folder is missing."""
-    if root.is_dir():
+    if storage.is_folder(root):
         return
-    if root.exists():
+    if storage.is_file(root):
         raise UsageError(f"{root} is a file: give a folder of images")
-    beside = root.parent
-    known = [entry.name for entry in beside.iterdir()] if beside.is_dir() else []
-    raise UsageError(f"there is no folder {root}{nearest(root.name, known)}")
+    name = root.rstrip("/").rpartition("/")[2]
+    known = storage.names_in(storage.parent(root.rstrip("/")) or ".")
+    raise UsageError(f"there is no folder {root}{nearest(name, known)}")
 
 
 def images_below(folder: Path) -> Iterator[Path]:
@@ -95,21 +126,45 @@ def _unreadable_folder(error: OSError) -> None:
     raise error
 
 
-def _sorted_images(folder: Path, part: str) -> tuple[list[Path], list[Issue]]:
-    """Images below a folder by name, and what was passed over."""
-    images, others, issues = [], [], []
-    for path in _files_below(folder):
-        if path.suffix.lower() not in SUFFIXES:
-            others.append(path)
-        elif is_writable_name(str(path)):
-            images.append(path)
+def _names_below(root: str, *, pool: bool) -> Iterator[str]:
+    """Names of all files that are not hidden, relative to the root."""
+    if not storage.is_local(root):
+        for entry in storage.entries_below(root):
+            if not any(is_hidden(piece) for piece in entry.name.split("/")):
+                yield entry.name
+        return
+    top = Path(root)
+    if pool:
+        yield from (path.relative_to(top).as_posix() for path in _files_below(top))
+        return
+    for inside in sorted(top.iterdir()):  # each class folder follows its links on its own
+        if is_hidden(inside.name):
+            continue
+        if inside.is_dir():
+            yield from (path.relative_to(top).as_posix() for path in _files_below(inside))
         else:
-            shown = str(path).encode("utf-8", "backslashreplace").decode()
+            yield inside.name
+
+
+def _image_names(root: str, part: str) -> tuple[list[str], list[Issue]]:
+    """Images below a folder by name, and what was passed over."""
+    images, issues = [], []
+    others: dict[str, int] = defaultdict(int)
+    for name in _names_below(root, pool=part == "pool"):
+        if PurePosixPath(name).suffix.lower() not in SUFFIXES:
+            top, inside, _ = name.partition("/")
+            if inside or part == "pool":
+                others[top if inside and part != "pool" else ""] += 1
+        elif is_writable_name(name):
+            images.append(name)
+        else:
+            shown = storage.join(root, name).encode("utf-8", "backslashreplace").decode()
             detail = "the name is not UTF-8: rename the file"
             issues.append(Issue("dropped", "file name", part, shown, detail))
-    if others:
-        detail = f"{len(others)} files below {folder} are no images by their suffix"
-        issues.append(Issue("note", "other files", part, str(folder), detail))
+    for top, count in others.items():
+        where = storage.join(root, top) if top else root
+        detail = f"{count} files below {where} are no images by their suffix"
+        issues.append(Issue("note", "other files", part, where, detail))
     return sorted(images), issues
 
 
@@ -127,36 +182,46 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _hidden(folder: Path, part: str) -> Issue:
-    return Issue("note", "hidden folder", part, str(folder), f"hidden folder {folder} is ignored")
+def _by_class(
+    folders: Iterable[str], files: Iterable[str], prefix: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Images of each class folder in turn, with the folder's name."""
+    of: dict[str, list[str]] = {folder: [] for folder in folders}
+    for name in files:
+        if name.startswith(prefix):
+            folder, inside, _ = name.removeprefix(prefix).partition("/")
+            if inside:
+                of[folder].append(name)
+    names = tuple(name for inside in of.values() for name in inside)
+    return names, tuple(folder for folder, inside in of.items() for _ in inside)
 
 
-def _layout(root: Path, folders: list[Path], part: str) -> list[Issue]:
+def _hidden(root: str, name: str, part: str) -> Issue:
+    folder = storage.join(root, name)
+    return Issue("note", "hidden folder", part, folder, f"hidden folder {folder} is ignored")
+
+
+def _loose(root: str, files: list[str], folders: list[str], part: str) -> list[Issue]:
+    """Images beside the class folders."""
+    loose = [name for name in files if "/" not in name]
+    if not loose or not folders:
+        return []
+    detail = f"{len(loose)} images beside the class folders are ignored"
+    return [Issue("note", "loose images", part, storage.join(root, loose[0]), detail)]
+
+
+def _layout(root: str, folders: list[str], part: str, labels: tuple[str, ...]) -> list[Issue]:
     """What is wrong with the class folders as such."""
-    issues: list[Issue] = []
-
-    def fatal(kind: str, detail: str) -> None:
-        issues.append(Issue("fatal", kind, part, str(root), detail))
-
     if not folders:
-        fatal("no classes", f"{root} has no class folders: put each class's images in a folder "
-              "with the class's name")  # fmt: skip
-    elif {folder.name.lower() for folder in folders} <= SPLITS:
-        names = ", ".join(folder.name for folder in folders)
-        fatal("splits as classes", f"{root} holds the splits {names}, not classes: give "
-              f"--data {root / folders[0].name} and --val or --test for the others")  # fmt: skip
-    elif len(folders) == 1 and part == "labeled":
-        fatal("one class", f"{root} has the one class {folders[0].name!r}: a classifier needs two")
-    by_lower: dict[str, str] = {}
-    for folder in folders:
-        twin = by_lower.setdefault(folder.name.lower(), folder.name)
-        if twin != folder.name:
-            fatal("case", f"class folders {twin!r} and {folder.name!r} differ in case only: "
-                  "rename or merge them")  # fmt: skip
-    loose = [p for p in root.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES]
-    if loose and folders:
-        issues.append(
-            Issue("note", "loose images", part, str(loose[0]),
-                  f"{len(loose)} images beside the class folders are ignored")
-        )  # fmt: skip
-    return issues
+        detail = (
+            f"{root} has no class folders: put each class's images in a folder with the class's "
+            "name"
+        )
+        return [Issue("fatal", "no classes", part, root, detail)]
+    found = set(labels)
+    empty = [storage.join(root, name) for name in folders if name not in found]
+    return [
+        Issue("fatal", "empty class", part, folder,
+              f"class folder {folder} has no images: add some, or remove the folder")
+        for folder in empty
+    ]  # fmt: skip

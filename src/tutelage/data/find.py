@@ -1,0 +1,59 @@
+"""An address -> the source that understands it: each file of data/sources/ is one kind."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from tutelage.data import sources, storage
+from tutelage.data.source import Source
+from tutelage.data.sources.folder import Folder
+from tutelage.errors import UsageError
+from tutelage.values import nearest
+
+IN_MEMORY = "memory:"  # addresses of images that were given from Python
+
+Address = str | Path
+Given = Mapping[str, Source]  # sources made in Python, by their address
+
+
+@cache
+def kinds() -> tuple[type[Source], ...]:
+    """All kinds of sources; folders, which may be anything, come last."""
+    found = []
+    for module in pkgutil.iter_modules(sources.__path__):
+        loaded = importlib.import_module(f"{sources.__name__}.{module.name}")
+        for _, value in inspect.getmembers(loaded, inspect.isclass):
+            own = value.__module__ == loaded.__name__
+            if own and issubclass(value, Source) and value is not Folder:
+                found.append(value)
+    return (*found, Folder)
+
+
+def open_source(address: Address, given: Given | None = None) -> Source:
+    """The source at an address, or the given one of that address.
+
+    Raises UsageError, with the nearest name or the layouts that are known, where there is none.
+    """
+    text = storage.plain(address)
+    if given and text in given:
+        return given[text]
+    if text.startswith(IN_MEMORY):
+        raise UsageError(f"{text} was given from Python: go on from there, with the same images")
+    for kind in kinds():
+        if kind.claims(text):
+            return kind(text)
+    raise UsageError(_nothing_at(text))
+
+
+def _nothing_at(address: str) -> str:
+    """Why an address is of no kind."""
+    layouts = "\n".join(f"  {kind.layout}" for kind in kinds())
+    known = f"tutelage reads\n{layouts}"
+    if storage.is_file(address):
+        return f"{address} is a file of no known kind; {known}"
+    name = address.rstrip("/").rpartition("/")[2]
+    beside = storage.names_in(storage.parent(address.rstrip("/")) or ".")
+    return f"there is no folder or file {address}{nearest(name, beside)}; {known}"
