@@ -143,7 +143,7 @@ def test_fixed_sizes_and_smaller_ones_are_refused_before_anything_is_trained(
 
 def test_a_fix_below_the_training_size_is_refused_at_once():
     with pytest.raises(UsageError, match="fix_size is above 32"):
-        TrainSettings(data=Path("d"), model="m", out=Path("o"), img_size=32, fix_size=32)
+        TrainSettings(data="d", model="m", out=Path("o"), img_size=32, fix_size=32)
 
 
 @pytest.mark.parametrize("better", [True, False])

@@ -46,7 +46,7 @@ def test_values_survive_the_way_through_yaml():
 
 def test_all_settings_of_selftrain_survive_the_way_through_yaml():
     settings = SelftrainSettings(
-        data=Path("d"), model="m", out=Path("o"), unlabeled=Path("u"), students=("a", "b"),
+        data="d", model="m", out=Path("o"), unlabeled="u", students=("a", "b"),
         budget="1h30m",
         noise=Noise(magnitude=3.5, flip=False), optim=Optim(ema=None, clip=1.0),
     )  # fmt: skip
