@@ -25,3 +25,9 @@ def folders(tmp_path: Path) -> Path:
     write_classes(tmp_path / "test", {"cat": 3, "dog": 3}, first=100)
     write_pool(tmp_path / "pool", 8, first=200)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def no_old_facts(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Facts of images are remembered within a test, and not beyond."""
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path_factory.mktemp("facts")))

@@ -5,7 +5,7 @@ of their settings in jobs.py as keyword arguments; YAML files and flags have the
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
@@ -62,29 +62,28 @@ def check(
     val: str | None = None,
     test: str | None = None,
     out: Path = Path(),
+    page: bool = False,
+    fix: Literal["manifest"] | None = None,
 ) -> None:
     """Look at every image before training, and say what is wrong.
+
+    Raises DataProblem, after all is written, where something must be mended first.
 
     Args:
         data: Labeled images: a folder with one folder a class.
         unlabeled: The pool: a folder of images, at any depth.
         val: Labeled validation images.
         test: Labeled test images.
-        out: Folder for issues.csv.
+        out: Folder for issues.csv, and for what the next two write.
+        page: Write check.html, too: one page with pictures of the worst finds.
+        fix: manifest: write manifest.csv with the images that can be used; none is touched.
     """
-    from tutelage.data.issues import write_issues
-    from tutelage.pipelines.prepare import check_folders, say_counts, say_issues
+    from tutelage.pipelines.check_data import look, report_on
     from tutelage.progress import Screen
 
-    screen, out = Screen(), Path(out)
-    parts, issues = check_folders(
-        data, val=val, test=test, pool=unlabeled, given={}, screen=screen, out=out
-    )
-    say_counts(parts, screen)
-    if issues:
-        write_issues(out / "issues.csv", issues)
-        say_issues(issues, out / "issues.csv", screen)
-    screen.say("ready to train")
+    screen = Screen()
+    found = look(data, val=val, test=test, pool=unlabeled, given={}, screen=screen)
+    report_on(found, Path(out), screen, page=page, fix=fix is not None)
 
 
 def label(

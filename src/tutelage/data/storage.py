@@ -3,6 +3,7 @@
 
 import os
 import posixpath
+import stat as stat_module
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,11 +89,18 @@ def entries_below(address: str) -> Iterator[Entry]:
 def read_bytes(address: str) -> bytes:
     """A whole file; raises OSError where it can't be read."""
     if is_local(address):
-        with open(address, "rb") as file:
+        with open(address, "rb", opener=_at_once) as file:
+            if not stat_module.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(f"{address} is a pipe or a device and no file")
             return file.read()
     files, path = _remote(address)
     data: bytes = files.cat_file(path)
     return data
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting for what nobody writes into, a named pipe for one."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_range(address: str, offset: int, size: int) -> bytes:

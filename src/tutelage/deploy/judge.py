@@ -5,7 +5,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tutelage.data.check import Part, class_numbers, examine, readable
+from tutelage.data.check import readable
+from tutelage.data.class_names import class_numbers
+from tutelage.data.examine import examine
+from tutelage.data.facts import Part
 from tutelage.data.issues import Issue, stop_if_fatal
 from tutelage.data.parts import labeled_images
 from tutelage.data.pixels import OnDisk

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tutelage.data.check import examine
+from tutelage.data.examine import examine
 from tutelage.data.issues import Issue, stop_if_fatal
 from tutelage.data.parts import pool_images
 from tutelage.data.pixels import OnDisk

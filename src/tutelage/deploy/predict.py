@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tutelage.data.check import examine
 from tutelage.data.decode import SUFFIXES
+from tutelage.data.examine import examine
 from tutelage.data.pixels import OnDisk
 from tutelage.data.source import Images
 from tutelage.data.sources.folder import Folder, images_below

@@ -11,13 +11,16 @@ import pyarrow.parquet as pq
 import torch
 
 from tutelage.core import Dice, generator
-from tutelage.data.check import Part, common_side, split, survey
+from tutelage.data.check import survey
+from tutelage.data.facts import Part
 from tutelage.data.find import Given, open_source
 from tutelage.data.issues import Issue, stop_if_fatal, write_issues
 from tutelage.data.loader import LabeledSet
 from tutelage.data.pixels import Pixels, fits_in_memory, open_pixels
 from tutelage.data.source import Images, Source
+from tutelage.data.split import split
 from tutelage.data.storage import absolute
+from tutelage.data.surveys import common_side
 from tutelage.errors import DataProblem, UsageError
 from tutelage.files import read_json, write_json, write_with
 from tutelage.progress import Screen
@@ -167,15 +170,16 @@ def _split_off(parts: dict[str, Part], settings: Common) -> list[Issue]:
     train, val, issues = split(labeled, settings.val_fraction, seed=settings.seed)
     parts["labeled"], parts["val"] = labeled.keep(train), labeled.keep(val)
     if "pool" in parts:
-        judged, pool = parts["val"].copies(), parts["pool"]
-        rows = [row for row, fact in enumerate(pool.facts) if fact.content not in judged]
-        if len(rows) < len(pool.images):
-            gone = len(pool.images) - len(rows)
+        pool = parts["pool"]
+        twins, grouped = pool.also_in(parts["val"])
+        gone = len(twins) + len(grouped)
+        if gone:
             issues.append(
                 Issue("note", "also in val", "pool", pool.images.source.address,
-                      f"{gone} pool images are also validation images and are left out")
+                      f"{gone} pool images are also validation images, or of their groups, and are "
+                      "left out")
             )  # fmt: skip
-        parts["pool"] = pool.keep(rows)
+        parts["pool"] = pool.without([*twins, *grouped])
     return issues
 
 

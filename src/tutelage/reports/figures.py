@@ -76,9 +76,7 @@ def accuracies(names: Sequence[str], shares: NDArray[np.float64], images: str) -
         axes.set_xlabel(f"right answers on the {images}, %")
 
     spoken = ", ".join(f"{n} {s:.1%}" for n, s in zip(names, shares[:, 1], strict=True))
-    return _svg(
-        "accuracy", f"Accuracy with 95 % intervals: {spoken}", draw, 0.7 + 0.42 * len(names)
-    )
+    return svg("accuracy", f"Accuracy with 95 % intervals: {spoken}", draw, 0.7 + 0.42 * len(names))
 
 
 def learning(
@@ -109,7 +107,7 @@ def learning(
     spoken = f"Learning curve of {name}: loss {lines[-1]['loss']:.3f} at step {lines[-1]['step']}"
     if exams:
         spoken += f", validation accuracy {exams[-1]['val_accuracy']:.1%}"
-    return _svg(f"learning {name}", spoken, draw, 3.0 if exams else 2.1)
+    return svg(f"learning {name}", spoken, draw, 3.0 if exams else 2.1)
 
 
 def _losses(axes: Axes, lines: Sequence[Mapping[str, float]], top: float) -> None:
@@ -150,7 +148,7 @@ def confidences(
         figure.legend(loc="outside upper left", ncols=3, handlelength=1.4)
 
     spoken = f"Confidence of the labels for {name}: {kept.sum():,} kept, {(~kept).sum():,} left out"
-    return _svg(f"confidence {name}", spoken, draw, 2.3)
+    return svg(f"confidence {name}", spoken, draw, 2.3)
 
 
 def balance(
@@ -189,7 +187,7 @@ def balance(
         f"labeled, {after.min():,} to {after.max():,} as used"
     )
     height = 2.6 if len(classes) > MAX_NAMED else 0.8 + 0.17 * len(classes)
-    return _svg(f"balance {name}", spoken, draw, height)
+    return svg(f"balance {name}", spoken, draw, height)
 
 
 def short(name: str, limit: int = 18) -> str:
@@ -199,7 +197,7 @@ def short(name: str, limit: int = 18) -> str:
     return name if len(name) <= limit else f"{name[:half]}…{name[1 - half :]}"
 
 
-def _svg(name: str, spoken: str, draw: Callable[[Figure], None], height: float) -> Markup:
+def svg(name: str, spoken: str, draw: Callable[[Figure], None], height: float) -> Markup:
     """What `draw` puts on a figure of that height in inches, ready to stand in a page.
 
     `name` is the figure's alone, and keeps its ids apart from those of other figures; `spoken` is

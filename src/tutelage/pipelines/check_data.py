@@ -1,0 +1,74 @@
+"""`tutelage check`: look at every image, say what is wrong, and write down what can be used."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tutelage.data.check import Survey, survey
+from tutelage.data.cleaned import write_cleaned
+from tutelage.data.find import Given
+from tutelage.data.issues import Issue, stop_if_fatal, write_issues
+from tutelage.progress import Screen
+from tutelage.reports import check_table
+from tutelage.reports.check_page import write_check_page
+
+
+def look(
+    data: str, *, val: str | None, test: str | None, pool: str | None, given: Given, screen: Screen
+) -> Survey:
+    """Survey with one bar for all parts."""
+    with screen.bar("check", 0) as bar:
+
+        def advance(name: str, total: int) -> Callable[[int], None]:
+            bar.extend(total)
+            return bar.advance
+
+        return survey(data, val=val, test=test, pool=pool, given=given, advance=advance)
+
+
+def report_on(found: Survey, out: Path, screen: Screen, *, page: bool, fix: bool) -> None:
+    """Table, issues.csv, and where asked for check.html and manifest.csv.
+
+    Raises DataProblem, after all that, where something is fatal.
+    """
+    _say_counts(found, screen)
+    if found.issues:
+        check_table.show(found.issues, list(found.parts))
+    if found.issues or (out / "issues.csv").exists():  # an old one would mislead
+        write_issues(out / "issues.csv", found.issues)
+        screen.say(f"each of them: {out / 'issues.csv'}")
+    if page:
+        screen.say(f"page: {write_check_page(out / 'check.html', found)}")
+    if fix:
+        _fix(found, out, screen)
+    stop_if_fatal(found.issues, out)
+    screen.say("ready to train")
+
+
+def _say_counts(found: Survey, screen: Screen) -> None:
+    """One line with the number of images of each part that can be used, and of classes."""
+    counts = ", ".join(f"{name} {len(part.images):,}" for name, part in found.parts.items())
+    classes = len(found.parts["labeled"].images.classes) if "labeled" in found.parts else 0
+    screen.say(f"usable images: {counts or 'none'}; {classes} classes")
+
+
+def _fix(found: Survey, out: Path, screen: Screen) -> None:
+    """Write the cleaned manifest, and say how it is used, or why there is none."""
+    left = unfixable(found.issues)
+    if left or not all(part.facts for part in found.parts.values()):
+        what = f"({left[0].kind}: {left[0].detail})" if left else ""
+        screen.say(f"no manifest.csv is written, as leaving images out mends nothing here {what}")
+        return
+    manifest, pool = write_cleaned(out, found.parts)
+    unlabeled = f" --unlabeled {pool}" if pool else ""
+    verb = "selftrain" if pool else "train"
+    screen.say(
+        f"the images that can be used are in {manifest}: tutelage {verb} --data {manifest}"
+        f"{unlabeled} …"
+    )
+
+
+def unfixable(issues: list[Issue]) -> list[Issue]:
+    """Fatal issues that leaving images out doesn't mend."""
+    return [
+        issue for issue in issues if issue.severity == "fatal" and issue.kind != "many unreadable"
+    ]
