@@ -3,6 +3,7 @@
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from importlib.metadata import version
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tutelage {version('tutelage')}")
         return 0
     signal.signal(signal.SIGTERM, _terminate)
+    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # the check has said it
     try:
         _call(arguments[0], arguments[1:])
     except (KeyboardInterrupt, Interrupted) as error:
