@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import astuple, fields
 from hashlib import blake2b
 from pathlib import Path
+from threading import get_ident
 from typing import TypeAlias
 
 import PIL
@@ -88,7 +89,7 @@ class FactCache:
         if len(self.known) > MOST_IMAGES:
             self.known = {where: kept for where, kept in self.known.items() if where in self.asked}
         with suppress(OSError, UnicodeError, TutelageError, pa.ArrowException):
-            own = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+            own = self.path.with_name(f"{self.path.name}.{os.getpid()}-{get_ident()}")
             with whole(own) as part:
                 pq.write_table(_table(self.known), part, compression="zstd")
             own.replace(self.path)

@@ -15,7 +15,7 @@ from tutelage.reports.figures import short
 PARTS = ("labeled", "val", "test", "pool")
 ORDER: tuple[Severity, ...] = ("fatal", "dropped", "note")
 STYLES = {"fatal": "bold red", "dropped": "yellow", "note": ""}
-EXAMPLE = 26  # characters
+LEAST, MOST = 12, 60  # characters of the example
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,22 @@ def kinds(issues: Sequence[Issue]) -> list[Kind]:
 def show(issues: Sequence[Issue], parts: Sequence[str], console: Console | None = None) -> None:
     """Print the table on standard output; it fits into 80 columns and needs no color."""
     console = console or Console(file=sys.stdout, highlight=False)
+    header = ["", "found", *parts]
+    rows = [
+        [one.severity, one.kind, *(f"{one.counts[p]:,}" if p in one.counts else "" for p in parts)]
+        for one in kinds(issues)
+    ]
+    widths = [max(map(len, column)) + 2 for column in zip(header, *rows, strict=True)]
+    room = min(MOST, max(LEAST, console.width - sum(widths)))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("", "found", *parts):
-        table.add_column(name, justify="right" if name in parts else "left", no_wrap=bool(name))
-    table.add_column("for example", no_wrap=True, overflow="ellipsis")
-    for one in kinds(issues):
-        style = STYLES[one.severity]
-        counts = [f"{one.counts[part]:,}" if part in one.counts else "" for part in parts]
-        row = [one.severity, one.kind, *counts, example_of(one.example)]
-        table.add_row(*(Text(cell, style=style if i < 2 else "") for i, cell in enumerate(row)))
+    for name in (*header, "for example"):
+        table.add_column(name, justify="right" if name in parts else "left", no_wrap=True)
+    for one, row in zip(kinds(issues), rows, strict=True):
+        cells = [Text(cell, style=STYLES[one.severity]) for cell in row[:2]]
+        table.add_row(*cells, *map(Text, row[2:]), Text(example_of(one.example, room)))
     console.print(table)
 
 
-def example_of(issue: Issue) -> str:
-    """The end of an example's path, as short as the column."""
-    return short("/".join(PurePosixPath(issue.path).parts[-2:]), EXAMPLE)
+def example_of(issue: Issue, room: int) -> str:
+    """The end of an example's path, in so many characters."""
+    return short("/".join(PurePosixPath(issue.path).parts[-2:]), room)
