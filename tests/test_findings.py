@@ -217,6 +217,7 @@ def test_the_table_fits_into_80_columns_with_the_worst_first_and_no_color_in_a_f
     assert [line.split()[0] for line in lines[1:]] == ["fatal", "dropped", "note", "note"]
     assert "12,345" in lines[3]
     assert "[b]near" in lines[4]
+    assert "detail" in lines[4], "what is no image is told by its words"
     assert "\x1b" not in out.getvalue()
 
 

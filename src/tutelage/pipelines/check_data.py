@@ -1,5 +1,6 @@
 """`tutelage check`: look at every image, say what is wrong, and write down what can be used."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,12 +60,9 @@ def _fix(found: Survey, out: Path, screen: Screen) -> None:
         screen.say(f"no manifest.csv is written, as leaving images out mends nothing here {what}")
         return
     manifest, pool = write_cleaned(out, found.parts)
-    unlabeled = f" --unlabeled {pool}" if pool else ""
-    verb = "selftrain" if pool else "train"
-    screen.say(
-        f"the images that can be used are in {manifest}: tutelage {verb} --data {manifest}"
-        f"{unlabeled} …"
-    )
+    words = ["tutelage", "selftrain" if pool else "train", "--data", str(manifest)]
+    words += ["--unlabeled", str(pool)] if pool else []
+    screen.say(f"the images that can be used are in {manifest}; {shlex.join(words)} … takes them")
 
 
 def unfixable(issues: list[Issue]) -> list[Issue]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tutelage.data.decode import SUFFIXES
 from tutelage.data.issues import Issue, Severity
 from tutelage.reports.figures import short
 
@@ -60,5 +61,9 @@ def show(issues: Sequence[Issue], parts: Sequence[str], console: Console | None 
 
 
 def example_of(issue: Issue, room: int) -> str:
-    """The end of an example's path, in so many characters."""
-    return short("/".join(PurePosixPath(issue.path).parts[-2:]), room)
+    """The end of an image's path, or what is said of a whole part, in so many characters."""
+    path = PurePosixPath(issue.path)
+    if path.suffix.lower() in SUFFIXES:
+        return short("/".join(path.parts[-2:]), room)
+    words = " ".join(issue.detail.split())
+    return words if len(words) <= room else f"{words[: room - 1]}…"
