@@ -81,6 +81,8 @@ def check(
     from tutelage.pipelines.check_data import look, report_on
     from tutelage.progress import Screen
 
+    if fix not in (None, "manifest"):
+        raise UsageError(f"--fix knows manifest alone, got {fix!r}")
     screen = Screen()
     found = look(data, val=val, test=test, pool=unlabeled, given={}, screen=screen)
     report_on(found, Path(out), screen, page=page, fix=fix is not None)

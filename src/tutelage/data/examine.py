@@ -104,7 +104,7 @@ def _examined(raw: Raw) -> tuple[Facts, Gray]:
             raise OSError(
                 f"{width} x {height} pixels are more than the limit of {limit:,}: make it smaller"
             )
-        mode, animated = image.mode, image.format in ANIMATED and _is_animated(image)
+        mode, animated = image.mode, image.format in ANIMATED and _is_animated(raw)
         rgb = to_rgb(image)
     pixels = rgb.tobytes()
     content = blake2b(pixels, digest_size=16)
@@ -122,9 +122,16 @@ def _examined(raw: Raw) -> tuple[Facts, Gray]:
     return facts, np.asarray(small.convert("L"))
 
 
-def _is_animated(image: Image.Image) -> bool:
-    """Whether there are several frames; Pillow's readers of these formats know."""
-    return bool(image.is_animated)  # type: ignore[attr-defined]  # of the format's own class
+def _is_animated(raw: Raw) -> bool:
+    """Whether there are several frames; damaged ones after the first, which is used, don't count.
+
+    Asking moves to the second frame, so it is done with an image of its own.
+    """
+    try:
+        with opened(raw) as image:
+            return bool(image.is_animated)  # type: ignore[attr-defined]  # of the format's class
+    except Exception:  # decoders raise OSError, SyntaxError, ValueError, …
+        return False
 
 
 def _spread(colors: NDArray[np.int16]) -> int:

@@ -25,7 +25,7 @@ from tutelage.errors import TutelageError
 from tutelage.files import whole
 
 VERSION = f"1, Pillow {PIL.__version__}"  # other decoders, other pixels
-MOST_IMAGES = 5_000_000  # of one source; beyond, those that were not asked for are let go
+MOST_IMAGES = 2_000_000  # of one source; beyond, those not asked for are let go first
 MOST_BYTES = 1 << 30  # of all files; beyond, the oldest are deleted
 JUST_NOW = 2 * 10**9  # ns: a file that is so new may change again without its time changing
 
@@ -87,7 +87,8 @@ class FactCache:
         if self.path is None or not self.is_new:
             return
         if len(self.known) > MOST_IMAGES:
-            self.known = {where: kept for where, kept in self.known.items() if where in self.asked}
+            asked = [where for where in self.known if where in self.asked]
+            self.known = {where: self.known[where] for where in asked[:MOST_IMAGES]}
         with suppress(OSError, UnicodeError, TutelageError, pa.ArrowException):
             own = self.path.with_name(f"{self.path.name}.{os.getpid()}-{get_ident()}")
             with whole(own) as part:

@@ -33,7 +33,7 @@ def report_on(found: Survey, out: Path, screen: Screen, *, page: bool, fix: bool
     """
     _say_counts(found, screen)
     if found.issues:
-        check_table.show(found.issues, list(found.parts))
+        check_table.show(found.issues)
     if found.issues or (out / "issues.csv").exists():  # an old one would mislead
         write_issues(out / "issues.csv", found.issues)
         screen.say(f"each of them: {out / 'issues.csv'}")

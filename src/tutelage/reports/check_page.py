@@ -16,7 +16,7 @@ from tutelage.data.source import Images
 from tutelage.data.twins import Pair
 from tutelage.files import write_text
 from tutelage.reports import check_figures
-from tutelage.reports.check_table import kinds
+from tutelage.reports.check_table import kinds, parts_of
 from tutelage.reports.thumbnails import picture
 
 MOST_PAIRS = 24  # of each kind, the nearest first
@@ -65,7 +65,7 @@ def _contents(found: Survey) -> Mapping[str, Any]:
         "headline": _headline(found.issues, fatal),
         "outcome": "hurt" if fatal else "help",
         "counts": {name: len(part.images) for name, part in found.parts.items()},
-        "parts": list(found.parts),
+        "parts": parts_of(found.issues),
         "fatal": fatal[:MOST_ROWS],
         "kinds": kinds(found.issues),
         "unused": unused[:MOST_ROWS],

@@ -41,8 +41,15 @@ def kinds(issues: Sequence[Issue]) -> list[Kind]:
     )
 
 
-def show(issues: Sequence[Issue], parts: Sequence[str], console: Console | None = None) -> None:
+def parts_of(issues: Sequence[Issue]) -> list[str]:
+    """The parts that something was found in, in the usual order."""
+    found = {issue.part for issue in issues}
+    return [part for part in PARTS if part in found]
+
+
+def show(issues: Sequence[Issue], console: Console | None = None) -> None:
     """Print the table on standard output; it fits into 80 columns and needs no color."""
+    parts = parts_of(issues)
     console = console or Console(file=sys.stdout, highlight=False)
     header = ["", "found", *parts]
     rows = [
