@@ -2,11 +2,12 @@ import pytest
 import torch
 from torch import nn
 
+from tutelage.data import label_parts
+from tutelage.data.label_parts import read_part
 from tutelage.data.pixels import InMemory
-from tutelage.data.pool import join, load
+from tutelage.data.pool import from_parts
 from tutelage.errors import RunMismatch
 from tutelage.evaluation.accuracy import predict
-from tutelage.labeling import label
 from tutelage.labeling.label import label_pool
 
 
@@ -37,7 +38,7 @@ def pool():
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(label, "PART", 4)
+    monkeypatch.setattr(label_parts, "PART", 4)
 
 
 def test_a_pool_in_parts_has_the_answers_of_one_pass(tmp_path, pool):
@@ -49,8 +50,8 @@ def test_a_pool_in_parts_has_the_answers_of_one_pass(tmp_path, pool):
     assert table.names == NAMES
     assert torch.allclose(table.confidence, probs.amax(-1), atol=1e-6)
     assert torch.equal(table.labels, probs.argmax(-1))
-    parts = [load(path) for path in sorted(tmp_path.glob("part-*.parquet"))]
-    assert torch.equal(join(parts).top_probs, table.top_probs)
+    parts = [read_part(path) for path in sorted(tmp_path.glob("part-*.parquet"))]
+    assert torch.equal(from_parts(parts).top_probs, table.top_probs)
 
 
 def test_a_second_run_asks_nothing_and_changes_no_file(tmp_path, pool):

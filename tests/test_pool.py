@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tutelage.data.pool import TOP, from_probs, join, load, save
+from tutelage.data.pool import TOP, from_probs, load, save
 from tutelage.errors import DataProblem
 from tutelage.labeling.select import select
 from tutelage.settings import Select
@@ -95,14 +95,6 @@ def test_targets_are_those_of_the_images_in_use_and_hard_ones_their_surest_class
     sharp = full(table.targets(soft=True, temperature=0.5))
     squares = probs()[[1, 2, 5]] ** 2
     assert torch.allclose(sharp, squares / squares.sum(-1, keepdim=True), atol=1e-6)
-
-
-def test_parts_are_joined_in_order():
-    parts = [table_of(probs(seed=0)), table_of(probs(num_images=2, seed=1), "second ")]
-    whole = join(parts)
-    assert len(whole) == 9
-    assert whole.names == parts[0].names + parts[1].names
-    assert torch.equal(whole.top_probs[7:], parts[1].top_probs)
 
 
 def test_what_is_no_label_table_is_refused_by_name(tmp_path):

@@ -86,8 +86,7 @@ def open_run(
     path: Path = settings.out
     if overwrite and path.exists():
         _move_aside(path)
-    _make_folder(path)
-    with _lock(path):
+    with held(path):
         run = Run(path, _content(path, verb, settings), given)
         _remember_environment(path)
         run.content["state"] = "running"
@@ -111,13 +110,6 @@ def _try_to_save(run: Run) -> None:
         run.save()
     except Exception:
         return
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"can't make the run folder {path}: {error.strerror}") from error
 
 
 def _content(path: Path, verb: str, settings: Any) -> dict[str, Any]:
@@ -152,8 +144,15 @@ def _content(path: Path, verb: str, settings: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold the folder; the system lets go when the process ends, however it ends."""
+def held(path: Path) -> Iterator[None]:
+    """Make the folder and hold it; the system lets go when the process ends, however it ends.
+
+    Raises RunMismatch where another process holds it, UsageError where it can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"can't make the folder {path}: {error.strerror}") from error
     with (path / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -176,7 +175,7 @@ def _move_aside(path: Path) -> None:
             raise UsageError(f"{path} is no run, so it is not overwritten: choose another --out")
         return
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    with _lock(path):
+    with held(path):
         path.rename(path.with_name(f"{path.name}.old-{stamp}"))
 
 

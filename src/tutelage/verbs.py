@@ -5,9 +5,10 @@ of their settings in jobs.py as keyword arguments; YAML files and flags have the
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from tyro.conf import Positional
+from tyro.constructors import PrimitiveConstructorSpec
 
 from tutelage.deploy.predictions import Predictions, show, table_path, write_predictions
 from tutelage.errors import UsageError
@@ -16,6 +17,17 @@ from tutelage.jobs import DistillSettings, SelftrainSettings, TrainSettings
 from tutelage.launch import Outcome, run_distill, run_selftrain, run_train
 from tutelage.settings import Auto, Precision
 from tutelage.values import from_plain
+
+Address: TypeAlias = Annotated[
+    str | None,
+    PrimitiveConstructorSpec(  # a flag that may stand alone
+        nargs="*",
+        metavar="[ADDRESS]",
+        instance_from_str=lambda words: " ".join(words) or "auto",
+        is_instance=lambda value: value is None or isinstance(value, str),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
 
 
 def train(*, recipe: str | None = None, **settings: Any) -> Outcome:
@@ -89,7 +101,13 @@ def check(
 
 
 def label(
-    *, model: Path, data: str, out: Path, device: str = "auto", precision: Precision = "auto"
+    *,
+    model: Path,
+    data: str,
+    out: Path,
+    device: str = "auto",
+    precision: Precision = "auto",
+    cluster: Address = None,
 ) -> Path:
     """Label a pool with a trained model: Parquet parts with the top classes of each image.
 
@@ -98,9 +116,11 @@ def label(
     Args:
         model: A run folder, or a model folder.
         data: The pool: a folder of images, at any depth.
-        out: Folder for part-00000.parquet, …
+        out: Folder for part-00000.parquet, …, issues.csv and labels.json.
         device: cpu, cuda, mps; auto: the first accelerator, else the CPU.
         precision: fp32, bf16 or fp16; auto: bf16 on CUDA.
+        cluster: Label by the workers of a Ray cluster, at this address; auto, or no address: the
+            one that runs, else one on this machine.
     """
     from tutelage.data.find import open_source
     from tutelage.deploy.label_files import label_files
@@ -108,8 +128,9 @@ def label(
 
     out = Path(out)
     label_files(
-        Path(model), open_source(data), out, device=device, precision=precision, screen=Screen()
-    )
+        Path(model), open_source(data), out, device=device, precision=precision, screen=Screen(),
+        cluster=cluster,
+    )  # fmt: skip
     return out
 
 

@@ -1,7 +1,7 @@
 """The pool's labels: one Parquet table, from the teacher's answers to what the student gets."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,10 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from tutelage.data.label_parts import TOP, LabelPart
 from tutelage.errors import DataProblem
 from tutelage.files import write_with
 from tutelage.targets import from_top, hard, temper
-
-TOP = 10  # classes kept for each image; the rest mass is kept as one number
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,8 @@ class PseudoLabels:
     teacher: str  # digest of its weights
     copies: Tensor | None = None  # (N,) int64, times an epoch; 0: left out
     reasons: tuple[str, ...] | None = None  # 'kept', or why not
+    energy: Tensor | None = None  # (N,) float32, logsumexp of the logits
+    surest: Tensor | None = None  # (N,) float32, where top_probs were stored in half precision
 
     def __len__(self) -> int:
         """Number of images."""
@@ -41,7 +42,7 @@ class PseudoLabels:
     @property
     def confidence(self) -> Tensor:
         """Probability of the surest class (N,)."""
-        return self.top_probs[:, 0]
+        return self.top_probs[:, 0] if self.surest is None else self.surest
 
     def rows(self) -> Tensor:
         """The images in use (M,)."""
@@ -79,6 +80,19 @@ def from_probs(
     return PseudoLabels(names, top.indices, top.values, classes, teacher)
 
 
+def from_parts(parts: list[LabelPart]) -> PseudoLabels:
+    """The parts of one pool, in order, as one table."""
+    return PseudoLabels(
+        names=tuple(name for part in parts for name in part.names),
+        top_classes=torch.cat([part.top_classes for part in parts]).long(),
+        top_probs=torch.cat([part.top_probs for part in parts]).float(),
+        classes=parts[0].about.classes,
+        teacher=parts[0].about.teacher,
+        energy=torch.cat([part.energy for part in parts]),
+        surest=torch.cat([part.confidence for part in parts]),
+    )
+
+
 def save(path: Path, table: PseudoLabels) -> None:
     """Write the table as Parquet, whole or not at all."""
     rest = (1 - table.top_probs.sum(-1)).clamp(min=0)
@@ -90,6 +104,8 @@ def save(path: Path, table: PseudoLabels) -> None:
         "probs": list(table.top_probs.numpy()),
         "rest": rest.numpy(),
     }
+    if table.energy is not None:
+        columns["energy"] = table.energy.numpy()
     if table.copies is not None and table.reasons is not None:
         columns["copies"] = table.copies.to(torch.int32).numpy()
         columns["reason"] = list(table.reasons)
@@ -115,6 +131,8 @@ def load(path: Path) -> PseudoLabels:
             if chosen
             else None,
             reasons=tuple(arrow["reason"].to_pylist()) if chosen else None,
+            energy=_numbers(arrow, "energy") if "energy" in arrow.column_names else None,
+            surest=_numbers(arrow, "confidence"),
         )
     except (KeyError, ValueError, pa.ArrowException) as error:
         raise DataProblem(f"{path} is no label table of tutelage: {error}") from error
@@ -126,11 +144,6 @@ def _matrix(column: pa.ChunkedArray, width: int) -> Tensor:
     return torch.from_numpy(np.array(flat)).reshape(-1, width)
 
 
-def join(parts: list[PseudoLabels]) -> PseudoLabels:
-    """Several parts of one pool as one table."""
-    return replace(
-        parts[0],
-        names=tuple(name for part in parts for name in part.names),
-        top_classes=torch.cat([part.top_classes for part in parts]),
-        top_probs=torch.cat([part.top_probs for part in parts]),
-    )
+def _numbers(arrow: pa.Table, column: str) -> Tensor:
+    """A column of numbers as (N,) float32."""
+    return torch.from_numpy(arrow[column].to_numpy().astype(np.float32))

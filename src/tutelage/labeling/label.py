@@ -1,18 +1,141 @@
-"""A teacher over a pool -> Parquet parts; a part that is there is not made again."""
+"""A teacher over a pool -> Parquet parts; a part that is there is not made again.
 
-from collections.abc import Callable
+Paper: Noisy Student (Xie et al. 2020, arXiv 1911.04252), algorithm 1, step 2.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from tutelage.data.pixels import Chosen, Pixels
-from tutelage.data.pool import PseudoLabels, from_probs, join, load, save
-from tutelage.errors import RunMismatch
-from tutelage.evaluation.accuracy import predict
-from tutelage.networks.build import weight_digest
+from tutelage.data import label_parts
+from tutelage.data.label_parts import (
+    TOP,
+    About,
+    LabelPart,
+    Portion,
+    encoded,
+    part_numbers,
+    part_path,
+    read_about,
+    read_columns,
+    read_part,
+    write_part,
+)
+from tutelage.data.pixels import Pixels
+from tutelage.data.pool import PseudoLabels, from_parts
+from tutelage.data.views import center
+from tutelage.errors import RunMismatch, TutelageError
+from tutelage.learner import answer, modes
+from tutelage.networks.build import device_of, weight_digest
 
-PART = 16_384  # images a part
+BATCH = 256  # images, as in evaluation.accuracy.predict
+AHEAD = 3  # batches being decoded, across parts, while one is computed
+
+Problem: TypeAlias = tuple[int, str]  # row of an image that can't be read, and why
+Batch: TypeAlias = tuple[Tensor, Sequence[Problem]]  # uint8 images (B, 3, C, C)
+Fetch: TypeAlias = Callable[[Portion, Tensor], Callable[[], Batch]]  # begins, and then waits
+
+
+@dataclass(frozen=True)
+class PoolTeacher:
+    """A network with what labeling needs of it."""
+
+    module: nn.Module
+    digest: str  # of its weights
+    classes: tuple[str, ...]
+    size: int  # pixels
+    precision: str = "fp32"
+
+    def about(self, shard: str) -> About:
+        """What its parts say of themselves."""
+        return About(self.digest, self.classes, shard)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a teacher said on a portion, on whatever device it was computed."""
+
+    portion: Portion
+    batches: tuple[tuple[Tensor, Tensor, Tensor], ...]  # top classes, top probs, energy
+    problems: tuple[Problem, ...]
+
+    def part(self, teacher: PoolTeacher) -> LabelPart:
+        """As a part; waits for the device.
+
+        Raises TutelageError where an answer is not finite.
+        """
+        columns = zip(*self.batches, strict=True)
+        classes, probs, energy = (torch.cat(column).cpu() for column in columns)
+        confidence = probs[:, 0].clone()
+        unreadable = torch.tensor([row for row, _ in self.problems], dtype=torch.int64)
+        classes[unreadable], probs[unreadable] = -1, 0
+        confidence[unreadable], energy[unreadable] = 0, torch.nan
+        lost = (~energy.isfinite() & (classes[:, 0] >= 0)).nonzero()[:, 0]
+        if len(lost):
+            raise TutelageError(
+                f"the model's answer on {self.portion.names[int(lost[0])]} is not finite: label "
+                "with --precision fp32, or train the model again"
+            )
+        about = teacher.about(self.portion.shard)
+        return LabelPart(
+            self.portion.number, self.portion.names, classes, probs.half(), confidence, energy,
+            about,
+        )  # fmt: skip
+
+
+def answers(
+    teacher: PoolTeacher,
+    wanted: Iterable[Portion],
+    fetch: Fetch,
+    *,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Generator[Answers, None, None]:
+    """The clean, un-noised teacher's answers on portion after portion.
+
+    Batches end with their portion, so that each part is the same whichever others are made.
+    """
+    said: list[tuple[Tensor, Tensor, Tensor]] = []
+    problems: list[Problem] = []
+    with modes(teacher.module, noise=False, statistics=False):
+        for portion, rows, wait in _ahead(wanted, fetch):
+            images, found = wait()
+            said.append(_ask(teacher, images))
+            problems += found
+            advance(len(rows))
+            if not len(rows) or int(rows[-1]) + 1 == len(portion.names):
+                yield Answers(portion, tuple(said), tuple(problems))
+                said, problems = [], []
+
+
+def _ahead(
+    wanted: Iterable[Portion], fetch: Fetch
+) -> Iterator[tuple[Portion, Tensor, Callable[[], Batch]]]:
+    """Every batch of every portion in turn, the next few already being fetched."""
+    begun: deque[tuple[Portion, Tensor, Callable[[], Batch]]] = deque()
+    for portion in wanted:
+        for rows in torch.arange(len(portion.names)).split(BATCH):
+            begun.append((portion, rows, fetch(portion, rows)))
+            if len(begun) > AHEAD:
+                yield begun.popleft()
+    yield from begun
+
+
+@torch.inference_mode()
+def _ask(teacher: PoolTeacher, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Top classes (B, k) int32 and probs (B, k), surest first, and energy (B,), of uint8 images."""
+    k = min(TOP, len(teacher.classes))
+    if not len(images):  # an empty shard, which not every network can be asked about
+        return torch.zeros(0, k, dtype=torch.int32), torch.zeros(0, k), torch.zeros(0)
+    images = images.to(device_of(teacher.module), non_blocking=True)
+    logits = answer(teacher.module, center(images, teacher.size), teacher.precision)
+    top = logits.softmax(-1).topk(k)
+    return top.indices.int(), top.values, logits.logsumexp(-1)
 
 
 def label_pool(
@@ -28,22 +151,55 @@ def label_pool(
 ) -> PseudoLabels:
     """The clean, un-noised teacher's answers on every image, also written to part-*.parquet.
 
-    Paper: Noisy Student (arXiv 1911.04252), algorithm 1, step 2. Raises RunMismatch where `out`
-    holds the labels of another teacher or pool.
+    Raises RunMismatch where `out` holds the labels of another teacher or pool.
     """
-    digest = weight_digest(teacher)
-    parts = []
-    for number, start in enumerate(range(0, len(names), PART)):
-        stop = min(start + PART, len(names))
-        path = out / f"part-{number:05d}.parquet"
-        if not path.exists():
-            part_pixels = Chosen(pixels, torch.arange(start, stop))
-            probs = predict(teacher, part_pixels, size, precision=precision, advance=advance)
-            save(path, from_probs(names[start:stop], probs, classes, digest))
-        part = load(path)
-        if part.teacher != digest or part.names != names[start:stop]:
+    asked = PoolTeacher(teacher, weight_digest(teacher), classes, size, precision)
+    step = label_parts.PART
+    wanted = [
+        Portion(number, "", names[start : start + step])
+        for number, start in enumerate(range(0, len(names), step))
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    there = check_there(out, wanted, asked)
+    missing = [portion for portion in wanted if portion.number not in there]
+    with ThreadPoolExecutor(1) as thread:
+
+        def fetch(portion: Portion, rows: Tensor) -> Callable[[], Batch]:
+            images: Future[Tensor] = thread.submit(pixels.at, rows + portion.number * step)
+            return lambda: (images.result(), ())
+
+        for one in answers(asked, missing, fetch, advance=advance):
+            write_part(out, one.portion.number, encoded(one.part(asked)))
+    return from_parts([read_part(part_path(out, portion.number)) for portion in wanted])
+
+
+def check_there(out: Path, wanted: Sequence[Portion], teacher: PoolTeacher) -> dict[int, int]:
+    """Numbers of the parts that are there, and their images.
+
+    Raises RunMismatch for a part of another teacher or of other images, DataProblem for one that is
+    damaged.
+    """
+    there = {}
+    for number in part_numbers(out):
+        path = part_path(out, number)
+        if number >= len(wanted):
             raise RunMismatch(
-                f"{path} was written by another teacher or for other images: choose another --out"
+                f"{path} is part {number + 1} of a pool, and this one has {len(wanted)}: it was "
+                "written for other images; choose another --out"
             )
-        parts.append(part)
-    return join(parts)
+        portion = wanted[number]
+        about, rows = read_about(path)
+        if about.teacher != teacher.digest or about.classes != teacher.classes:
+            raise RunMismatch(
+                f"{path} was written by another teacher, {about.teacher} and not {teacher.digest}: "
+                "choose another --out"
+            )
+        if about.shard != portion.shard or (not portion.shard and _other(path, portion)):
+            raise RunMismatch(f"{path} was written for other images: choose another --out")
+        there[number] = rows
+    return there
+
+
+def _other(path: Path, portion: Portion) -> bool:
+    """Whether a part has other images."""
+    return tuple(read_columns(path, ["path"])["path"].to_pylist()) != portion.names

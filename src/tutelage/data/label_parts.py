@@ -1,0 +1,196 @@
+"""A labels folder's parts: a teacher's answers on each image of a pool, in Parquet files.
+
+A part holds all images of a shard of the pool, or 16,384 where it has no shards, in order; an image
+that can't be read keeps its row. Energy: Liu et al. 2020 (arXiv 2010.03759), equation 4, at T = 1.
+Deviation: without the minus sign, so that more is more in-distribution.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from tutelage.data.source import Source
+from tutelage.errors import DataProblem
+from tutelage.files import write_with
+
+PART = 16_384  # images a part, where the pool has no shards
+TOP = 10  # classes kept for each image; the rest mass is kept as one number
+ROW_BITS = 32  # of an id; those above are the part's number
+
+_NAME = re.compile(r"part-(\d{5,})\.parquet")
+
+
+@dataclass(frozen=True)
+class About:
+    """What a part says of where it comes from."""
+
+    teacher: str  # digest of its weights
+    classes: tuple[str, ...]  # names of the K classes
+    shard: str = ""  # the shard's name; "": the pool has no shards
+
+
+@dataclass(frozen=True)
+class LabelPart:
+    """A teacher's answers on the N images of a part, on the CPU."""
+
+    number: int
+    names: tuple[str, ...]
+    top_classes: Tensor  # (N, k) int32, surest first; -1 where the image can't be read
+    top_probs: Tensor  # (N, k) float16; 0 where the image can't be read
+    confidence: Tensor  # (N,) float32, of the surest class; 0 where the image can't be read
+    energy: Tensor  # (N,) float32, logsumexp of the logits; NaN where the image can't be read
+    about: About
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.names)
+
+    @property
+    def labels(self) -> Tensor:
+        """Each image's surest class (N,) int32; -1 where it can't be read."""
+        return self.top_classes[:, 0]
+
+
+@dataclass(frozen=True)
+class Portion:
+    """The images of a part, before they are labeled."""
+
+    number: int
+    shard: str  # "": the pool has no shards
+    names: tuple[str, ...]  # empty until `listed`, where there is a shard
+
+
+def portions(source: Source, names: Sequence[str]) -> Sequence[Portion]:
+    """The parts of a pool: its shards, else the names in portions of 16,384."""
+    shards = source.shards()
+    if shards:
+        return [Portion(number, shard, ()) for number, shard in enumerate(shards)]
+    return [
+        Portion(number, "", tuple(names[start : start + PART]))
+        for number, start in enumerate(range(0, len(names), PART))
+    ]
+
+
+def listed(portion: Portion, source: Source) -> Portion:
+    """The portion with its names, which a shard is asked for; raises what the source raises."""
+    return replace(portion, names=source.names_in(portion.shard)) if portion.shard else portion
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """Where a part lies."""
+    return folder / f"part-{number:05d}.parquet"
+
+
+def part_numbers(folder: Path) -> list[int]:
+    """Numbers of the parts that are there, ascending."""
+    found = (_NAME.fullmatch(path.name) for path in folder.iterdir())
+    return sorted(int(match[1]) for match in found if match)
+
+
+def encoded(part: LabelPart) -> pa.Buffer:
+    """The part as a Parquet file's bytes, always the same for the same part."""
+    k = part.top_classes.shape[1]
+    rest = (1 - part.top_probs.float().sum(-1)).clamp(min=0).half()
+    columns = {
+        "id": (part.number << ROW_BITS) + np.arange(len(part), dtype=np.int64),
+        "path": pa.array(part.names, pa.string()),
+        "label": part.labels.numpy(),
+        "confidence": part.confidence.numpy(),
+        "energy": part.energy.numpy(),
+        "classes": _lists(part.top_classes, k),
+        "probs": _lists(part.top_probs, k),
+        "rest": rest.numpy(),
+    }
+    about = {
+        "teacher": part.about.teacher,
+        "classes": json.dumps(part.about.classes),
+        "shard": part.about.shard,
+    }
+    table = pa.table(columns).replace_schema_metadata(about)
+    out = pa.BufferOutputStream()
+    pq.write_table(table, out, compression="zstd")
+    return out.getvalue()
+
+
+def _lists(values: Tensor, width: int) -> pa.FixedSizeListArray:
+    """A matrix (N, width) as a column of lists."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.flatten().numpy()), width)
+
+
+def write_part(folder: Path, number: int, data: bytes | pa.Buffer) -> None:
+    """Put a part's bytes into its place, whole or not at all."""
+    write_with(part_path(folder, number), lambda path: path.write_bytes(data))
+
+
+def read_about(path: Path) -> tuple[About, int]:
+    """What a part says of itself, and how many images it has; its rows are not read.
+
+    Raises DataProblem where the file is damaged or no part.
+    """
+    try:
+        file = pq.read_metadata(path)
+        return _about(file.schema.to_arrow_schema()), file.num_rows
+    except (KeyError, ValueError, OSError) as error:  # Arrow's own are of these kinds
+        raise _no_part(path, error) from error
+
+
+def read_part(path: Path) -> LabelPart:
+    """A part with all its rows; raises DataProblem where the file is damaged or no part."""
+    try:
+        table = pq.read_table(path)
+        about = _about(table.schema)
+        k = table.schema.field("classes").type.list_size
+        ids = table["id"].to_numpy()
+        number = int(_NAME.fullmatch(path.name)[1])  # type: ignore[index]  # else a TypeError
+        if len(ids) and int(ids[0]) != number << ROW_BITS:
+            raise ValueError(f"its ids begin at {ids[0]}, as those of another part")
+        return LabelPart(
+            number, tuple(table["path"].to_pylist()),
+            _matrix(table["classes"], k), _matrix(table["probs"], k),
+            _vector(table["confidence"]), _vector(table["energy"]), about,
+        )  # fmt: skip
+    except (KeyError, ValueError, OSError, TypeError, AttributeError) as error:
+        raise _no_part(path, error) from error
+
+
+def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a part; raises DataProblem where the file is damaged or no part."""
+    try:
+        return pq.read_table(path, columns=list(columns))
+    except (KeyError, ValueError, OSError) as error:
+        raise _no_part(path, error) from error
+
+
+def _about(schema: pa.Schema) -> About:
+    """The metadata; raises KeyError where the schema is another one."""
+    missing = {"id", "path", "label", "energy", "classes", "probs"} - set(schema.names)
+    if missing:
+        raise KeyError(f"it has no column {min(missing)}")
+    text = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    return About(text["teacher"], tuple(json.loads(text["classes"])), text["shard"])
+
+
+def _no_part(path: Path, error: Exception) -> DataProblem:
+    return DataProblem(
+        f"{path} is damaged, or no part of labels ({error}): delete it and run the same command "
+        "again, which makes it anew"
+    )
+
+
+def _matrix(column: pa.ChunkedArray, width: int) -> Tensor:
+    """A column of lists as (N, width)."""
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return torch.from_numpy(np.array(flat)).reshape(-1, width)
+
+
+def _vector(column: pa.ChunkedArray) -> Tensor:
+    """A column of numbers as (N,)."""
+    return torch.from_numpy(np.array(column.to_numpy()))
