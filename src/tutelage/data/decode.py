@@ -19,6 +19,8 @@ def decode(raw: Raw, canvas: int) -> NDArray[np.uint8]:
 
     Raises whatever the decoder raises: OSError, SyntaxError, ValueError and their kin.
     """
+    if isinstance(raw, np.ndarray) and raw.shape == (canvas, canvas, 3):
+        return raw
     with opened(raw) as image:
         image.draft("RGB", (canvas, canvas))  # JPEG: decode at the smallest size that suffices
         return np.asarray(fit(to_rgb(image), canvas))
