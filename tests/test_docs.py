@@ -64,6 +64,20 @@ def test_the_readme_example_runs(folders):
     assert (folders / "runs" / "first" / "report" / "index.html").exists()
 
 
+def test_the_labels_of_the_docs_are_made_and_read(folders, capsys):
+    section = (ROOT / "docs" / "scale.md").read_text().split("## Labeling a pool")[1]
+    code = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)[0]
+    verbs.train(**toy.train_settings(folders, folders / "runs" / "first"))
+    capsys.readouterr()
+    exec(compile(code, "scale.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        name, label = line.split()
+        assert (folders / "pool" / name).exists()
+        assert label in toy.CLASSES
+
+
 def test_the_method_of_the_docs_trains(folders, tmp_path):
     import torch
 

@@ -160,8 +160,8 @@ def _result(reference: Any, portion: Portion) -> Made:
         raise
     except ray.exceptions.RayError as error:
         raise TutelageError(
-            f"part {portion.number} could not be made: {RETRIES + 1} workers died of it, the last "
-            f"with: {error}"
+            f"part {portion.number} could not be made: each of {RETRIES + 1} workers died, by "
+            f"memory that was short or by one of its images; the last one's end: {error}"
         ) from error
     return made
 
