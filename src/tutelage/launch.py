@@ -1,11 +1,14 @@
 """From settings to a finished run: a pipeline in its run folder, and the report at the end."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tutelage.jobs import DistillSettings, SelftrainSettings, TrainSettings
+
+Given = Mapping[str, Any]  # sources of images that a program gave, by their address
 
 
 @dataclass(frozen=True)
@@ -23,39 +26,41 @@ class Outcome:
         return found
 
 
-def run_train(settings: TrainSettings) -> Outcome:
-    """`train` for settings that are made already."""
+def run_train(settings: TrainSettings, given: Given | None = None) -> Outcome:
+    """`train` for settings that are made already, and images that a program gave."""
     from tutelage.pipelines.train import train as pipeline
 
-    return _run("train", settings, pipeline)
+    return _run("train", settings, pipeline, given)
 
 
-def run_selftrain(settings: SelftrainSettings) -> Outcome:
-    """`selftrain` for settings that are made already."""
+def run_selftrain(settings: SelftrainSettings, given: Given | None = None) -> Outcome:
+    """`selftrain` for settings that are made already, and images that a program gave."""
     from tutelage.pipelines.selftrain import selftrain as pipeline
 
-    return _run("selftrain", settings, pipeline)
+    return _run("selftrain", settings, pipeline, given)
 
 
-def run_distill(settings: DistillSettings, modules: tuple[Any, ...] = ()) -> Outcome:
+def run_distill(
+    settings: DistillSettings, modules: tuple[Any, ...] = (), given: Given | None = None
+) -> Outcome:
     """`distill` for settings that are made already, and teachers given as networks."""
     from tutelage.pipelines.distill import distill as pipeline
 
-    return _run("distill", settings, partial(pipeline, modules=modules))
+    return _run("distill", settings, partial(pipeline, modules=modules), given)
 
 
-def _run(verb: str, settings: Any, pipeline: Any) -> Outcome:
+def _run(verb: str, settings: Any, pipeline: Any, given: Given | None) -> Outcome:
     """A pipeline in its run folder, and the report at the end."""
     from tutelage.pipelines.outcome import summary
     from tutelage.progress import Screen
     from tutelage.reports.page import write_report
     from tutelage.run import open_run
 
-    with open_run(verb, settings, overwrite=settings.overwrite) as run:
+    with open_run(verb, settings, overwrite=settings.overwrite, given=given) as run:
         screen = Screen(log=run.path / "logs" / "log.txt")
         pipeline(settings, run, screen)
         with run.stage("report"):
-            write_report(run.path)
+            write_report(run.path, given)
     lines = summary(run.content)
     lines.append(f"report: {settings.out / 'report' / 'index.html'}")
     lines.append(f"model:  {settings.out / 'model'}")

@@ -5,7 +5,7 @@ of their settings in jobs.py as keyword arguments; YAML files and flags have the
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from tyro.conf import Positional
 from tyro.constructors import PrimitiveConstructorSpec
@@ -28,6 +28,10 @@ Address: TypeAlias = Annotated[
         str_from_instance=lambda value: [str(value)],
     ),
 ]
+if TYPE_CHECKING:
+    Images = Any  # an address, or images as docs/data.md lists them for Python
+else:
+    Images = str  # as which the command line reads it
 
 
 def train(*, recipe: str | None = None, **settings: Any) -> Outcome:
@@ -35,9 +39,11 @@ def train(*, recipe: str | None = None, **settings: Any) -> Outcome:
 
     `recipe` names settings to begin with, such as "efficientnetv2_progressive".
     """
+    from tutelage.data.find import with_addresses
     from tutelage.recipes.read import with_recipe
 
-    return run_train(from_plain(TrainSettings, with_recipe(recipe, "train", settings)))
+    plain, given = with_addresses(settings)
+    return run_train(from_plain(TrainSettings, with_recipe(recipe, "train", plain)), given)
 
 
 def selftrain(*, recipe: str | None = None, **settings: Any) -> Outcome:
@@ -45,9 +51,13 @@ def selftrain(*, recipe: str | None = None, **settings: Any) -> Outcome:
 
     `recipe` names settings to begin with, such as "noisy_student".
     """
+    from tutelage.data.find import with_addresses
     from tutelage.recipes.read import with_recipe
 
-    return run_selftrain(from_plain(SelftrainSettings, with_recipe(recipe, "selftrain", settings)))
+    plain, given = with_addresses(settings)
+    return run_selftrain(
+        from_plain(SelftrainSettings, with_recipe(recipe, "selftrain", plain)), given
+    )
 
 
 def distill(*, teacher: Any, recipe: str | None = None, **settings: Any) -> Outcome:
@@ -56,23 +66,25 @@ def distill(*, teacher: Any, recipe: str | None = None, **settings: Any) -> Outc
     A teacher is a name as on the command line, or a network that takes images in [0, 1]; several
     stand in a list. `recipe` names settings to begin with, such as "usi".
     """
+    from tutelage.data.find import with_addresses
     from tutelage.networks.build import weight_digest
     from tutelage.recipes.read import with_recipe
 
-    given = list(teacher) if isinstance(teacher, list | tuple) else [teacher]
-    modules = tuple(one for one in given if not isinstance(one, str | Path))
-    names = [str(one) for one in given if isinstance(one, str | Path)]
+    teachers = list(teacher) if isinstance(teacher, list | tuple) else [teacher]
+    modules = tuple(one for one in teachers if not isinstance(one, str | Path))
+    names = [str(one) for one in teachers if isinstance(one, str | Path)]
     names += [f"module:{weight_digest(module)}" for module in modules]
-    merged = with_recipe(recipe, "distill", settings | {"teacher": names})
-    return run_distill(from_plain(DistillSettings, merged), modules)
+    plain, given = with_addresses(settings)
+    merged = with_recipe(recipe, "distill", plain | {"teacher": names})
+    return run_distill(from_plain(DistillSettings, merged), modules, given)
 
 
 def check(
-    data: str,
+    data: Images,
     *,
-    unlabeled: str | None = None,
-    val: str | None = None,
-    test: str | None = None,
+    unlabeled: Images | None = None,
+    val: Images | None = None,
+    test: Images | None = None,
     out: Path = Path(),
     page: bool = False,
     fix: Literal["manifest"] | None = None,
@@ -90,20 +102,25 @@ def check(
         page: Write check.html, too: one page with pictures of the worst finds.
         fix: manifest: write manifest.csv with the images that can be used; none is touched.
     """
+    from tutelage.data.find import with_addresses
     from tutelage.pipelines.check_data import look, report_on
     from tutelage.progress import Screen
 
     if fix not in (None, "manifest"):
         raise UsageError(f"--fix knows manifest alone, got {fix!r}")
     screen = Screen()
-    found = look(data, val=val, test=test, pool=unlabeled, given={}, screen=screen)
+    asked, given = with_addresses({"data": data, "val": val, "test": test, "unlabeled": unlabeled})
+    found = look(
+        asked["data"], val=asked["val"], test=asked["test"], pool=asked["unlabeled"], given=given,
+        screen=screen,
+    )  # fmt: skip
     report_on(found, Path(out), screen, page=page, fix=fix is not None)
 
 
 def label(
     *,
     model: Path,
-    data: str,
+    data: Images,
     out: Path,
     device: str = "auto",
     precision: Precision = "auto",
@@ -122,13 +139,13 @@ def label(
         cluster: Label by the workers of a Ray cluster, at this address; auto, or no address: the
             one that runs, else one on this machine.
     """
-    from tutelage.data.find import open_source
+    from tutelage.data.find import source_of
     from tutelage.deploy.label_files import label_files
     from tutelage.progress import Screen
 
     out = Path(out)
     label_files(
-        Path(model), open_source(data), out, device=device, precision=precision, screen=Screen(),
+        Path(model), source_of(data), out, device=device, precision=precision, screen=Screen(),
         cluster=cluster,
     )  # fmt: skip
     return out
@@ -137,9 +154,9 @@ def label(
 def evaluate(
     run: Positional[Path],
     *,
-    data: str,
+    data: Images,
     img_size: int | Auto | None = None,
-    val: str | None = None,
+    val: Images | None = None,
     out: Path | None = None,
     device: str = "auto",
 ) -> Accuracy:
@@ -153,20 +170,20 @@ def evaluate(
         out: A .csv or .parquet file for the answer on each image.
         device: cpu, cuda, mps; auto: the first accelerator, else the CPU.
     """
-    from tutelage.data.find import open_source
+    from tutelage.data.find import source_of
     from tutelage.pipelines.evaluate import evaluate as pipeline
     from tutelage.progress import Screen
 
     out = None if out is None else table_path(out)
     return pipeline(
-        Path(run), open_source(data), out, device=device, img_size=img_size,
-        val=None if val is None else open_source(val), screen=Screen(),
+        Path(run), source_of(data), out, device=device, img_size=img_size,
+        val=None if val is None else source_of(val), screen=Screen(),
     )  # fmt: skip
 
 
 def predict(
     run: Positional[Path],
-    images: Positional[tuple[str, ...]],
+    images: Positional[tuple[Images, ...]],
     *,
     out: Path | None = None,
     top: int = 5,
@@ -176,25 +193,22 @@ def predict(
 
     Args:
         run: A run folder, or a model folder.
-        images: Files, folders (at any depth) and globs.
+        images: Files, folders (at any depth) and globs, or one address of any other source.
         out: A .csv or .parquet file; default: a table on the terminal.
         top: How many classes to name for each image.
         device: cpu, cuda, mps; auto: the first accelerator, else the CPU.
     """
     from tutelage.deploy.model_folder import load_model
-    from tutelage.deploy.predict import find_images, predict_files
+    from tutelage.deploy.predict import images_of, predict_files
     from tutelage.learner import choose_device
     from tutelage.progress import Screen
 
-    images = (str(images),) if isinstance(images, str | Path) else tuple(map(str, images))
-    if not images:
-        raise UsageError("no images: name files, folders or globs")
     if top < 1:
         raise UsageError(f"--top is at least 1, got {top}")
     if out is not None:
         out = table_path(out)
     screen = Screen()
-    found_images = find_images(images)
+    found_images = images_of(images)
     model = load_model(Path(run), choose_device(device))
     with screen.bar("predict", len(found_images)) as bar:
         found = predict_files(model, found_images, top=top, advance=bar.advance)

@@ -6,17 +6,18 @@ import pkgutil
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tutelage.data import sources, storage
 from tutelage.data.source import Source
 from tutelage.data.sources.folder import Folder
+from tutelage.data.sources.memory import as_source
 from tutelage.errors import UsageError
 from tutelage.values import nearest
 
-IN_MEMORY = "memory:"  # addresses of images that were given from Python
-
 Address = str | Path
 Given = Mapping[str, Source]  # sources made in Python, by their address
+PARTS = ("data", "val", "test", "unlabeled")  # settings that name images
 
 
 @cache
@@ -40,12 +41,33 @@ def open_source(address: Address, given: Given | None = None) -> Source:
     text = storage.plain(address)
     if given and text in given:
         return given[text]
-    if text.startswith(IN_MEMORY):
+    if storage.is_given(text):
         raise UsageError(f"{text} was given from Python: go on from there, with the same images")
+    if not text.startswith(storage.HUB):
+        storage.ask_anew(text)
     for kind in kinds():
         if kind.claims(text):
             return kind(text)
     raise UsageError(_nothing_at(text))
+
+
+def with_addresses(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Source]]:
+    """The settings with an address for all images that a program gave, and the sources of those.
+
+    Raises UsageError for values that are no images.
+    """
+    plain, given = dict(settings), {}
+    for name in PARTS:
+        value = plain.get(name)
+        if value is not None and not isinstance(value, Address):
+            source = as_source(value)
+            plain[name], given[source.address] = source.address, source
+    return plain, given
+
+
+def source_of(images: Any) -> Source:
+    """The source at an address, or of images that a program gave; raises what both raise."""
+    return open_source(images) if isinstance(images, Address) else as_source(images)
 
 
 def _nothing_at(address: str) -> str:

@@ -7,6 +7,7 @@ from tutelage.data.find import Address, Given, open_source
 from tutelage.data.issues import Issue
 from tutelage.data.source import Images, Listing, Source
 from tutelage.data.splits import SPLITS, SplitName, split_name
+from tutelage.errors import DataProblem
 
 PART_OF: dict[SplitName, str] = {"train": "labeled", "val": "val", "test": "test"}
 
@@ -55,7 +56,7 @@ def labeled_images(source: Source, part: str) -> tuple[Images, list[Issue]]:
 
 def pool_images(source: Source) -> tuple[Images, list[Issue]]:
     """All images of a pool but those of a validation or test split; labels are not read."""
-    listing = source.listing("pool")
+    listing = _listed(source, "pool")
     issues = list(listing.issues)
     rows: Sequence[int] = range(len(listing.names))
     if listing.splits is not None:
@@ -71,9 +72,18 @@ def pool_images(source: Source) -> tuple[Images, list[Issue]]:
     return Images(source, names, groups=_some(listing.groups, rows)), issues
 
 
+def _listed(source: Source, part: str) -> Listing:
+    """The source's rows; what is broken in it is one fatal issue."""
+    try:
+        return source.listing(part)
+    except DataProblem as error:
+        issue = Issue("fatal", "broken source", part, source.address, str(error))
+        return Listing((), issues=(issue,))
+
+
 def _with_splits(source: Source, part: str) -> tuple[dict[str, Images], list[Issue]]:
     """Labeled images by part: all of one part where the source has no splits."""
-    listing = source.listing(part)
+    listing = _listed(source, part)
     issues = list(listing.issues)
     rows, odd = _labeled_rows(source, listing, part)
     issues += odd

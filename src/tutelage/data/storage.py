@@ -5,13 +5,29 @@ import os
 import posixpath
 import stat as stat_module
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import UsageError
+from tutelage.errors import TutelageError, UsageError
 
 FILE = "file://"
+IN_MEMORY = "memory:"  # addresses of images that were given from Python; memory:// is fsspec's
+HUB = "hf://"  # Hugging Face's hub; hf://OWNER/NAME is a data set there, longer ones are files
+SECOND = 1_000_000_000  # ns
+CHANGED = ("LastModified", "mtime", "last_modified", "updated", "modified", "created")
+PACKAGES = {
+    "s3": "'tutelage[s3]'", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs",
+    "hf": "'tutelage[hf]'",
+}  # fmt: skip
+CREDENTIALS = (
+    "set the credentials of the storage as its own tools take them (for s3:// AWS_ACCESS_KEY_ID "
+    "and AWS_SECRET_ACCESS_KEY or ~/.aws; FSSPEC_S3_ANON=true for public buckets)"
+)
+VERSION = ("ETag", "etag", "md5Hash", "content_md5")
 
 
 @dataclass(frozen=True)
@@ -19,12 +35,17 @@ class Entry:
     """A file below a folder."""
 
     name: str  # relative to the folder, with forward slashes
-    size: int  # bytes
+    stamp: tuple[int, int]  # bytes, and time of change in ns
 
 
 def is_local(address: str) -> bool:
     """Whether the address is a path of this machine."""
     return "://" not in address
+
+
+def is_given(address: str) -> bool:
+    """Whether the address stands for images that were given from Python."""
+    return address.startswith(IN_MEMORY) and is_local(address)
 
 
 def plain(address: str | Path) -> str:
@@ -34,7 +55,9 @@ def plain(address: str | Path) -> str:
 
 def absolute(address: str) -> str:
     """The address in a form that does not depend on the working folder."""
-    return os.path.abspath(address) if is_local(address) else address
+    if is_given(address) or not is_local(address):
+        return address
+    return os.path.abspath(address)
 
 
 def join(folder: str, name: str) -> str:
@@ -48,42 +71,61 @@ def join(folder: str, name: str) -> str:
 
 def parent(address: str) -> str:
     """The folder that a file lies in."""
-    return os.path.dirname(address) if is_local(address) else posixpath.dirname(address)
+    if is_local(address):
+        return os.path.dirname(address)
+    protocol, _, path = address.partition("://")
+    return f"{protocol}://{posixpath.dirname(path)}"
 
 
 def is_folder(address: str) -> bool:
     """Whether there is a folder."""
     if is_local(address):
         return os.path.isdir(address)
-    files, path = _remote(address)
-    return bool(files.isdir(path))
+    with _asked(address) as (files, path):
+        return bool(files.isdir(path))
 
 
 def is_file(address: str) -> bool:
     """Whether there is a file."""
     if is_local(address):
         return os.path.isfile(address)
-    files, path = _remote(address)
-    return bool(files.isfile(path))
+    with _asked(address) as (files, path):
+        return bool(files.isfile(path))
 
 
 def names_in(address: str) -> list[str]:
     """Names of what lies directly in a folder, sorted; empty where there is no such folder."""
     if is_local(address):
         return sorted(os.listdir(address)) if os.path.isdir(address) else []
-    files, path = _remote(address)
-    if not files.isdir(path):
-        return []
-    return sorted({posixpath.basename(found.rstrip("/")) for found in files.ls(path, detail=False)})
+    with _asked(address) as (files, path):
+        if not path.strip("/") or not files.isdir(path):
+            return []
+        found = files.ls(path, detail=False)
+    return sorted({posixpath.basename(str(name).rstrip("/")) for name in found})
 
 
 def entries_below(address: str) -> Iterator[Entry]:
     """Files at any depth below a folder that is not on this machine, by name."""
-    files, path = _remote(address)
-    found: dict[str, dict[str, Any]] = files.find(path, detail=True)
+    with _asked(address) as (files, path):
+        found: dict[str, dict[str, Any]] = files.find(path, detail=True)
     root = path.rstrip("/") + "/"
     for name, about in sorted(found.items()):
-        yield Entry(name.removeprefix(root), int(about.get("size") or 0))
+        if name.startswith(root):
+            yield Entry(name.removeprefix(root), _stamp(about))
+
+
+def files_below(address: str) -> Iterator[str]:
+    """Names of files at any depth below a folder, relative to it, in order; no hidden ones."""
+    if not is_local(address):
+        names = (entry.name for entry in entries_below(address))
+        yield from (n for n in names if not any(piece.startswith(".") for piece in n.split("/")))
+        return
+    found = []
+    for where, folders, files in os.walk(address):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = os.path.relpath(where, address)
+        found += [os.path.normpath(os.path.join(below, n)) for n in files if not n.startswith(".")]
+    yield from sorted(found)
 
 
 def read_bytes(address: str) -> bytes:
@@ -93,8 +135,8 @@ def read_bytes(address: str) -> bytes:
             if not stat_module.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise OSError(f"{address} is a pipe or a device and no file")
             return file.read()
-    files, path = _remote(address)
-    data: bytes = files.cat_file(path)
+    with _asked(address) as (files, path):
+        data: bytes = files.cat_file(path)
     return data
 
 
@@ -109,19 +151,19 @@ def read_range(address: str, offset: int, size: int) -> bytes:
         with open(address, "rb", buffering=0) as file:
             data = os.pread(file.fileno(), size, offset)
     else:
-        files, path = _remote(address)
-        data = files.cat_file(path, start=offset, end=offset + size)
+        with _asked(address) as (files, path):
+            data = files.cat_file(path, start=offset, end=offset + size)
     if len(data) != size:
         raise OSError(f"{address} ends after {offset + len(data)} bytes, {offset + size} expected")
     return data
 
 
 def open_binary(address: str) -> Any:
-    """A file to read, which can seek."""
+    """A file to read, which can seek; raises OSError where it can't be read."""
     if is_local(address):
         return open(address, "rb")
-    files, path = _remote(address)
-    return files.open(path, "rb")
+    with _asked(address) as (files, path):
+        return files.open(path, "rb")
 
 
 def stamp(address: str) -> tuple[int, int]:
@@ -132,31 +174,67 @@ def stamp(address: str) -> tuple[int, int]:
     if is_local(address):
         about = os.stat(address)
         return about.st_size, about.st_mtime_ns
-    files, path = _remote(address)
-    info = files.info(path)
-    changed = info.get("LastModified") or info.get("mtime") or info.get("last_modified")
-    return int(info.get("size") or 0), _nanoseconds(changed)
+    with _asked(address) as (files, path):
+        return _stamp(files.info(path))
+
+
+def ask_anew(address: str) -> None:
+    """Forget what a storage was asked before, so that its listing is of now."""
+    if not is_local(address):
+        with _asked(address) as (files, _):
+            files.invalidate_cache()
+
+
+def _stamp(about: dict[str, Any]) -> tuple[int, int]:
+    """Bytes, and time of change in ns, out of what a storage says of a file.
+
+    Where it tells whole seconds, its word for the version (ETag) stands in for the rest, as two
+    writes in a second would look alike.
+    """
+    changed = next((about[key] for key in CHANGED if about.get(key)), None)
+    time = _nanoseconds(changed)
+    version = next((about[key] for key in VERSION if about.get(key)), None)
+    if time % SECOND == 0 and version is not None:
+        digest = blake2b(str(version).strip('"').encode(), digest_size=8).digest()
+        time += int.from_bytes(digest, "big") % SECOND
+    return int(about.get("size") or 0), time
 
 
 def _nanoseconds(changed: Any) -> int:
-    """A datetime or a number of seconds as whole ns."""
-    if changed is None:
-        return 0
-    seconds = changed if isinstance(changed, int | float) else changed.timestamp()
-    return int(seconds * 1e9)
+    """A datetime, its text, or a number of seconds as whole ns."""
+    if isinstance(changed, str):
+        try:
+            changed = datetime.fromisoformat(changed)
+        except ValueError:
+            return 0
+    if isinstance(changed, datetime):
+        return int(changed.timestamp()) * SECOND + changed.microsecond * 1000
+    return int(changed * SECOND) if isinstance(changed, int | float) else 0
 
 
-def _remote(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the path there.
+@contextmanager
+def _asked(address: str) -> Iterator[tuple[Any, str]]:
+    """The file system of an address, and the path there, to ask something of it.
 
-    Raises UsageError where the package for the protocol is missing.
+    Raises UsageError where the package for the protocol or the credentials are missing or refused;
+    OSError for whatever else goes wrong there.
     """
     import fsspec
 
     try:
-        files, path = fsspec.core.url_to_fs(address)
+        yield fsspec.core.url_to_fs(address)
     except ImportError as error:
-        raise UsageError(f"{address}: {error}; pip install it to read such addresses") from error
+        package = PACKAGES.get(address.partition("://")[0], "the package that it names")
+        raise UsageError(f"{address}: {error}; pip install {package}") from error
+    except PermissionError as error:
+        raise UsageError(f"{address} is refused: {error}; {CREDENTIALS}") from error
+    except (OSError, TutelageError):
+        raise
     except ValueError as error:
-        raise UsageError(f"{address}: {error}") from error
-    return files, path
+        if "rotocol" in str(error):  # fsspec's words for one that it doesn't know
+            raise UsageError(f"{address}: {error}") from error
+        raise OSError(f"{address} can't be read: {error}") from error
+    except Exception as error:  # each storage has its own kinds
+        if "redential" in type(error).__name__ + str(error):
+            raise UsageError(f"{address}: {error}; {CREDENTIALS}") from error
+        raise OSError(f"{address} can't be read: {type(error).__name__}: {error}") from error

@@ -4,26 +4,47 @@ import glob
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tutelage.data.decode import SUFFIXES
 from tutelage.data.examine import examine
+from tutelage.data.find import kinds, source_of
+from tutelage.data.issues import stop_if_fatal
 from tutelage.data.pixels import OnDisk
-from tutelage.data.source import Images
+from tutelage.data.source import Images, Source
 from tutelage.data.sources.folder import Folder, images_below
+from tutelage.data.storage import is_local, plain
 from tutelage.deploy.model_folder import Model
 from tutelage.deploy.predictions import Predictions
 from tutelage.errors import DataProblem, UsageError
 from tutelage.evaluation.accuracy import predict
 
 
+def images_of(given: Any) -> Images:
+    """What files, folders, globs or one other source name, or what a program gave.
+
+    Raises UsageError where there is nothing.
+    """
+    several = isinstance(given, list | tuple)
+    names = tuple(given) if several else (given,)
+    if several and not names:
+        raise UsageError("no images: name files, folders or globs")
+    if all(isinstance(name, str | Path) for name in names):
+        return find_images(tuple(map(str, names)))
+    return all_images(source_of(given))
+
+
 def find_images(patterns: Sequence[str]) -> Images:
-    """Files, all images below folders, and what globs match, each once, in the order given.
+    """Files, all images below folders, and what globs match, each once, in the order given; or all
+    images of one source of another kind.
 
     Raises UsageError for what doesn't exist and for a glob without a match.
     """
+    if len(patterns) == 1 and _is_other_source(patterns[0]):
+        return all_images(source_of(patterns[0]))
     found: dict[Path, None] = {}
     for pattern in patterns:
         path = Path(pattern)
@@ -40,6 +61,21 @@ def find_images(patterns: Sequence[str]) -> Images:
             raise UsageError(f"{pattern}: no such image, no images in it, or no match")
         found.update(dict.fromkeys(inside))
     return Images(Folder(""), tuple(map(str, found)))
+
+
+def _is_other_source(address: str) -> bool:
+    """Whether one address has images that are no files below it, or lie on no disk of here."""
+    address = plain(address)
+    if not is_local(address):
+        return True
+    return any(kind.claims(address) for kind in kinds() if kind is not Folder)
+
+
+def all_images(source: Source) -> Images:
+    """All images of a source, of every split; raises DataProblem where it is broken or empty."""
+    listing = source.listing("pool")
+    stop_if_fatal(listing.issues, None)
+    return Images(source, listing.names)
 
 
 def predict_files(

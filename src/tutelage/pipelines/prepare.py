@@ -19,7 +19,7 @@ from tutelage.data.loader import LabeledSet
 from tutelage.data.pixels import Pixels, fits_in_memory, open_pixels
 from tutelage.data.source import Images, Source
 from tutelage.data.split import split
-from tutelage.data.storage import absolute
+from tutelage.data.storage import absolute, is_given
 from tutelage.data.surveys import common_side
 from tutelage.errors import DataProblem, UsageError
 from tutelage.files import read_json, write_json, write_with
@@ -272,6 +272,8 @@ def _opened_again(address: str, given: Given | None) -> Source:
     try:
         return open_source(address, given)
     except UsageError as error:
+        if is_given(address):
+            raise DataProblem(str(error)) from error
         raise DataProblem(
             f"{address} is gone since the run began: put it back, or start a new run"
         ) from error

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from tutelage.data import pool
-from tutelage.data.find import open_source
+from tutelage.data.find import Given, open_source
 from tutelage.data.issues import Issue
 from tutelage.data.pool import PseudoLabels
 from tutelage.data.source import Source
@@ -54,7 +54,7 @@ class Contents:
         return self.notes("evaluate").get("rounds", []) if self.judge else []
 
 
-def gather(run: Path) -> Contents:
+def gather(run: Path, given: Given | None = None) -> Contents:
     """Everything there is in a run folder; raises UsageError where it is none."""
     content = read_run(run)
     config, sources = run / "config.yaml", _json(run / "data" / "sources.json", {})
@@ -66,17 +66,17 @@ def gather(run: Path) -> Contents:
         classes=tuple(_json(run / "data" / "classes.json", [])),
         metrics=dict(_metrics(run / "rounds")),
         labels=dict(_labels(run / "labels")),
-        pool=_opened(sources["pool"]) if "pool" in sources else None,
+        pool=_opened(sources["pool"], given) if "pool" in sources else None,
         answers=_answers(run, content),
         issues=_issues(run),
         starts=tuple(_json(run / "environment.json", [])),
     )
 
 
-def _opened(address: str) -> Source | None:
+def _opened(address: str, given: Given | None) -> Source | None:
     """The source at an address, if it is there now."""
     try:
-        return open_source(address)
+        return open_source(address, given)
     except UsageError:
         return None
 

@@ -10,6 +10,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from tutelage.data.find import Given
 from tutelage.data.pool import PseudoLabels
 from tutelage.files import write_text
 from tutelage.reports import figures, tables
@@ -35,13 +36,13 @@ class Labeling:
     figures: tuple[Markup, ...]
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, given: Given | None = None) -> Path:
     """Write RUN/report/index.html, for a finished run or any other, and return its path.
 
     The same run gives the same bytes. Raises UsageError where the folder is no run.
     """
     path = run / "report" / "index.html"
-    page = render(gather(run))
+    page = render(gather(run, given))
     # a path that is no Unicode is shown with ?, for it can't be written
     write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
     return path

@@ -19,6 +19,11 @@ class Folder(Source):
 
     layout = "a folder with one folder a class: DATA/cat/1.jpg, DATA/dog/2.jpg"
 
+    def __init__(self, address: str) -> None:
+        """Remember the address; nothing is read yet."""
+        super().__init__(address)
+        self._stamps: dict[str, tuple[int, int]] | None = None  # of a folder that is not here
+
     @classmethod
     def claims(cls, address: str) -> bool:
         """Whether it is a folder that has no other meaning."""
@@ -85,8 +90,16 @@ class Folder(Source):
         return storage.join(self.address, name)
 
     def stamp(self, name: str) -> tuple[int, int]:
-        """The file's bytes and time of change."""
-        return storage.stamp(self.where(name))
+        """The file's bytes and time of change; elsewhere all are asked for at once."""
+        if storage.is_local(self.address):
+            return storage.stamp(self.where(name))
+        if self._stamps is None:
+            entries = storage.entries_below(self.address)
+            self._stamps = {entry.name: entry.stamp for entry in entries}
+        try:
+            return self._stamps[name]
+        except KeyError as error:
+            raise FileNotFoundError(f"{self.where(name)} is gone") from error
 
 
 def exists(root: str) -> None:
