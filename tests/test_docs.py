@@ -12,6 +12,7 @@ import toy
 from tutelage import launch, verbs
 from tutelage.catalog import describe, names
 from tutelage.cli import main
+from tutelage.data.find import kinds
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -76,6 +77,25 @@ def test_the_labels_of_the_docs_are_made_and_read(folders, capsys):
         name, label = line.split()
         assert (folders / "pool" / name).exists()
         assert label in toy.CLASSES
+
+
+def test_the_example_with_arrays_runs(folders):
+    (code,) = blocks(ROOT / "docs" / "data.md", "python")
+    scope = {}
+    exec(compile(code, "data.md", "exec"), scope)
+    assert len(scope["found"].paths) == 20
+    assert (folders / "runs" / "arrays" / "report" / "index.html").exists()
+
+
+def test_the_page_on_data_names_every_kind_of_source():
+    """By the words of its title in the page, so that a new kind is not forgotten."""
+    words = {
+        "Folder": "Class folders", "Table": "A table", "ParquetImages": "images inside",
+        "HuggingFace": "hf://owner/name", "Arrays": ".npz", "Memory": "From Python",
+    }  # fmt: skip
+    text = (ROOT / "docs" / "data.md").read_text()
+    missing = [kind.__name__ for kind in kinds() if words.get(kind.__name__, "?!") not in text]
+    assert not missing, "describe it in docs/data.md and name a word of it here"
 
 
 def test_the_method_of_the_docs_trains(folders, tmp_path):

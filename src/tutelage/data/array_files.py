@@ -154,16 +154,16 @@ class _ArraysOnly(pickle.Unpickler):
     """Loads numpy arrays and plain containers, and refuses whatever else a pickle could call."""
 
     ALLOWED = frozenset(
-        (module, name)
-        for core in ("numpy.core", "numpy._core")
-        for module, name in (
-            (f"{core}.multiarray", "_reconstruct"), (f"{core}.multiarray", "scalar"),
-            ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"),
-        )
+        {
+            ("numpy._core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "scalar"),
+            ("numpy._core.numeric", "_frombuffer"), ("numpy", "ndarray"), ("numpy", "dtype"),
+            ("_codecs", "encode"),
+        }
     )  # fmt: skip
 
     def find_class(self, module: str, name: str) -> Any:
-        """The few functions that arrays are made of."""
+        """The few functions that arrays are made of, also under the name of numpy 1."""
+        module = module.replace("numpy.core.", "numpy._core.")
         if (module, name) not in self.ALLOWED:
             raise pickle.UnpicklingError(f"it would call {module}.{name}")
         return super().find_class(module, name)

@@ -76,6 +76,9 @@ def _nothing_at(address: str) -> str:
     known = f"tutelage reads\n{layouts}"
     if storage.is_file(address):
         return f"{address} is a file of no known kind; {known}"
+    top = storage.top(address)
+    if top != address and not storage.is_local(address) and not storage.is_folder(top):
+        return f"there is no folder or file {address}, nor is there {top}; {known}"
     name = address.rstrip("/").rpartition("/")[2]
     beside = storage.names_in(storage.parent(address.rstrip("/")) or ".")
     return f"there is no folder or file {address}{nearest(name, beside)}; {known}"

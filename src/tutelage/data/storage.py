@@ -77,6 +77,12 @@ def parent(address: str) -> str:
     return f"{protocol}://{posixpath.dirname(path)}"
 
 
+def top(address: str) -> str:
+    """The bucket, host or the like of an address that is not a path of this machine."""
+    protocol, _, path = address.partition("://")
+    return f"{protocol}://{path.split('/')[0]}"
+
+
 def is_folder(address: str) -> bool:
     """Whether there is a folder."""
     if is_local(address):

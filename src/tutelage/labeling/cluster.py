@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from tutelage.data.find import IN_MEMORY, open_source
+from tutelage.data.find import open_source
 from tutelage.data.label_parts import Portion
 from tutelage.data.source import Source
-from tutelage.data.storage import absolute
+from tutelage.data.storage import absolute, is_given
 from tutelage.errors import TutelageError, UsageError
 from tutelage.labeling.label import PoolTeacher
 from tutelage.labeling.make_parts import Hear, Made, Make, make_parts
@@ -52,7 +52,7 @@ def workers(
     Raises UsageError where Ray is not installed or not there, and for a pool or a device that its
     workers can't have.
     """
-    if pool.address.startswith(IN_MEMORY):
+    if is_given(pool.address):
         raise UsageError(
             "images that were given from Python are in this process alone: write them to files "
             "for --cluster, or label without it"

@@ -119,7 +119,8 @@ def as_source(value: Any) -> Source:
             f"what was given from Python {error}; expected is {Memory.layout}"
         ) from error
     if found is None:
-        raise UsageError(f"images can't be a {type(value).__name__}; expected is {Memory.layout}")
+        name = type(value).__name__
+        raise UsageError(f"images can't be given as {name}; expected is {Memory.layout}")
     return found
 
 
@@ -129,11 +130,11 @@ def _images(value: Any) -> Memory | None:
         raise DataProblem("is an IterableDataset: its images have no numbers to ask for them")
     if isinstance(value, Dataset):
         return _from_dataset(value)
-    if isinstance(value, tuple) and len(value) == 2 and not _is_image(value[1]):
+    if isinstance(value, tuple) and len(value) == 2:
         return _memory(_stack(value[0]), value[1])
     if isinstance(value, np.ndarray | torch.Tensor):
         return _memory(_stack(value), None)
-    if isinstance(value, list | tuple) and value and all(map(_is_image, value)):
+    if isinstance(value, list) and value and all(map(_is_image, value)):
         return _memory(_stack(value), None)
     return None
 

@@ -103,7 +103,7 @@ class Table(Source):
             raise broken(self, f"has {len(texts['path']):,} rows, none with a path")
         paths = [texts["path"][row] for row in kept]
         turned = [_forward(path) for path in paths]
-        if turned != paths:
+        if any("\\" in path and "\\" not in turn for path, turn in zip(paths, turned, strict=True)):
             detail = f"backslashes in the paths of {self.address} are read as slashes"
             issues.append(Issue("note", "backslashes", part, self.address, detail))
         some = {k: [v[row] for row in kept] for k, v in texts.items() if k != "path"}
