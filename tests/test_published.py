@@ -222,7 +222,9 @@ def test_a_data_set_of_the_hub_is_asked_for_by_name_and_configuration(monkeypatc
         source = parts["test"].source
         assert source.where(parts["test"].names[0]) == f"{address}/test/0"
         assert text(source, "test/0") == RGB[8].tobytes()
-    assert asked == [("owner/name",), ("owner/name", "config")]
+        assert source.stamp("test/0") == open_source(address).stamp("test/1")
+        assert source.stamp("test/0") != source.stamp("train/0")
+    assert set(asked) == {("owner/name",), ("owner/name", "config")}
 
 
 def test_a_hub_that_can_not_be_reached_is_said(monkeypatch):

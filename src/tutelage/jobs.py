@@ -22,7 +22,7 @@ class TrainSettings(Common):
     method: str = "supervised"
     """How to train, as listed by `tutelage methods`."""
     unlabeled: str | None = None
-    """The pool, for methods that learn from one: a folder of images, at any depth."""
+    """The pool, for methods that learn from one: a folder of images or any other source."""
     ratio: int = 4
     """Pool images for each labeled one in a batch."""
     views: Literal["auto", "weak", "strong"] = "auto"
@@ -61,7 +61,7 @@ class SelftrainSettings(Common):
     model: str
     """Any timm name, as listed by `tutelage models`."""
     unlabeled: str
-    """The pool: a folder of images, at any depth; labels are never read."""
+    """The pool: a folder of images, at any depth, or any source; labels are never read."""
     method: tuple[str, ...] = ("auto",)
     """How to learn from the pool, as listed by `tutelage methods`; several: one a round, in turn.
     auto: what measured best for the number of labels and the steps."""
@@ -177,7 +177,7 @@ class DistillSettings(Common):
     student: str
     """Any timm name, as listed by `tutelage models`."""
     unlabeled: str | None = None
-    """The pool: a folder of images, at any depth; labels are never read."""
+    """The pool: a folder of images, at any depth, or any source; labels are never read."""
     method: str = "hinton"
     """How to distill, as listed by `tutelage methods`."""
     ratio: int = 4

@@ -94,8 +94,8 @@ def check(
     Raises DataProblem, after all is written, where something must be mended first.
 
     Args:
-        data: Labeled images: a folder with one folder a class.
-        unlabeled: The pool: a folder of images, at any depth.
+        data: Labeled images: a folder with one folder a class, or any source of docs/data.md.
+        unlabeled: The pool: a folder of images, at any depth, or any source of docs/data.md.
         val: Labeled validation images.
         test: Labeled test images.
         out: Folder for issues.csv, and for what the next two write.
@@ -132,7 +132,7 @@ def label(
 
     Args:
         model: A run folder, or a model folder.
-        data: The pool: a folder of images, at any depth.
+        data: The pool: a folder of images, at any depth, or any source of docs/data.md.
         out: Folder for part-00000.parquet, …, issues.csv and labels.json.
         device: cpu, cuda, mps; auto: the first accelerator, else the CPU.
         precision: fp32, bf16 or fp16; auto: bf16 on CUDA.
@@ -164,7 +164,7 @@ def evaluate(
 
     Args:
         run: A run folder, or a model folder.
-        data: Labeled images: a folder with one folder a class.
+        data: Labeled images: a folder with one folder a class, or any source of docs/data.md.
         img_size: Image side in pixels; auto: the best on validation images; default: as trained.
         val: Labeled images for auto to choose on; default: the run's own validation part.
         out: A .csv or .parquet file for the answer on each image.

@@ -71,6 +71,8 @@ def taken(columns: Mapping[str, str | None], part: str, source: Source) -> list[
 
 def text_of(value: Any) -> str:
     """A label, split or group as text: "" for nothing, 3 for 3.0."""
+    if isinstance(value, str):
+        return value.strip()
     if value is None or (isinstance(value, float) and value != value):
         return ""
     if isinstance(value, bytes):

@@ -1,5 +1,6 @@
 """Data sets of Hugging Face `datasets`: of the hub by hf://OWNER/NAME, or a folder it has saved."""
 
+from hashlib import blake2b
 from threading import Lock
 from typing import Any
 
@@ -167,13 +168,17 @@ class HuggingFace(Source):
         return f"{self.address.rstrip('/')}/{name}"
 
     def stamp(self, name: str) -> tuple[int, int]:
-        """Bytes and time of the newest of the files that hold the split."""
+        """Bytes and newest time of the files that hold the split; of the hub's, rows and version,
+        as the files are a cache that may be made again."""
         split = name.rpartition("/")[0]
         try:
-            files = [file["filename"] for file in self._opened()[split].cache_files]
+            rows = self._opened()[split]
         except KeyError as error:
             raise FileNotFoundError(f"{self.where(name)} is gone") from error
-        stamps = [storage.stamp(file) for file in files]
+        if self.address.startswith(HUB):
+            version = blake2b(rows._fingerprint.encode(), digest_size=7).digest()
+            return len(rows), int.from_bytes(version, "big")
+        stamps = [storage.stamp(file["filename"]) for file in rows.cache_files]
         return sum(size for size, _ in stamps), max((time for _, time in stamps), default=0)
 
 

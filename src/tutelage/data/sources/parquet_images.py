@@ -223,16 +223,17 @@ class ParquetImages(Source):
 
     def _load_paths(self, shard: str, group: int) -> pa.Array:
         """The paths of a row group, for images that lie outside."""
-        return self._load(shard, group, "path").cast(pa.binary())
+        return self._load(shard, group, "path")
 
     def _load(self, shard: str, group: int, field: str) -> pa.Array:
         layout = self._layout_of(shard)
         with self._opened(shard) as table:
             column = table.read_row_group(group, columns=[layout.image])[layout.image]
-        column = column.combine_chunks()
-        if isinstance(column, pa.ChunkedArray):  # more than 2 GiB
-            column = pa.concat_arrays([chunk.cast(pa.large_binary()) for chunk in column.chunks])
-        return pc.struct_field(column, field) if layout.nested else column
+        chunks = [
+            (pc.struct_field(chunk, field) if layout.nested else chunk).cast(pa.large_binary())
+            for chunk in column.chunks
+        ]
+        return pa.concat_arrays(chunks)
 
 
 def _parquet_files(address: str) -> tuple[str, ...]:

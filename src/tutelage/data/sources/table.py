@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
+from sys import intern
 from typing import Any
 
 import pyarrow as pa
@@ -49,9 +50,10 @@ class Table(Source):
             found["label"] = needed("label", names, self)
         issues = taken(found, part, self)
         texts = {
-            key: [text_of(value) for value in columns[name]]
-            for key, name in found.items() if name is not None
-        }  # fmt: skip
+            key: [intern(text_of(value)) for value in columns[name]]  # classes repeat
+            for key, name in found.items()
+            if name is not None
+        }
         if not texts["path"]:
             raise broken(self, "has no rows below its header")
         rows, issues = self._with_paths(texts, lines, part, issues)
@@ -125,7 +127,7 @@ class Table(Source):
 
 def _forward(path: str) -> str:
     """A path as Windows writes it, with slashes; './' goes too, so that equal paths are equal."""
-    if "://" in path:
+    if "://" in path or not any(mark in path for mark in ("\\", "./", "//")):
         return path
     if "\\" in path and "/" not in path:
         path = path.replace("\\", "/")
