@@ -4,6 +4,7 @@ import os
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -109,7 +110,11 @@ def test_batches_are_the_same_to_the_last_bit(example, tmp_path, reference):
 def test_the_survey_finds_the_same(example, tmp_path, reference):
     source = opened(example, tmp_path / "data")
     found = survey(source.address, given={source.address: source})
-    assert found.parts["labeled"].facts == reference[1].facts
+    facts = [
+        [replace(fact, bytes=0, mode="") for fact in part.facts]  # which are the file's
+        for part in (found.parts["labeled"], reference[1])
+    ]
+    assert facts[0] == facts[1]
     assert found.parts["labeled"].images.labels == reference[1].images.labels
     assert {issue.severity for issue in found.issues} <= {"note"}
 
