@@ -250,11 +250,20 @@ class Select:
     """Images a class after balancing; auto: what is kept, shared evenly."""
     max_copies: int = 10
     """Most copies of one image."""
+    mode: Literal["exact", "histogram"] = "exact"
+    """exact: the surest of a class to the image, ties to the first in the pool; histogram: whole
+    hundredths of confidence, and copies drawn at random (Noisy Student's code)."""
+    ood: float = 0.0
+    """Share of the pool with the lowest energy, which is left out (out of distribution)."""
 
     def __post_init__(self) -> None:
         """Reject what is out of range."""
         between("select.threshold", self.threshold, 0, 1)
         between("select.ceiling", self.ceiling, self.threshold, 1)
+        if not 0 <= self.ood < 1:
+            raise UsageError(f"select.ood is at least 0 and below 1, got {self.ood:g}")
+        if self.mode == "histogram" and not self.balance:
+            raise UsageError("select.mode histogram balances the classes: leave balance on")
         for name in ("max_copies", "per_class"):
             value = getattr(self, name)
             if value != "auto" and value < 1:

@@ -57,7 +57,7 @@ def _table(
                 size=size, precision=student.recipe.precision, advance=bar.advance,
             )  # fmt: skip
         prepared.forget("pool", unless=prepared.size)
-        table = select(table, settings.select)
+        table = select(table, settings.select, seed=settings.seed)
         label_table.save(path, table)
         kept = len(table.rows())
         notes["teacher"], notes["kept"] = name, kept
