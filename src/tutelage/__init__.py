@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         models,
         predict,
         report,
+        select,
         selftrain,
         train,
     )
@@ -34,6 +35,7 @@ _HOME = {  # public name: module, loaded when the name is first used
             "models",
             "predict",
             "report",
+            "select",
             "selftrain",
             "train",
         ],
@@ -55,6 +57,7 @@ __all__ = [
     "models",
     "predict",
     "report",
+    "select",
     "selftrain",
     "train",
 ]

@@ -29,6 +29,10 @@ VERBS = {  # name: what it does, an example
     ),
     "methods": ("list the methods, with paper and options", "fixmatch"),
     "label": ("label a pool with a trained model", "--model RUN --data POOL --out LABELS"),
+    "select": (
+        "choose what to learn from, out of a pool's labels",
+        "LABELS --out SELECTED --threshold 0.3 --per-class 130000",
+    ),
     "evaluate": ("accuracy of a trained model", "RUN --data TEST"),
     "predict": ("label image files with a trained model", "RUN IMAGES... --out preds.csv"),
     "report": ("write a run's page again", "RUN"),
@@ -104,6 +108,7 @@ def _call(verb: str, arguments: list[str]) -> None:
     else:
         functions: dict[str, Callable[..., object]] = {
             "check": verbs.check, "label": verbs.label, "evaluate": verbs.evaluate,
+            "select": verbs.select,
             "predict": verbs.predict, "report": verbs.report, "models": verbs.models,
             "demo": verbs.demo, "methods": verbs.list_methods,
         }  # fmt: skip

@@ -7,15 +7,16 @@ of their settings in jobs.py as keyword arguments; YAML files and flags have the
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 from tyro.constructors import PrimitiveConstructorSpec
 
 from tutelage.deploy.predictions import Predictions, show, table_path, write_predictions
 from tutelage.errors import UsageError
 from tutelage.evaluation.intervals import Accuracy
 from tutelage.jobs import DistillSettings, SelftrainSettings, TrainSettings
+from tutelage.labeling.selection import Selection
 from tutelage.launch import Outcome, run_distill, run_selftrain, run_train
-from tutelage.settings import Auto, Precision
+from tutelage.settings import Auto, Precision, Select
 from tutelage.values import from_plain
 
 Address: TypeAlias = Annotated[
@@ -149,6 +150,36 @@ def label(
         cluster=cluster,
     )  # fmt: skip
     return out
+
+
+def select(
+    labels: Positional[Path],
+    *,
+    out: Path,
+    rule: OmitArgPrefixes[Select] = Select(),  # noqa: B008  # a frozen value
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Selection:
+    """Choose what a student learns from, out of a labels folder of any size.
+
+    The same command goes on where a stopped one was; a finished part is not made again.
+
+    Args:
+        labels: The folder that `tutelage label` wrote.
+        out: Folder for the selection: copies of each image, and why not, in parts like the labels'.
+        rule: Which images, and how often each.
+        seed: Of the draws of --mode histogram.
+        overwrite: Move an earlier selection in --out aside.
+    """
+    from tutelage.labeling.select_parts import select_parts
+    from tutelage.progress import Screen
+
+    screen = Screen()
+    made = select_parts(
+        Path(labels), Path(out), rule, screen=screen, seed=seed, overwrite=overwrite
+    )
+    made.say(screen)
+    return made
 
 
 def evaluate(

@@ -61,6 +61,7 @@ def find(
 
     A group of which none is wanted gets a key before all rows; never all are.
     """
+    counters = min(counters, max(pool.num_rows, order.groups))  # more than rows would be idle
     most = max(1, (counters // order.groups).bit_length() - 1)  # bits of a digit
     known = Known(
         np.ones(order.groups, np.int64), np.zeros(order.groups, np.int64),

@@ -1,8 +1,8 @@
 """The rules of selection on arrays: which images are sure enough, and how often each is taken.
 
 Paper: Xie et al. 2020 (arXiv 1911.04252), section 3.1, and its reference code for `histogram`.
-Deviation of `histogram`: its draws are a function of seed and image, so that neither parts nor order
-matter; confidences are cut into hundredths in single precision, so that 0.29 is in bin 29.
+Deviation of `histogram`: its draws are a function of seed and image, so that neither parts nor
+order matter; confidences are cut into hundredths in single precision, so that 0.29 is in bin 29.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +34,10 @@ class Pool(Protocol):
     @property
     def num_classes(self) -> int:
         """Number of classes."""
+
+    @property
+    def num_rows(self) -> int:
+        """Number of images."""
 
     @property
     def id_bits(self) -> int:
@@ -75,6 +79,11 @@ def _monotone(values: Any) -> Any:
     return np.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))
 
 
+def confidence_of(codes: Array, top: float) -> Array:
+    """The values (n,) float32 at or above 0 that have these codes."""
+    return (_monotone(np.float32(top)) - codes).astype(np.int32).view(np.float32)
+
+
 def energy_codes(energy: Array) -> Array:
     """Codes (n,) of energies, highest first; what is no number comes last."""
     return descending(np.where(np.isnan(energy), np.float32(-np.inf), energy), np.inf)
@@ -108,12 +117,12 @@ def quota_of(counts: Array, rule: Select) -> int:
 
 
 def cyclic_copies(images: int, quota: int) -> tuple[int, int]:
-    """How often each of `images` is taken, and how many, surest first, once more: `quota` in all."""
+    """How often each of `images` is taken, and how many once more, surest first: `quota` in all."""
     return divmod(quota, images) if images else (0, 0)
 
 
 def boundary_bin(counts: Array, quota: int) -> int:
-    """The highest bin from which on upwards there are `quota` images, else the lowest: of (101,)."""
+    """The highest bin from which on upwards there are `quota` images of (101,), else the lowest."""
     enough = np.flatnonzero(counts[::-1].cumsum() >= quota)
     return BINS - 1 - int(enough[0]) if len(enough) else 0
 

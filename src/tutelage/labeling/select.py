@@ -75,6 +75,11 @@ class InMemory:
     num_classes: int
 
     @property
+    def num_rows(self) -> int:
+        """Number of images."""
+        return len(self.answers["id"])
+
+    @property
     def id_bits(self) -> int:
         """All ids are below two to this power."""
         return int(self.answers["id"].max(initial=0)).bit_length()
@@ -183,11 +188,14 @@ def _stop_if_none(pool: Pool, plan: Plan, counts: Array) -> None:
         confidence = answers["confidence"][near]
         return confidence.min(initial=np.inf), confidence.max(initial=-np.inf)
 
-    columns = plan.columns
-    lows, highs = zip(*pool.scan(columns, range_of), strict=True)
-    low, high = float(min(lows)), float(max(highs))
+    ranges = list(pool.scan(plan.columns, range_of))
+    low = float(min((low for low, _ in ranges), default=np.inf))
+    high = float(max((high for _, high in ranges), default=-np.inf))
     if high < low:
-        raise DataProblem("no image of the pool could be read: look at the pool's issues")
+        raise DataProblem(
+            f"of {pool.num_rows:,} images none could be read, so there are no labels to select "
+            "from: look at the pool with `tutelage check`"
+        )
     raise DataProblem(
         f"no image is above the threshold of {rule.threshold:g}: the teacher's surest answer "
         f"is {high:.3f}; lower --select.threshold, or train a better teacher"
