@@ -40,7 +40,7 @@ def folders(tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", commands())
 def test_every_command_of_the_docs_is_understood(command, folders, monkeypatch):
     called = []
-    simple = ("check", "label", "evaluate", "predict", "report")
+    simple = ("check", "label", "select", "evaluate", "predict", "report")
     runs = [(launch, name) for name in ("run_train", "run_selftrain", "run_distill")]
     for module, name in [*runs, *((verbs, name) for name in simple)]:
         real = getattr(module, name)

@@ -62,6 +62,10 @@ def test_what_is_no_time_is_refused(text):
         (Select, {"threshold": 1.5}),
         (Select, {"max_copies": 0}),
         (Select, {"per_class": 0}),
+        (Select, {"ood": 1.0}),
+        (Select, {"ood": -0.1}),
+        (Select, {"ood": float("nan")}),
+        (Select, {"mode": "histogram", "balance": False}),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(kind, wrong):
