@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.journal import Row, complete, machine
-from tutelage.files import write_with
+from tutelage.files import write_json, write_with
 from tutelage.labeling.label_columns import open_labels
 from tutelage.labeling.select_parts import select_parts
 from tutelage.progress import Screen
@@ -79,6 +79,7 @@ def make_labels(folder: Path, rows: int, part_rows: int, classes: int) -> None:
             size = min(part_rows, rows - start)
             make_part(folder, number, size, classes)
             bar.advance(size)
+    write_json(folder / "labels.json", {"count": rows})
 
 
 def scan(labels: Path, out: Path) -> None:

@@ -252,7 +252,7 @@ def test_the_same_command_again_writes_nothing(labels, tmp_path):
 def test_parts_are_like_those_of_the_labels(labels, tmp_path):
     out = tmp_path / "out"
     made = select_parts(labels, out, RULE, screen=SCREEN)
-    for path in sorted(labels.iterdir()):
+    for path in sorted(labels.glob("part-*")):
         table = pq.read_table(out / path.name)
         assert table["id"].to_pylist() == pq.read_table(path)["id"].to_pylist()
         assert [str(field.type) for field in table.schema] == [
@@ -260,7 +260,7 @@ def test_parts_are_like_those_of_the_labels(labels, tmp_path):
         ]  # fmt: skip
     written = json.loads((out / "selection.json").read_text())
     assert written == made.content
-    assert written["labels"]["teacher"] == "digest"
+    assert written["teacher"] == "digest"
     assert written["classes"][0]["boundary"] > 0.3
 
 
@@ -296,6 +296,23 @@ def test_a_killed_selection_goes_on_where_it_was(labels, tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in finished}
     assert read_selection(out) == brute(many(), RULE)
     assert not list(out.glob("*.part"))
+
+
+def test_a_part_that_was_lost_is_made_again(labels, tmp_path):
+    out = tmp_path / "out"
+    made = select_parts(labels, out, RULE, screen=SCREEN)
+    (out / "part-00002.parquet").unlink()
+    assert select_parts(labels, out, RULE, screen=SCREEN) == made
+    assert read_selection(out) == brute(many(), RULE)
+
+
+def test_labels_that_may_lack_their_last_parts_are_pointed_out(labels, tmp_path, capsys):
+    command = ["select", str(labels), "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert "has no labels.json" in capsys.readouterr().err
+    (labels / "labels.json").write_text("{}")
+    assert main(command) == 0
+    assert "labels.json" not in capsys.readouterr().err
 
 
 def test_another_rule_or_seed_is_refused_and_moved_aside_on_demand(labels, tmp_path):
@@ -392,6 +409,9 @@ def test_the_verb_and_the_function_say_what_came_out(labels, tmp_path, capsys):
     assert "full classes take confidences from" in said
     made = tutelage.select(str(labels), out=str(out), rule=Select(per_class=40))
     assert made.content["reasons"] == counts
+    more = ["--mode", "histogram", "--ood", "0.1", "--seed", "3", "--overwrite"]
+    assert main(["select", str(labels), "--out", str(out), "--per-class", "40", *more]) == 0
+    assert read_selection(out) == brute(many(), Select(per_class=40, mode="histogram", ood=0.1), 3)
     assert main(["select", str(labels), "--out", str(tmp_path / "no"), "--threshold", "1"]) == 3
     assert "the teacher's surest answer is 1.000" in capsys.readouterr().err
 

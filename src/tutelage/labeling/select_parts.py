@@ -57,6 +57,11 @@ def select_parts(
     DataProblem where labels are damaged, or nothing would be kept.
     """
     files = open_labels(labels)
+    if not (labels / "labels.json").exists():
+        screen.say(
+            f"{labels} has no labels.json, which `tutelage label` writes last: all "
+            f"{len(files.paths):,} parts that are there are taken for the whole pool"
+        )
     if rule.ood and not files.has_energy:
         raise no_energy(str(labels))
     asked = {"rule": to_plain(rule), "seed": seed}
@@ -71,11 +76,11 @@ def select_parts(
             scanned.last()
             made = _write_all(files, out, plan, asked, bar.advance)
         counts, digest = made
-        about = {
-            "teacher": files.teacher, "digest": digest, "parts": len(files.paths),
-            "images": files.num_rows,
+        about = {"digest": digest, "parts": len(files.paths), "images": files.num_rows}
+        content = {
+            **asked, "teacher": files.teacher, "labels": about,
+            **contents(plan, counts, files.classes),
         }  # fmt: skip
-        content = {**asked, "labels": about, **contents(plan, counts, files.classes)}
         if not (out / LAST).exists() or read_json(out / LAST) != content:
             write_json(out / LAST, content)
     return Selection(out, content)
@@ -118,6 +123,8 @@ def _write_all(
     about = {
         "asked": json.dumps(asked), "plan": _digest(plan, files), "teacher": files.teacher
     }  # fmt: skip
+    if not all((out / path.name).exists() for path in files.paths):
+        (out / LAST).unlink(missing_ok=True)  # it says that all parts are there
     work = partial(_write, _Asked(out, plan, about, files.classes))
     total, digest = no_counts(files.num_classes), blake2b(files.teacher.encode(), digest_size=16)
     parts = in_order(files.paths, work, files.threads)
@@ -182,7 +189,7 @@ def _about(path: Path) -> dict[str, str]:
     """What a part of a selection says of itself; raises UsageError where the file is none."""
     try:
         metadata = pq.read_metadata(path).metadata or {}
-        about = {key.decode(): value.decode() for key, value in metadata.items() if key[:1] != b"A"}
+        about = {key.decode(): value.decode() for key, value in metadata.items()}
         return {key: about[key] for key in ("asked", "plan", "labels")}
     except (KeyError, ValueError, OSError):
         raise UsageError(f"{path} is no part of a selection: choose another --out") from None
