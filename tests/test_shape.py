@@ -16,6 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS = [  # a module may import modules of lower rows, and of its own package
     {"cli"},
     {"verbs"},
+    {"data_verbs"},
     {"launch"},
     {"pipelines"},
     {"deploy", "loop"},

@@ -4,19 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tutelage.data_verbs import check, label, select
     from tutelage.deploy.model_folder import load_model
     from tutelage.settings import Noise, Optim, Select
     from tutelage.verbs import (
-        check,
         demo,
         distill,
         evaluate,
-        label,
         list_methods,
         models,
         predict,
         report,
-        select,
         selftrain,
         train,
     )
@@ -24,18 +22,16 @@ if TYPE_CHECKING:
 _HOME = {  # public name: module, loaded when the name is first used
     "load_model": "deploy.model_folder",
     **dict.fromkeys(["Noise", "Optim", "Select"], "settings"),
+    **dict.fromkeys(["check", "label", "select"], "data_verbs"),
     **dict.fromkeys(
         [
-            "check",
             "demo",
             "distill",
             "evaluate",
-            "label",
             "list_methods",
             "models",
             "predict",
             "report",
-            "select",
             "selftrain",
             "train",
         ],

@@ -97,7 +97,7 @@ def _call(verb: str, arguments: list[str]) -> None:
 
     if verb not in VERBS:
         raise UsageError(f"there is no such verb{nearest(verb, VERBS)}; see tutelage --help")
-    from tutelage import jobs, launch, verbs
+    from tutelage import data_verbs, jobs, launch, verbs
 
     if verb == "train":
         launch.run_train(_settings(jobs.TrainSettings, verb, arguments))
@@ -107,10 +107,9 @@ def _call(verb: str, arguments: list[str]) -> None:
         launch.run_distill(_settings(jobs.DistillSettings, verb, arguments))
     else:
         functions: dict[str, Callable[..., object]] = {
-            "check": verbs.check, "label": verbs.label, "evaluate": verbs.evaluate,
-            "select": verbs.select,
-            "predict": verbs.predict, "report": verbs.report, "models": verbs.models,
-            "demo": verbs.demo, "methods": verbs.list_methods,
+            "check": data_verbs.check, "label": data_verbs.label, "select": data_verbs.select,
+            "evaluate": verbs.evaluate, "predict": verbs.predict, "report": verbs.report,
+            "models": verbs.models, "demo": verbs.demo, "methods": verbs.list_methods,
         }  # fmt: skip
         _tyro(functions[verb], verb, arguments)
 

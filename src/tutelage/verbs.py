@@ -5,34 +5,18 @@ of their settings in jobs.py as keyword arguments; YAML files and flags have the
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Any
 
-from tyro.conf import OmitArgPrefixes, Positional
-from tyro.constructors import PrimitiveConstructorSpec
+from tyro.conf import Positional
 
+from tutelage.data_verbs import Images
 from tutelage.deploy.predictions import Predictions, show, table_path, write_predictions
 from tutelage.errors import UsageError
 from tutelage.evaluation.intervals import Accuracy
 from tutelage.jobs import DistillSettings, SelftrainSettings, TrainSettings
-from tutelage.labeling.selection import Selection
 from tutelage.launch import Outcome, run_distill, run_selftrain, run_train
-from tutelage.settings import Auto, Precision, Select
+from tutelage.settings import Auto
 from tutelage.values import from_plain
-
-Address: TypeAlias = Annotated[
-    str | None,
-    PrimitiveConstructorSpec(  # a flag that may stand alone
-        nargs="*",
-        metavar="[ADDRESS]",
-        instance_from_str=lambda words: " ".join(words) or "auto",
-        is_instance=lambda value: value is None or isinstance(value, str),
-        str_from_instance=lambda value: [str(value)],
-    ),
-]
-if TYPE_CHECKING:
-    Images = Any  # an address, or images as docs/data.md lists them for Python
-else:
-    Images = str  # as which the command line reads it
 
 
 def train(*, recipe: str | None = None, **settings: Any) -> Outcome:
@@ -78,108 +62,6 @@ def distill(*, teacher: Any, recipe: str | None = None, **settings: Any) -> Outc
     plain, given = with_addresses(settings)
     merged = with_recipe(recipe, "distill", plain | {"teacher": names})
     return run_distill(from_plain(DistillSettings, merged), modules, given)
-
-
-def check(
-    data: Images,
-    *,
-    unlabeled: Images | None = None,
-    val: Images | None = None,
-    test: Images | None = None,
-    out: Path = Path(),
-    page: bool = False,
-    fix: Literal["manifest"] | None = None,
-) -> None:
-    """Look at every image before training, and say what is wrong.
-
-    Raises DataProblem, after all is written, where something must be mended first.
-
-    Args:
-        data: Labeled images: a folder with one folder a class, or any source of docs/data.md.
-        unlabeled: The pool: a folder of images, at any depth, or any source of docs/data.md.
-        val: Labeled validation images.
-        test: Labeled test images.
-        out: Folder for issues.csv, and for what the next two write.
-        page: Write check.html, too: one page with pictures of the worst finds.
-        fix: manifest: write manifest.csv with the images that can be used; none is touched.
-    """
-    from tutelage.data.find import with_addresses
-    from tutelage.pipelines.check_data import look, report_on
-    from tutelage.progress import Screen
-
-    if fix not in (None, "manifest"):
-        raise UsageError(f"--fix knows manifest alone, got {fix!r}")
-    screen = Screen()
-    asked, given = with_addresses({"data": data, "val": val, "test": test, "unlabeled": unlabeled})
-    found = look(
-        asked["data"], val=asked["val"], test=asked["test"], pool=asked["unlabeled"], given=given,
-        screen=screen,
-    )  # fmt: skip
-    report_on(found, Path(out), screen, page=page, fix=fix is not None)
-
-
-def label(
-    *,
-    model: Path,
-    data: Images,
-    out: Path,
-    device: str = "auto",
-    precision: Precision = "auto",
-    cluster: Address = None,
-) -> Path:
-    """Label a pool with a trained model: Parquet parts with the top classes of each image.
-
-    The same command goes on where a stopped one was; a finished part is not made again.
-
-    Args:
-        model: A run folder, or a model folder.
-        data: The pool: a folder of images, at any depth, or any source of docs/data.md.
-        out: Folder for part-00000.parquet, …, issues.csv and labels.json.
-        device: cpu, cuda, mps; auto: the first accelerator, else the CPU.
-        precision: fp32, bf16 or fp16; auto: bf16 on CUDA.
-        cluster: Label by the workers of a Ray cluster, at this address; auto, or no address: the
-            one that runs, else one on this machine.
-    """
-    from tutelage.data.find import source_of
-    from tutelage.deploy.label_files import label_files
-    from tutelage.progress import Screen
-
-    out = Path(out)
-    label_files(
-        Path(model), source_of(data), out, device=device, precision=precision, screen=Screen(),
-        cluster=cluster,
-    )  # fmt: skip
-    return out
-
-
-def select(
-    labels: Positional[Path],
-    *,
-    out: Path,
-    rule: OmitArgPrefixes[Select] = Select(),  # noqa: B008  # a frozen value
-    seed: int = 0,
-    overwrite: bool = False,
-) -> Selection:
-    """Choose what a student learns from, out of a labels folder of any size.
-
-    The same command goes on where a stopped one was; a finished part is not made again.
-
-    Args:
-        labels: The folder that `tutelage label` wrote.
-        out: Folder for the selection: copies of each image, and why not, in parts like the labels'.
-        rule: Which images, and how often each.
-        seed: Of the draws of --mode histogram.
-        overwrite: Move an earlier selection in --out aside.
-    """
-    from tutelage.labeling.select_parts import select_parts
-    from tutelage.progress import Screen
-
-    screen = Screen()
-    made = select_parts(
-        Path(labels), Path(out), rule, screen=screen, seed=seed, overwrite=overwrite
-    )
-    made.say(screen)
-    return made
 
 
 def evaluate(
