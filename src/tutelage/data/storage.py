@@ -1,6 +1,7 @@
 """Files wherever they lie: paths of this machine by the system's own calls, other addresses
 (s3://, gs://, https://, memory://, …) by fsspec."""
 
+import glob
 import os
 import posixpath
 import stat as stat_module
@@ -108,6 +109,14 @@ def names_in(address: str) -> list[str]:
             return []
         found = files.ls(path, detail=False)
     return sorted({posixpath.basename(str(name).rstrip("/")) for name in found})
+
+
+def matching(pattern: str) -> list[str]:
+    """Addresses that match a glob, sorted; ** stands for any depth."""
+    if is_local(pattern):
+        return sorted(glob.glob(pattern, recursive=True))
+    files, path = _remote(pattern)
+    return sorted(files.unstrip_protocol(found) for found in files.glob(path))
 
 
 def entries_below(address: str) -> Iterator[Entry]:
