@@ -134,6 +134,7 @@ class Dice(IntEnum):
     LABEL_NOISE = 13
     LABELED_MIX = 14
     POOL_MIX = 15
+    POOL_WINDOW = 16
 
 
 def fold(seed: int, use: Dice, step: int) -> int:

@@ -4,6 +4,7 @@ No torch here.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from tutelage.errors import UsageError
@@ -19,10 +20,21 @@ class TrainSettings(Common):
 
     model: str
     """Any timm name, as listed by `tutelage models`."""
-    method: str = "supervised"
-    """How to train, as listed by `tutelage methods`."""
+    method: str = "auto"
+    """How to train, as listed by `tutelage methods`; auto: noisy-student where the pool has labels,
+    else supervised."""
     unlabeled: str | None = None
-    """The pool, for methods that learn from one: a folder of images or any other source."""
+    """The pool, for methods that learn from one: a folder of images or any other source; with
+    `labels`, tar shards."""
+    labels: Path | None = None
+    """The pool's labels, as `tutelage label` wrote them: the pool is read shard by shard and may be
+    larger than memory, and so may its list of images."""
+    selected: Path | None = None
+    """Which of them to use and how often, as `tutelage select` wrote it; default: all, once."""
+    pool_targets: Literal["soft", "hard"] = "soft"
+    """With `labels`. soft: the teacher's probabilities; hard: its surest class alone."""
+    temperature: float = 1.0
+    """Of soft targets; below 1 sharpens them."""
     ratio: int = 4
     """Pool images for each labeled one in a batch."""
     views: Literal["auto", "weak", "strong"] = "auto"
@@ -40,6 +52,7 @@ class TrainSettings(Common):
         """Reject what is out of range, before anything is read."""
         super().__post_init__()
         at_least("ratio", self.ratio, 1)
+        self._check_pool()
         between("head_share", self.head_share, 0.01, 0.99)
         if self.transfer != "head-first" and changed(self, ["head_share"]):
             raise UsageError("head_share belongs to --transfer head-first")
@@ -52,6 +65,26 @@ class TrainSettings(Common):
             at_least("freeze", self.freeze, 1)
             if self.transfer != "frozen-stem":
                 raise UsageError("freeze belongs to --transfer frozen-stem")
+
+    def _check_pool(self) -> None:
+        """Reject settings of a pool's labels where there are none."""
+        if self.labels is None:
+            idle = changed(self, ["selected", "pool_targets", "temperature"])
+            if idle:
+                raise UsageError(f"{idle[0]} belongs to a pool with --labels")
+        elif self.unlabeled is None:
+            raise UsageError("--labels are those of a pool: give its shards with --unlabeled")
+        if not self.temperature > 0:
+            raise UsageError(f"temperature is above 0, got {self.temperature}")
+        if self.pool_targets == "hard" and self.temperature != 1:
+            raise UsageError("temperature acts on soft targets; the targets are hard")
+
+    @property
+    def trained_by(self) -> str:
+        """The method's name."""
+        if self.method != "auto":
+            return self.method
+        return "supervised" if self.labels is None else NOISY_STUDENT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,7 +139,7 @@ def begin(
     """
     module = build(recipe.net, seed=recipe.seed) if student is None else _copy(student)
     freeze(module, recipe.freeze)
-    pool_size = 0 if batches.pool is None else len(batches.pool.pixels)
+    pool_size = 0 if batches.pool is None else len(batches.pool)
     memory = recipe.method.memory(recipe.net.num_classes, pool_size)
     return State(
         _learner(recipe, module.to(device)),

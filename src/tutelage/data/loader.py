@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -40,6 +41,30 @@ class LabeledSet:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """Pool images of a batch, before any view is made of them."""
+
+    rows: Tensor  # (U,) int64
+    pixels: Pixels  # what the images are decoded from,
+    places: Tensor  # (U,) int64, and their rows there
+    targets: Tensor | None  # (U, K) float32
+
+
+class Pool(Protocol):
+    """Unlabeled images in the order of a training; a draw depends on its arguments alone."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether images are at hand, so that nothing is won by drawing ahead."""
+
+    def __len__(self) -> int:
+        """Images of the whole pool, used or not."""
+
+    def draw(self, start: int, count: int, *, seed: int) -> Drawn:
+        """`count` images after `start` earlier ones."""
+
+
+@dataclass(frozen=True)
 class PoolSet:
     """Pool images to train on, with how often each comes in an epoch."""
 
@@ -52,6 +77,28 @@ class PoolSet:
         """Reject an empty selection."""
         if not len(self.rows):
             raise UsageError("no pool image is in use: lower the selection's threshold")
+
+    def __len__(self) -> int:
+        """Images of the whole pool, used or not."""
+        return len(self.pixels)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the images are decoded already."""
+        return isinstance(self.pixels, InMemory)
+
+    @cached_property
+    def entries(self) -> Tensor:
+        """Each row in use as often as its copies, by its place among them (E,)."""
+        return torch.repeat_interleave(torch.arange(len(self.rows)), self.copies)
+
+    def draw(self, start: int, count: int, *, seed: int) -> Drawn:
+        """`count` images after `start` earlier ones; each epoch is a new order."""
+        order = positions(start, count, len(self.entries), seed=seed, use=Dice.POOL_ORDER)
+        entries = self.entries[order]
+        rows = self.rows[entries]
+        targets = None if self.targets is None else self.targets.at(entries)
+        return Drawn(rows, self.pixels, rows, targets)
 
 
 @lru_cache(maxsize=8)
@@ -85,7 +132,7 @@ class Batches:
     def __init__(
         self,
         labeled: LabeledSet,
-        pool: PoolSet | None,
+        pool: Pool | None,
         *,
         stages: Sequence[Stage],
         views: tuple[str, tuple[str, ...]],  # of the labeled images, of the pool
@@ -102,11 +149,7 @@ class Batches:
         self.labeled_view, self.unlabeled_views = views
         self.stages, self.noise, self.seed = tuple(stages), noise, seed
         self.batch, self.ratio = batch, ratio
-        if pool is not None:
-            self.entries = torch.repeat_interleave(torch.arange(len(pool.rows)), pool.copies)
-        in_memory = isinstance(labeled.pixels, InMemory) and (
-            pool is None or isinstance(pool.pixels, InMemory)
-        )
+        in_memory = isinstance(labeled.pixels, InMemory) and (pool is None or pool.in_memory)
         self.thread = None if in_memory else ThreadPoolExecutor(1)
         self.ahead: dict[int, Future[Batch]] = {}
 
@@ -169,20 +212,14 @@ class Batches:
         if pool is None or not self.unlabeled_views:
             return None
         count = self.ratio * (stage.batch or self.batch)
-        drawn = positions(
-            self.ratio * self.seen(step), count, len(self.entries), seed=self.seed,
-            use=Dice.POOL_ORDER,
-        )  # fmt: skip
-        entries = self.entries[drawn]
-        rows = pool.rows[entries]
+        drawn = pool.draw(self.ratio * self.seen(step), count, seed=self.seed)
         dice = generator(self.seed, Dice.POOL_VIEW, step)
-        images = pool.pixels.at(rows)
+        images, targets = drawn.pixels.at(drawn.places), drawn.targets
         views = {n: VIEWS[n](images, dice, stage, self.noise) for n in self.unlabeled_views}
-        targets = None
-        if pool.targets is not None:
-            targets = pool.targets.at(entries).to(images.device)
-            mix = self._mix(step, stage, count, Dice.POOL_MIX)
+        if targets is not None:
+            targets = targets.to(images.device)
+            mix = self._mix(step, stage, len(images), Dice.POOL_MIX)
             if mix is not None and set(views) != {"plain"}:
                 views = {name: mix.images(view) for name, view in views.items()}
                 targets = mix.targets(targets)
-        return Unlabeled(rows=rows, views=views, targets=targets)
+        return Unlabeled(rows=drawn.rows, views=views, targets=targets)

@@ -192,7 +192,7 @@ def _forward_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]
     sizes = {name: len(images) for name, images in prepared.parts.items()}
     asked = (EXAMS + 1) * sizes.get("val", 0) + sizes.get("test", 0)
     if one.recipe.method.stored:
-        asked += sizes["pool"]
+        asked += sizes.get("pool", 0)  # none where it is in shards, with labels
     return asked * per_round[one.name] / (one.recipe.batch * (1 + one.recipe.ratio)) / 3
 
 

@@ -12,6 +12,7 @@ import torch
 
 from tutelage.core import Dice, generator
 from tutelage.data.check import survey
+from tutelage.data.entries import ShardedPool
 from tutelage.data.facts import Part
 from tutelage.data.find import Given, open_source
 from tutelage.data.issues import Issue, stop_if_fatal, write_issues
@@ -42,6 +43,7 @@ class Prepared:
     device: torch.device
     screen: Screen
     opened: dict[tuple[str, int], Pixels] = field(default_factory=dict)
+    sharded: ShardedPool | None = None  # a pool that is no part, as its images are never listed
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from tutelage.catalog import name_of
-from tutelage.data.loader import Batches, PoolSet
+from tutelage.data.entries import ShardedPool
+from tutelage.data.loader import Batches, Pool, PoolSet
 from tutelage.data.pool import StoredTargets
+from tutelage.data.stream import StreamedPool, lanes_for
 from tutelage.deploy.model_folder import Model, load_model
 from tutelage.evaluation.accuracy import predict
 from tutelage.evaluation.paired import Paired, compare
@@ -95,7 +97,7 @@ def with_init(rounds: Sequence[Round], settings: Common, run: Run) -> tuple[Roun
     )  # fmt: skip
 
 
-def batches_of(recipe: Recipe, prepared: Prepared, pool: PoolSet | None = None) -> Batches:
+def batches_of(recipe: Recipe, prepared: Prepared, pool: Pool | None = None) -> Batches:
     """The recipe's batches of the prepared images."""
     return Batches(
         prepared.labeled_set(recipe.net.img_size),
@@ -134,7 +136,7 @@ def announce(rounds: Sequence[Round], prepared: Prepared, run: Run) -> None:
 
 
 def train_once(
-    one: Round, run: Run, prepared: Prepared, *, pool: PoolSet | None = None,
+    one: Round, run: Run, prepared: Prepared, *, pool: Pool | None = None,
     teacher: nn.Module | None = None, exam: Exam | None = None,
 ) -> None:  # fmt: skip
     """One training, unless it is done; its folder can be loaded like a model folder.
@@ -197,17 +199,30 @@ def whole_pool(prepared: Prepared) -> PoolSet:
     return PoolSet(prepared.pixels("pool"), torch.arange(count), ones)
 
 
-def pool_for(recipe: Recipe, prepared: Prepared) -> PoolSet | None:
-    """The pool as a method without stored labels gets it; None where it asks for none."""
+def pool_for(recipe: Recipe, prepared: Prepared) -> Pool | None:
+    """The pool in shards, or as a method without stored labels gets it; None where it asks none."""
     if not recipe.ratio or not recipe.method.unlabeled_views:
         return None
+    if prepared.sharded is not None:
+        return streamed_pool(recipe, prepared.sharded, prepared.device)
     return whole_pool(prepared)
 
 
-def example_pool(recipe: Recipe, prepared: Prepared) -> PoolSet | None:
+def streamed_pool(recipe: Recipe, sharded: ShardedPool, device: torch.device) -> StreamedPool:
+    """The pool in shards, in as many lanes as all batches of a recipe can be shared among."""
+    counts = {recipe.ratio * (stage.batch or recipe.batch) for stage in recipe.stages}
+    return StreamedPool(
+        sharded,
+        canvas=canvas_for(recipe.net.img_size),
+        device=device,
+        lanes=lanes_for(counts, int(sharded.entries.sum())),
+    )
+
+
+def example_pool(recipe: Recipe, prepared: Prepared) -> Pool | None:
     """The pool with some targets: the right shapes to measure a step's time with."""
     pool = pool_for(recipe, prepared)
-    if pool is None or not recipe.method.stored:
+    if not isinstance(pool, PoolSet) or not recipe.method.stored:
         return pool
     count = len(pool.rows)
     first = torch.zeros(1, 1, dtype=torch.int64).expand(count, 1)

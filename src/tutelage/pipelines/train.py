@@ -24,6 +24,7 @@ from tutelage.pipelines.rounds import (
     train_once,
     with_init,
 )
+from tutelage.pipelines.sharded import open_sharded, source_of
 from tutelage.pipelines.transfer import open_init
 from tutelage.progress import Screen
 from tutelage.run import Run, write_config
@@ -36,9 +37,14 @@ STEM = 2  # groups that frozen-stem keeps: the stem and the first stage
 def train(settings: TrainSettings, run: Run, screen: Screen) -> None:
     """Check, train, judge, keep. Finished stages are not repeated; raises what they raise."""
     check_name(settings.model)
+    settings = replace(settings, method=settings.trained_by)
     method = _method(settings)
+    source = None if settings.labels is None else source_of(settings, method)
     device = choose_device(settings.device)
-    prepared = prepare(settings, run, device, screen, pool=settings.unlabeled)
+    listed = settings.unlabeled if source is None else None
+    prepared = prepare(settings, run, device, screen, pool=listed)
+    if source is not None:
+        prepared.sharded = open_sharded(settings, source, run, prepared)
     alone = settings.transfer == "probe"
     optim = resolved_optim(settings, settings.model, head_alone=alone)
     precision = choose_precision(settings.precision, device)
@@ -111,9 +117,15 @@ def _method(settings: TrainSettings) -> Method:
     """The method as asked; raises UsageError where it needs what this verb can't give."""
     kind = kind_of(settings.method)
     verb = "distill" if kind.teacher == "frozen" else "selftrain"
-    if kind.teacher != "none" or kind.stored:
+    if kind.teacher != "none":
         raise UsageError(f"{settings.method} needs a teacher: use `tutelage {verb}`")
-    method = make(settings.method, settings.options, _usual(settings))
+    if kind.stored and settings.labels is None:
+        raise UsageError(
+            f"{settings.method} needs a teacher: use `tutelage {verb}`, or give the --labels that "
+            "one wrote for the pool"
+        )
+    hard = {"hard": True} if settings.pool_targets == "hard" else {}
+    method = make(settings.method, settings.options, _usual(settings) | hard)
     if method.unlabeled_views and settings.unlabeled is None:
         raise UsageError(f"{settings.method} learns from a pool: give --unlabeled")
     if settings.unlabeled is not None and not method.unlabeled_views:

@@ -1,0 +1,201 @@
+"""The labels of a pool in shards: one Parquet part a shard, and beside it which images to use.
+
+Row r of part n is image r of shard n, and its id is n << 32 | r. A selection has parts of the same
+names with the column `copies`, and selection.json once it is complete.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tutelage.errors import DataProblem
+from tutelage.files import read_json
+
+READERS = 4  # threads; Parquet leaves Python's lock
+ABSENT = "label the pool to the end first, with the same command"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the parts tell about each shard (S,), and what they have in common."""
+
+    images: NDArray[np.int64]  # rows of each part
+    entries: NDArray[np.int64]  # sum of the copies
+    classes: tuple[str, ...]
+    teacher: str  # digest of the weights that labeled
+
+
+@dataclass(frozen=True)
+class ShardLabels:
+    """A shard's images in its order, with what a student learns about them."""
+
+    names: list[str]  # in the source
+    copies: NDArray[np.int64]  # (N,) times an epoch; 0: left out
+    top_classes: NDArray[np.int32]  # (N, k), surest first
+    top_probs: NDArray[np.float16]  # (N, k)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Folders with a part for each shard; without a selection every readable image counts once."""
+
+    labels: Path
+    selected: Path | None = None
+
+    def count(
+        self, shards: Sequence[str], advance: Callable[[int], None] = lambda done: None
+    ) -> Counts:
+        """The counts of all shards.
+
+        Raises DataProblem, naming part and shard, where a part is missing, belongs to another
+        shard, has another teacher or other classes, or its selection has other rows.
+        """
+        self._check_folders(len(shards))
+        images, entries = np.zeros((2, len(shards)), np.int64)
+        first: tuple[str, str] | None = None
+        with ThreadPoolExecutor(READERS) as readers:
+            for number, found in enumerate(readers.map(self._counted, range(len(shards)), shards)):
+                images[number], entries[number], about = found
+                first = first or about
+                if about != first:
+                    raise DataProblem(
+                        f"{self.part(number)} was labeled by another teacher, or for other "
+                        f"classes, than {self.part(0).name}: label the pool anew in one folder"
+                    )
+                advance(1)
+        assert first is not None, "a pool has a shard"
+        self._check_selection(first[1])
+        return Counts(images, entries, tuple(json.loads(first[0])), first[1])
+
+    def part(self, number: int, *, selected: bool = False) -> Path:
+        """The file of a shard's labels, or of its selection."""
+        folder = self.selected if selected and self.selected is not None else self.labels
+        return folder / f"part-{number:05d}.parquet"
+
+    def read(self, number: int, shard: str) -> ShardLabels:
+        """A shard's labels; raises DataProblem where the part is not that shard's."""
+        columns = ["id", "path", "label", "classes", "probs"]
+        table = _table(self.part(number), columns)
+        _check_shard(self.part(number), table.schema.metadata, shard)
+        ids = table["id"].to_numpy()
+        if not np.array_equal(ids, _ids(number, len(table))):
+            raise DataProblem(f"{self.part(number)} has ids of another part: label that shard anew")
+        readable = table["label"].to_numpy() >= 0
+        copies = readable.astype(np.int64)
+        if self.selected is not None:
+            path = self.part(number, selected=True)
+            chosen = _table(path, ["id", "copies"])
+            if not np.array_equal(chosen["id"].to_numpy(), ids):
+                raise DataProblem(f"{path} selects from other rows than {shard} has: select anew")
+            copies = chosen["copies"].to_numpy().astype(np.int64)
+            if np.any(copies[~readable]):
+                raise DataProblem(f"{path} keeps images of {shard} that have no label: select anew")
+        return ShardLabels(
+            table["path"].to_pylist(), copies, _matrix(table["classes"]), _matrix(table["probs"])
+        )
+
+    def name(self, number: int, row: int) -> str:
+        """The name of one image in the source."""
+        name: str = _table(self.part(number), ["path"])["path"][row].as_py()
+        return name
+
+    def _check_folders(self, number: int) -> None:
+        """Raises DataProblem where the folders have too few or too many parts."""
+        for folder, what in ((self.labels, ABSENT), (self.selected, "select to the end first")):
+            if folder is None:
+                continue
+            if not folder.is_dir():
+                raise DataProblem(f"there is no folder {folder}: {what}")
+            there = {path.name for path in folder.glob("part-*.parquet")}
+            missing = [n for n in range(number) if f"part-{n:05d}.parquet" not in there]
+            if missing:
+                raise DataProblem(
+                    f"{len(missing):,} of {number:,} parts are missing from {folder}, the first is "
+                    f"part-{missing[0]:05d}.parquet: {what}"
+                )
+            if len(there) > number:
+                raise DataProblem(
+                    f"{folder} has {len(there):,} parts and the pool has {number:,} shards: give "
+                    "the pool that was labeled, all of it"
+                )
+
+    def _check_selection(self, teacher: str) -> None:
+        """Raises DataProblem where a selection is unfinished or of another teacher's labels."""
+        if self.selected is None:
+            return
+        about = self.selected / "selection.json"
+        if not about.exists():
+            raise DataProblem(f"{self.selected} has no selection.json: select to the end first")
+        its = read_json(about).get("teacher", teacher)
+        if its != teacher:
+            raise DataProblem(
+                f"{self.selected} was selected from the labels of teacher {its}, and "
+                f"{self.labels} has those of {teacher}: select anew"
+            )
+
+    def _counted(self, number: int, shard: str) -> tuple[int, int, tuple[str, str]]:
+        """Rows, entries, and classes with teacher, of one part."""
+        path = self.part(number)
+        column = "label" if self.selected is None else "id"
+        table = _table(path, [column])
+        about = _check_shard(path, table.schema.metadata, shard)
+        if self.selected is None:
+            return len(table), int(pc.sum(pc.greater_equal(table[column], 0)).as_py() or 0), about
+        chosen = self.part(number, selected=True)
+        copies = _table(chosen, ["copies"])["copies"]
+        if len(copies) != len(table):
+            raise DataProblem(
+                f"{chosen} has {len(copies):,} rows and the labels of {shard} have "
+                f"{len(table):,}: select anew"
+            )
+        if (pc.min(copies).as_py() or 0) < 0:
+            raise DataProblem(f"{chosen} has negative copies: select anew")
+        return len(table), int(pc.sum(copies).as_py() or 0), about
+
+
+def _ids(number: int, count: int) -> NDArray[np.int64]:
+    """The ids of a part's rows."""
+    return (number << 32) + np.arange(count, dtype=np.int64)
+
+
+def _table(path: Path, columns: list[str]) -> pa.Table:
+    """Some columns; raises DataProblem where the file is gone, broken, or lacks one."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read(columns=columns, use_threads=False).select(columns)
+    except FileNotFoundError as error:
+        raise DataProblem(f"{path} is gone: {ABSENT}") from error
+    except (KeyError, OSError, pa.ArrowException) as error:
+        raise DataProblem(f"{path} is no part of a pool's labels: {error}") from error
+
+
+def _check_shard(path: Path, metadata: Any, shard: str) -> tuple[str, str]:
+    """Classes and teacher of a part; raises DataProblem where it is another shard's."""
+    about = {key.decode(): value.decode() for key, value in (metadata or {}).items()}
+    lacking = [key for key in ("shard", "classes", "teacher") if key not in about]
+    if lacking:
+        raise DataProblem(f"{path} does not say its {lacking[0]}: label the pool anew")
+    if about["shard"] != shard:
+        raise DataProblem(
+            f"{path} has the labels of shard {about['shard'] or '(none)'}, and at its place the "
+            f"pool has {shard}: give the pool that was labeled, in the same order"
+        )
+    return about["classes"], about["teacher"]
+
+
+def _matrix(column: pa.ChunkedArray) -> NDArray[Any]:
+    """A list column as (N, k)."""
+    if not len(column):
+        return np.zeros((0, 1))
+    values = column.combine_chunks()
+    flat = values.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(column), -1)

@@ -1,0 +1,117 @@
+"""A pool in tar shards with labels: opened, aligned, and counted once a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tutelage.data.entries import ShardedPool
+from tutelage.data.find import open_source
+from tutelage.data.shard_labels import Counts, Parts
+from tutelage.data.sources.webdataset import WebDataset
+from tutelage.errors import DataProblem, UsageError
+from tutelage.files import write_with
+from tutelage.jobs import TrainSettings
+from tutelage.methods.method import Method
+from tutelage.pipelines.prepare import Prepared
+from tutelage.run import Run
+from tutelage.values import nearest
+
+STAGE = "pool"  # in run.json
+
+
+def source_of(settings: TrainSettings, method: Method) -> WebDataset:
+    """The pool's shards; raises UsageError where it has none, or the method can't stream them."""
+    assert settings.unlabeled is not None, "checked with the settings"
+    if method.memory(2, 2):
+        raise UsageError(
+            f"{settings.method} remembers each image of the pool, for which a pool in shards is "
+            "too large: take noisy-student, or `tutelage selftrain` with a pool in memory"
+        )
+    source = open_source(settings.unlabeled)
+    if not isinstance(source, WebDataset):
+        raise UsageError(
+            f"{settings.unlabeled} has no tar shards to train from: `tutelage selftrain` labels "
+            "and learns from such a pool at once; or pack it in tars before it is labeled"
+        )
+    return source
+
+
+def open_sharded(
+    settings: TrainSettings, source: WebDataset, run: Run, prepared: Prepared
+) -> ShardedPool:
+    """The pool with its labels, each shard counted; no image is looked at.
+
+    Raises DataProblem where shards and labels are not of one another.
+    """
+    assert settings.labels is not None, "asked for"
+    parts = Parts(settings.labels, settings.selected)
+    path = run.path / "data" / "pool.parquet"
+    shards = source.shards()
+    if not run.is_done(STAGE):
+        with run.stage(STAGE) as notes:
+            with prepared.screen.bar("count the pool", len(shards)) as bar:
+                found = parts.count(shards, bar.advance)
+            _write(path, shards, found)
+            notes["teacher"], notes["classes"] = found.teacher, list(found.classes)
+    notes = run.notes(STAGE)
+    images, entries = _read(path, shards)
+    judged = _judged(source)
+    if judged.any():
+        prepared.screen.say(f"  {judged.sum():,} shards of val or test splits stay out of the pool")
+    entries = np.where(judged, 0, entries)
+    prepared.screen.say(
+        f"pool: {len(shards):,} shards, {images.sum():,} images, {entries.sum():,} entries an "
+        "epoch, which are read while training; whether test images are among them is not looked "
+        "for here, but by `tutelage check`"
+    )
+    return ShardedPool(
+        source, parts, entries, _numbers(notes["classes"], prepared.classes, settings.labels),
+        int(images.sum()), soft=settings.pool_targets == "soft", temperature=settings.temperature,
+    )  # fmt: skip
+
+
+def _write(path: Path, shards: Sequence[str], found: Counts) -> None:
+    """The counts of each shard, so that a run goes on without reading all parts again."""
+    columns = {"shard": list(shards), "images": found.images, "entries": found.entries}
+    write_with(path, lambda part: pq.write_table(pa.table(columns), part, compression="zstd"))
+
+
+def _read(path: Path, shards: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The counts; raises DataProblem where the pool's shards are not those of the run."""
+    table = pq.read_table(path)
+    if table["shard"].to_pylist() != list(shards):
+        raise DataProblem(
+            f"the pool has {len(shards):,} shards and had {len(table):,}, or others, when the run "
+            "began: put them back, or start a new run"
+        )
+    return table["images"].to_numpy(), table["entries"].to_numpy()
+
+
+def _judged(source: WebDataset) -> NDArray[np.bool_]:
+    """Shards (S,) of validation and test splits."""
+    splits = source.split_names()
+    if splits is None:
+        return np.zeros(len(source.shards()), np.bool_)
+    return np.array([split in ("val", "test") for split in splits])
+
+
+def _numbers(labeled: Sequence[str], classes: tuple[str, ...], labels: Path) -> NDArray[np.int64]:
+    """Class number in the labels -> in the data; raises UsageError where the classes differ."""
+    number = {name: i for i, name in enumerate(classes)}
+    unknown = [name for name in labeled if name not in number]
+    lacking = [name for name in classes if name not in labeled]
+    if unknown or lacking:
+        odd = (
+            f"{unknown[0]!r} is no class of the data{nearest(unknown[0], classes)}"
+            if unknown
+            else f"class {lacking[0]!r} of the data is none of the labels'"
+        )
+        raise UsageError(
+            f"{labels} has other classes than the data: {odd}; label the pool with a teacher of "
+            "the same classes"
+        )
+    return np.array([number[name] for name in labeled], np.int64)
