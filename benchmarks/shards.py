@@ -1,0 +1,257 @@
+"""What reading from tar shards costs: images/s beside other ways, and a loader's memory.
+
+python -m benchmarks.shards [--speed] [--index] [--memory 10000 100000 1000000] [--folder FOLDER]
+
+Speed: JPEGs of 64 px decoded in random order by one thread, sides in turn, medians: by offset as
+tutelage does, the shard run through with Python's tarfile (in its order, as it can do no other),
+single files, and bytes held in memory. Index: offsets of a shard's members by how much is read at
+once. Memory: peak of a fresh process that draws batches from pools of tiny images of several sizes;
+the shards of a pool are hard links to one, each with labels of its own.
+"""
+
+import argparse
+import io
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from benchmarks.journal import machine
+from tutelage.data import tar_index
+from tutelage.data.decode import decode
+from tutelage.data.entries import ShardedPool
+from tutelage.data.shard_labels import Parts
+from tutelage.data.source import Raw
+from tutelage.data.sources.folder import Folder
+from tutelage.data.sources.webdataset import WebDataset
+from tutelage.data.stream import StreamedPool
+from tutelage.data.tar_index import read_index
+
+SIDE, IMAGES = 64, 2000
+CLASSES = [f"c{i}" for i in range(100)]
+PER_SHARD = 10_000
+BATCH, STEPS = 256, 200
+
+
+def photo(seed: int, side: int) -> bytes:
+    """A soft random JPEG."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    image = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+    image.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def write_tar(path: Path, images: list[bytes]) -> None:
+    """A shard with these images."""
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+        for number, content in enumerate(images):
+            info = tarfile.TarInfo(f"{number:06d}.jpg")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def by_tarfile(path: Path) -> int:
+    """Every image of a shard in its order."""
+    count = 0
+    with tarfile.open(path) as tar:
+        for member in tar:
+            file = tar.extractfile(member)
+            assert file is not None, "a file"
+            decode(file.read(), SIDE)
+            count += 1
+    return count
+
+
+def by_offset(shard: str, order: list[int]) -> int:
+    """Every image of a shard in any order, with its index."""
+    source = WebDataset(shard)
+    return decoded(lambda row: source.read(f"speed-0.tar/{row:06d}.jpg"), order)
+
+
+def decoded(read: Callable[[int], Raw], order: list[int]) -> int:
+    """Every image that `read` gives."""
+    for row in order:
+        decode(read(row), SIDE)
+    return len(order)
+
+
+def speed(folder: Path, turns: int) -> None:
+    """Images/s of each side, and of ours over it."""
+    images = [photo(seed, SIDE) for seed in range(IMAGES)]
+    write_tar(folder / "speed-0.tar", images)
+    (folder / "files").mkdir()
+    for number, content in enumerate(images):
+        (folder / "files" / f"{number:06d}.jpg").write_bytes(content)
+    order = list(range(IMAGES))
+    random.Random(0).shuffle(order)
+    shard, files = str(folder / "speed-0.tar"), Folder(str(folder / "files"))
+    sides: dict[str, Callable[[], int]] = {
+        "tar by offset (ours, index included)": lambda: by_offset(shard, order),
+        "tarfile, in order": lambda: by_tarfile(Path(shard)),
+        "single files": lambda: decoded(lambda row: files.read(f"{row:06d}.jpg"), order),
+        "bytes in memory": lambda: decoded(lambda row: images[row], order),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(turns):
+        for name, side in sides.items():
+            start = time.process_time()
+            count = side()
+            rates[name].append(count / (time.process_time() - start))
+    first = rates[next(iter(rates))]
+    for name, its in rates.items():
+        ratio = statistics.median(a / b for a, b in zip(first, its, strict=True))
+        print(f"| {name} | {statistics.median(its):,.0f} | {ratio:.2f} |", flush=True)
+
+
+def members(path: Path) -> int:
+    """The members of a shard as tarfile finds them."""
+    with tarfile.open(path) as tar:
+        return len(tar.getmembers())
+
+
+def index(folder: Path) -> None:
+    """Headers/s by the bytes of a read, for small and large members, beside tarfile."""
+    for size, count in ((2_000, 10_000), (100_000, 1_000)):
+        path = folder / f"index-{size}.tar"
+        write_tar(path, [bytes(size)] * count)
+        line = []
+        for read in (512, 2**12, 2**15, 2**18, 2**20):
+            tar_index.LOCAL_READ = read
+            tar_index.SHORT_READ = min(read, 2**12)
+            line.append((f"{read:,}", _rate(lambda path=path: read_index(str(path)), count)))
+        line.append(("tarfile", _rate(lambda path=path: members(path), count)))
+        for name, rate in line:
+            print(f"| members of {size:,} bytes, reads of {name} | {rate:,.0f} |", flush=True)
+
+
+def _rate(side: Callable[[], object], count: int) -> float:
+    times = []
+    for _ in range(5):
+        start = time.process_time()
+        side()
+        times.append(time.process_time() - start)
+    return count / statistics.median(times)
+
+
+def write_pool(folder: Path, entries: int) -> None:
+    """FOLDER/pool, labels and selected: shards as hard links, each with parts of its own name."""
+    pool, labels, selected = (folder / name for name in ("pool", "labels", "selected"))
+    for one in (pool, labels, selected):
+        one.mkdir(parents=True)
+    first = folder / "first.tar"
+    content = photo(0, 8)
+    write_tar(first, [content] * min(PER_SHARD, entries))
+    rows = min(PER_SHARD, entries)
+    rng = np.random.default_rng(0)
+    top = np.stack([rng.permutation(len(CLASSES))[:10] for _ in range(rows)]).astype(np.int32)
+    probs = np.tile(np.float16([0.5, 0.2] + [0.02] * 8), rows)
+    columns = {
+        "label": top[:, 0],
+        "classes": pa.FixedSizeListArray.from_arrays(pa.array(top.ravel()), 10),
+        "probs": pa.FixedSizeListArray.from_arrays(pa.array(probs), 10),
+    }
+    for number in range(-(-entries // PER_SHARD)):
+        shard = f"pool-{number:06d}.tar"
+        os.link(first, pool / shard)
+        ids = (number << 32) + np.arange(rows, dtype=np.int64)
+        names = [f"{shard}/{row:06d}.jpg" for row in range(rows)]
+        about = {"shard": shard, "classes": json.dumps(CLASSES), "teacher": "t"}
+        table = pa.table({"id": ids, "path": names} | columns).replace_schema_metadata(about)
+        part = f"part-{number:05d}.parquet"
+        pq.write_table(table, labels / part, compression="zstd")
+        chosen = pa.table({"id": ids, "copies": np.ones(rows, np.int32)})
+        pq.write_table(chosen, selected / part, compression="zstd")
+    (selected / "selection.json").write_text('{"teacher": "t"}')
+
+
+def draw(folder: Path, steps: int) -> None:
+    """In a process of its own: draws batches, and prints images, peak memory and images/s."""
+    source = WebDataset(str(folder / "pool"))
+    parts = Parts(folder / "labels", folder / "selected")
+    start = time.monotonic()
+    counts = parts.count(source.shards())
+    counting, before = time.monotonic() - start, peak()
+    pool = ShardedPool(
+        source, parts, counts.entries, np.arange(len(CLASSES)), int(counts.images.sum())
+    )
+    stream = StreamedPool(pool, canvas=8, device=torch.device("cpu"))
+    drawn = stream.draw(0, BATCH, seed=0)
+    drawn.pixels.at(drawn.places)
+    start = time.monotonic()
+    for step in range(1, steps):
+        drawn = stream.draw(step * BATCH, BATCH, seed=0)
+        drawn.pixels.at(drawn.places)
+    rate = (steps - 1) * BATCH / (time.monotonic() - start)
+    print(json.dumps([pool.num_images, before, peak(), round(counting, 2), round(rate)]))
+
+
+def peak() -> float:
+    """Most memory that this process has held, in MiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return round(int(line.split()[1]) / 1024, 1)
+    raise OSError("/proc/self/status has no VmHWM")
+
+
+def memory(folder: Path, sizes: list[int], steps: int) -> None:
+    """Peak memory for each pool size, each in a process of its own."""
+    for entries in sizes:
+        root = folder / f"pool-{entries}"
+        write_pool(root, entries)
+        command = [sys.executable, "-m", "benchmarks.shards", "--draw", str(root)]
+        done = subprocess.run(
+            [*command, "--steps", str(steps)], capture_output=True, text=True, check=True
+        )
+        images, before, most, counting, rate = json.loads(done.stdout)
+        print(
+            f"| {images:,} | {before:,.0f} | {most:,.0f} | {counting:.1f} | {rate:,} |", flush=True
+        )
+        shutil.rmtree(root)
+
+
+def main() -> None:
+    """Rows for docs/results.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--index", action="store_true")
+    parser.add_argument("--memory", type=int, nargs="*", default=[])
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--draw", type=Path, default=None)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    if asked.draw is not None:
+        draw(asked.draw, asked.steps)
+        return
+    print(machine())
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        if asked.speed:
+            print("| way | images/s | ours over it |\n| --- | --- | --- |")
+            speed(Path(folder), asked.turns)
+        if asked.index:
+            print("| what | headers/s |\n| --- | --- |")
+            index(Path(folder))
+        if asked.memory:
+            print("| images | MiB counted | MiB peak | s to count | images/s |")
+            print("| --- | --- | --- | --- | --- |")
+            memory(Path(folder), asked.memory, asked.steps)
+
+
+if __name__ == "__main__":
+    main()
