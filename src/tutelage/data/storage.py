@@ -115,8 +115,8 @@ def matching(pattern: str) -> list[str]:
     """Addresses that match a glob, sorted; ** stands for any depth."""
     if is_local(pattern):
         return sorted(glob.glob(pattern, recursive=True))
-    files, path = _remote(pattern)
-    return sorted(files.unstrip_protocol(found) for found in files.glob(path))
+    with _asked(pattern) as (files, path):
+        return sorted(files.unstrip_protocol(found) for found in files.glob(path))
 
 
 def entries_below(address: str) -> Iterator[Entry]:
