@@ -9,7 +9,7 @@ from images import listed, pixels, write_pool
 
 from tutelage.core import Dice, Stage
 from tutelage.data.loader import Batches, LabeledSet, PoolSet, positions
-from tutelage.data.pixels import InMemory, OnDisk, fits_in_memory, open_pixels
+from tutelage.data.pixels import InMemory, OnDisk, open_pixels
 from tutelage.data.pool import StoredTargets
 from tutelage.errors import UsageError
 from tutelage.settings import Noise
@@ -161,12 +161,6 @@ def test_opened_pixels_are_the_same_both_ways(tmp_path):
     assert torch.equal(memory.at(rows), disk.at(rows))
     assert memory.at(rows).shape == (4, 3, 8, 8)
     assert (len(memory), len(disk), sum(heard)) == (5, 5, 5)
-
-
-def test_what_fits_in_memory_is_counted_in_bytes():
-    assert fits_in_memory(50_000, 32)
-    assert fits_in_memory(1_398_101, 32)
-    assert not fits_in_memory(1_398_102, 32)
 
 
 def test_stages_change_at_their_boundaries():

@@ -27,7 +27,7 @@ NOT_BINDING = frozenset(
 USED_BY_STUDENTS = frozenset(
     {"select", "labels", "temperature", "weight", "normalize", "pool_noise"}
 )
-NOT_COMPARED = frozenset({"out", "overwrite"})
+NOT_COMPARED = frozenset({"out", "overwrite", "memory"})
 PACKAGES = ("tutelage", "torch", "timm", "numpy", "pillow", "pyarrow")
 
 

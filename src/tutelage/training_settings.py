@@ -57,6 +57,9 @@ class Common:
     """cpu, cuda, cuda:1, mps; auto: the first accelerator, else the CPU."""
     precision: Precision = "auto"
     """auto: bf16 on CUDA, fp32 elsewhere; fp16, with a scaled loss, is for accelerators."""
+    memory: str = "auto"
+    """Most memory for decoded images, such as 500MB or 2GB; 0: decode each time; auto: half of what
+    is free, at most 4 GiB."""
     options: tuple[str, ...] = ()
     """Settings of the method itself, such as threshold=0.9; `tutelage methods` lists them."""
     noise: Noise = field(default_factory=Noise)
@@ -84,6 +87,8 @@ class Common:
             above("fix_size", self.fix_size, self.img_size)
         if self.batch < 2:
             raise UsageError("batch is at least 2: batch norm needs more than one image")
+        if self.memory != "auto":
+            num_bytes(self.memory)
         if self.budget is not None:
             seconds(self.budget)
             if self.steps != "auto":
@@ -107,3 +112,13 @@ def seconds(text: str) -> float:
     if total <= 0:
         raise UsageError(f"{text!r} is no time to work in")
     return total
+
+
+def num_bytes(text: str) -> int:
+    """'2GB', '500 MB', '1.5GiB' or plain bytes -> bytes; raises UsageError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([kmgt])(i?)b?|b)?", text.strip().lower())
+    if match is None:
+        raise UsageError(f"memory is auto, 0, or an amount such as 500MB or 2GB, got {text!r}")
+    number, unit, binary = match.groups()
+    power = "kmgt".index(unit) + 1 if unit else 0
+    return int(float(number) * (1024 if binary else 1000) ** power)

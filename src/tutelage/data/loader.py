@@ -1,5 +1,6 @@
 """Batch t as a function of t: which rows, which views, which targets."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,12 +20,15 @@ from tutelage.core import (
     images_before,
     stage_at,
 )
-from tutelage.data.pixels import InMemory, Pixels
+from tutelage.data.pixels import InMemory, OnDisk, Pixels
 from tutelage.data.pool import StoredTargets
 from tutelage.data.views import VIEWS
 from tutelage.errors import UsageError
 from tutelage.mixing import Mix, mixup_or_cutmix
 from tutelage.settings import Noise
+
+AHEAD = 2  # batches that are made while one is used
+MAKERS = 2 if (os.cpu_count() or 1) > 2 else 1  # threads that make them, beside those that decode
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ class Batches:
         self.stages, self.noise, self.seed = tuple(stages), noise, seed
         self.batch, self.ratio = batch, ratio
         in_memory = isinstance(labeled.pixels, InMemory) and (pool is None or pool.in_memory)
-        self.thread = None if in_memory else ThreadPoolExecutor(1)
+        self.threads = None if in_memory else ThreadPoolExecutor(MAKERS)
         self.ahead: dict[int, Future[Batch]] = {}
 
     @property
@@ -167,15 +171,16 @@ class Batches:
         return images_before(step, self.stages, self.batch)
 
     def at(self, step: int) -> Batch:
-        """Batch of a step; while it is used, a thread decodes the next where images are on disk."""
-        if self.thread is None:
+        """Batch of a step; meanwhile threads make the next where images are not in memory."""
+        if self.threads is None:
             return self._make(step)
-        waiting = self.ahead.pop(step, None)
-        batch = self._make(step) if waiting is None else waiting.result()
-        self.ahead = {}
-        if step + 1 < self.total:
-            self.ahead[step + 1] = self.thread.submit(self._make, step + 1)
-        return batch
+        following = range(step, min(step + 1 + AHEAD, self.total))
+        for passed in set(self.ahead) - set(following):
+            self.ahead.pop(passed).cancel()
+        for wanted in following:
+            if wanted not in self.ahead:
+                self.ahead[wanted] = self.threads.submit(self._make, wanted)
+        return self.ahead.pop(step).result()
 
     def _make(self, step: int) -> Batch:
         """The batch from nothing but the step."""
@@ -189,13 +194,31 @@ class Batches:
             use=Dice.LABELED_ORDER, repeats=self.noise.repeats,
         )  # fmt: skip
         dice = generator(self.seed, Dice.LABELED_VIEW, step)
-        view = VIEWS[self.labeled_view]
-        images = view(self.labeled.pixels.at(rows), dice, stage, self.noise)
+        name = self.labeled_view
+        images = self._views(self.labeled.pixels, rows, (name,), dice, stage)[name]
         targets = self.labeled.targets[rows.to(self.labeled.targets.device)]
         mix = self._mix(step, stage, len(rows), Dice.LABELED_MIX)
         if mix is not None:
             images, targets = mix.images(images), mix.targets(targets)
         return Labeled(images=images, targets=targets)
+
+    def _views(
+        self, pixels: Pixels, rows: Tensor, names: Sequence[str], dice: torch.Generator,
+        stage: Stage,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """The views of some images, all of them from one decoding."""
+        photos, squares = None, None
+        resized = self.noise.crop_for(stage.crop or stage.size) == "resized"
+        if isinstance(pixels, OnDisk) and pixels.of_photos and resized and set(names) != {"plain"}:
+            photos = pixels.whole(rows, stage.size / (stage.crop or stage.size))
+        if photos is None or "plain" in names:
+            squares = pixels.at(rows)
+        made = {}
+        for name in names:
+            images = squares if name == "plain" or photos is None else photos
+            assert images is not None, "one of the two"
+            made[name] = VIEWS[name](images, dice, stage, self.noise)
+        return made
 
     def _mix(self, step: int, stage: Stage, count: int, use: Dice) -> Mix | None:
         """How the images of a batch are mixed; None where they aren't."""
@@ -214,11 +237,11 @@ class Batches:
         count = self.ratio * (stage.batch or self.batch)
         drawn = pool.draw(self.ratio * self.seen(step), count, seed=self.seed)
         dice = generator(self.seed, Dice.POOL_VIEW, step)
-        images, targets = drawn.pixels.at(drawn.places), drawn.targets
-        views = {n: VIEWS[n](images, dice, stage, self.noise) for n in self.unlabeled_views}
+        views = self._views(drawn.pixels, drawn.places, self.unlabeled_views, dice, stage)
+        targets = drawn.targets
         if targets is not None:
-            targets = targets.to(images.device)
-            mix = self._mix(step, stage, len(images), Dice.POOL_MIX)
+            targets = targets.to(next(iter(views.values())).device)
+            mix = self._mix(step, stage, count, Dice.POOL_MIX)
             if mix is not None and set(views) != {"plain"}:
                 views = {name: mix.images(view) for name, view in views.items()}
                 targets = mix.targets(targets)

@@ -22,7 +22,14 @@ PIECE = 2**15  # pixels at once on a CPU, so that what is in between fits in its
 
 def as_float(images: Tensor) -> Tensor:
     """uint8 (B, 3, H, W) -> float32 in [0, 1]; what is float already stays."""
-    return images.float().div_(255) if images.dtype == torch.uint8 else images
+    if images.dtype != torch.uint8:
+        return images
+    if images.device.type != "cpu" or images.numel() <= 3 * PIECE:
+        return images.float().div_(255)
+    floats = torch.empty(images.shape)  # in pieces, so that both passes find them in the caches
+    for piece, values in zip(floats, images, strict=True):
+        piece.copy_(values).div_(255)
+    return floats
 
 
 def as_bytes(images: Tensor) -> Tensor:

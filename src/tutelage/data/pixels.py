@@ -1,5 +1,6 @@
 """Images as uint8 tensors by row: held in memory where they fit, else decoded when asked."""
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.data.decode import decode
-from tutelage.data.source import Images
+from tutelage.data import decode as decoding
+from tutelage.data.crops import Photos
+from tutelage.data.memory import Memory, fits_on, said
+from tutelage.data.source import Images, Raw
+from tutelage.settings import SMALL_IMAGE
 
-MEMORY_BUDGET = 4 * 2**30  # bytes of decoded images held at once, for all sets together
 THREADS = max(4, os.cpu_count() or 1)  # decoding leaves Python's lock, so threads share the work
+
+Decoder = Callable[[Raw, int], NDArray[np.uint8]]
 
 
 class Pixels(Protocol):
@@ -30,9 +35,10 @@ class Pixels(Protocol):
 class InMemory:
     """All images decoded, as one tensor."""
 
-    def __init__(self, images: Tensor) -> None:
-        """Take uint8 images (N, C, C, 3), on any device."""
+    def __init__(self, images: Tensor, device: torch.device | None = None) -> None:
+        """Take uint8 images (N, C, C, 3), on any device; they are wanted on that one or another."""
         self.images = images
+        self.device = device or images.device
 
     def __len__(self) -> int:
         """Number of images."""
@@ -40,30 +46,69 @@ class InMemory:
 
     def at(self, rows: Tensor) -> Tensor:
         """Images (B, 3, C, C) uint8 of rows (B,); channels last in memory."""
-        return self.images[rows.to(self.images.device)].permute(0, 3, 1, 2)
+        return sent(self.images[rows.to(self.images.device)], self.device).permute(0, 3, 1, 2)
 
 
 class OnDisk:
-    """Images decoded when they are asked for, by a few threads."""
+    """Images decoded when they are asked for, by a few threads; photos are kept while the memory
+    lasts."""
 
-    def __init__(self, images: Images, canvas: int, device: torch.device) -> None:
+    def __init__(
+        self, images: Images, canvas: int, device: torch.device, memory: Memory | None = None
+    ) -> None:
         """Remember where the images are and the side to decode them to."""
         self.images = images
         self.canvas = canvas
         self.device = device
+        self.memory = memory or Memory(0)
         self.threads = ThreadPoolExecutor(THREADS)
+        self.kept: dict[tuple[int, int], NDArray[np.uint8]] = {}  # by row and least side
+        self.least = canvas
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.images)
 
+    @property
+    def of_photos(self) -> bool:
+        """Whether resized crops are cut from the whole images, and not from squares of them."""
+        return self.canvas > SMALL_IMAGE
+
     def at(self, rows: Tensor) -> Tensor:
         """Images (B, 3, C, C) uint8 of rows (B,)."""
-        images = list(self.threads.map(self._decoded, rows.tolist()))
-        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.device)
+        squares = np.stack(list(self.threads.map(self._square, rows.tolist())))
+        return sent(torch.from_numpy(squares), self.device).permute(0, 3, 1, 2)
 
-    def _decoded(self, row: int) -> NDArray[np.uint8]:
-        return decoded(self.images, row, self.canvas)
+    def whole(self, rows: Tensor, share: float = 1.0) -> Photos:
+        """The whole images of rows (B,), no smaller than that share of the canvas."""
+        least = math.ceil(share * self.canvas)
+        if least != self.least:
+            self.least = least
+            self.forget(unless=least)
+        found = self.threads.map(lambda row: self._whole(row, least), rows.tolist())
+        return Photos(list(found), self.device)
+
+    def forget(self, *, unless: int | None = None) -> None:
+        """Let go of what is kept, but for images of that least side."""
+        for key in [key for key in list(self.kept) if key[1] != unless]:
+            gone = self.kept.pop(key, None)
+            self.memory.give(0 if gone is None else gone.nbytes)
+
+    def _square(self, row: int) -> NDArray[np.uint8]:
+        """One image at the canvas; a photo is cut out of the whole one, as `decode` does."""
+        if not self.of_photos:
+            return decoded(self.images, row, self.canvas)
+        return decoding.square(self._whole(row, self.canvas), self.canvas)
+
+    def _whole(self, row: int, least: int) -> NDArray[np.uint8]:
+        """One whole image, which is kept where there is room."""
+        found = self.kept.get((row, least))
+        if found is not None:
+            return found
+        made = decoded(self.images, row, least, by=decoding.whole)
+        if self.memory.take(made.nbytes) and self.kept.setdefault((row, least), made) is not made:
+            self.memory.give(made.nbytes)  # another thread was faster
+        return made
 
 
 class Chosen:
@@ -88,11 +133,12 @@ def open_pixels(
     device: torch.device,
     *,
     in_memory: bool,
+    memory: Memory | None = None,
     advance: Callable[[int], None] = lambda done: None,
 ) -> Pixels:
     """The images at a square canvas; `advance` hears how many more are decoded."""
     if not in_memory:
-        return OnDisk(images, canvas, device)
+        return OnDisk(images, canvas, device, memory)
     pixels = np.empty((len(images), canvas, canvas, 3), np.uint8)
 
     def fill(row: int) -> None:
@@ -101,17 +147,38 @@ def open_pixels(
     with ThreadPoolExecutor(THREADS) as threads:
         for _ in threads.map(fill, range(len(images))):
             advance(1)
-    return InMemory(torch.from_numpy(pixels).to(device))
+    held = torch.from_numpy(pixels)
+    return InMemory(held.to(device) if fits_on(device, held.nbytes) else held, device)
 
 
-def decoded(images: Images, row: int, canvas: int) -> NDArray[np.uint8]:
-    """One image at a square canvas (C, C, 3); raises OSError, naming it, where it can't be read."""
+def sent(images: Tensor, device: torch.device) -> Tensor:
+    """A new batch on the device; to CUDA without waiting, by way of pinned memory."""
+    if images.device.type == "cpu" and device.type == "cuda":
+        return images.pin_memory().to(device, non_blocking=True)
+    return images.to(device)
+
+
+def decoded(
+    images: Images, row: int, side: int, *, by: Decoder = decoding.decode
+) -> NDArray[np.uint8]:
+    """One image by a decoder; raises OSError, naming it, where it can't be read."""
     try:
-        return decode(images.read(row), canvas)
+        return by(images.read(row), side)
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, …
         raise OSError(f"{images.where(row)} can't be read: {error}") from error
 
 
-def fits_in_memory(num_images: int, canvas: int) -> bool:
-    """Whether that many decoded images stay within the memory budget."""
-    return num_images * canvas * canvas * 3 <= MEMORY_BUDGET
+def bytes_held(num_images: int, canvas: int) -> int:
+    """What so many decoded images take."""
+    return num_images * canvas * canvas * 3
+
+
+def how_held(pixels: Pixels, memory: Memory) -> str:
+    """Where decoded images are, for a person."""
+    if isinstance(pixels, InMemory):
+        where = "memory" if pixels.images.device.type == "cpu" else f"memory of {pixels.device}"
+        return f"held in {where}, {said(pixels.images.nbytes)}"
+    line = f"decoded when needed, by {THREADS} threads"
+    if isinstance(pixels, OnDisk) and pixels.of_photos and memory.limit:
+        line += f", and kept up to {said(memory.limit)} of all sets"
+    return line

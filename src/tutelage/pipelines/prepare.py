@@ -17,7 +17,8 @@ from tutelage.data.facts import Part
 from tutelage.data.find import Given, open_source
 from tutelage.data.issues import Issue, stop_if_fatal, write_issues
 from tutelage.data.loader import LabeledSet
-from tutelage.data.pixels import Pixels, fits_in_memory, open_pixels
+from tutelage.data.memory import MOST, Memory, memory_for
+from tutelage.data.pixels import InMemory, OnDisk, Pixels, bytes_held, how_held, open_pixels
 from tutelage.data.source import Images, Source
 from tutelage.data.split import split
 from tutelage.data.storage import absolute, is_given
@@ -42,6 +43,7 @@ class Prepared:
     size: int  # pixels, the network's input
     device: torch.device
     screen: Screen
+    memory: Memory = field(default_factory=lambda: Memory(MOST))
     opened: dict[tuple[str, int], Pixels] = field(default_factory=dict)
     sharded: ShardedPool | None = None  # a pool that is no part, as its images are never listed
 
@@ -51,26 +53,32 @@ class Prepared:
         return self.parts["labeled"].classes
 
     def pixels(self, part: str, canvas: int | None = None) -> Pixels:
-        """A part's images, decoded once where they and all smaller parts fit in memory."""
+        """A part's images: small ones decoded at once where they fit in memory with all smaller
+        parts; photos when they are asked for, and kept while the memory lasts."""
         canvas = canvas or canvas_for(self.size)
         if (part, canvas) not in self.opened:
-            its = self.parts[part]
+            its, small = self.parts[part], canvas <= SMALL_IMAGE
             sizes = [len(images) for images in self.parts.values()]
-            total = sum(size for size in sizes if size <= len(its))
-            with self.screen.bar(f"decode {part}", len(its)) as bar:
-                self.opened[part, canvas] = open_pixels(
-                    its,
-                    canvas,
-                    self.device,
-                    in_memory=fits_in_memory(total, canvas),
+            total = bytes_held(sum(size for size in sizes if size <= len(its)), canvas)
+            own = bytes_held(len(its), canvas)
+            held = small and total <= self.memory.limit and self.memory.take(own)
+            with self.screen.bar(f"decode {part}", len(its) if held else 0) as bar:
+                made = open_pixels(
+                    its, canvas, self.device, in_memory=held, memory=self.memory,
                     advance=bar.advance,
-                )
+                )  # fmt: skip
+            self.opened[part, canvas] = made
+            self.screen.say(f"  {part}: {len(its):,} images {how_held(made, self.memory)}")
         return self.opened[part, canvas]
 
     def forget(self, part: str, *, unless: int) -> None:
         """Let go of a part's images that were decoded for another image size."""
         for key in [k for k in self.opened if k[0] == part and k[1] != canvas_for(unless)]:
-            del self.opened[key]
+            gone = self.opened.pop(key)
+            if isinstance(gone, InMemory):
+                self.memory.give(bytes_held(len(gone), key[1]))
+            elif isinstance(gone, OnDisk):
+                gone.forget()
 
     def resize(self, size: int) -> None:
         """Another size of the network's input; images decoded for the first are let go."""
@@ -102,7 +110,8 @@ def prepare(
         with run.stage("check") as notes:
             notes |= _check(settings, run, screen, pool, pool_share)
     parts = read_manifest(data, given=run.given)
-    return Prepared(parts, run.notes("check")["img_size"], device, screen)
+    size, memory = run.notes("check")["img_size"], memory_for(settings.memory)
+    return Prepared(parts, size, device, screen, memory)
 
 
 def _check(

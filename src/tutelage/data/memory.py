@@ -1,0 +1,80 @@
+"""How much decoded images may take, in main memory and on a device."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+
+import torch
+
+from tutelage.training_settings import num_bytes
+
+MOST = 4 * 2**30  # bytes, where the user names none
+SHARE = 0.5  # of what is free now: networks, batches and other programs need the rest
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass
+class Memory:
+    """Bytes that all sets of a run share."""
+
+    limit: int
+    used: int = 0
+    lock: Lock = field(default_factory=Lock)
+
+    def take(self, size: int) -> bool:
+        """Whether so many more bytes fit; they are counted if so."""
+        with self.lock:
+            if self.used + size > self.limit:
+                return False
+            self.used += size
+            return True
+
+    def give(self, size: int) -> None:
+        """So many bytes are free again."""
+        with self.lock:
+            self.used -= size
+
+
+def memory_for(asked: str) -> Memory:
+    """What the setting allows; auto: half of what is free now, at most 4 GiB."""
+    if asked == "auto":
+        return Memory(min(MOST, int(SHARE * available())))
+    return Memory(num_bytes(asked))
+
+
+def available() -> int:
+    """Bytes of main memory that are free now, or free to this container."""
+    found = [_free_of_machine()]
+    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
+    if limit.exists() and used.exists() and (most := limit.read_text().strip()).isdigit():
+        found.append(max(0, int(most) - int(used.read_text())))
+    return min(found)
+
+
+def _free_of_machine() -> int:
+    """As Linux says it; elsewhere half of all."""
+    table = Path("/proc/meminfo")
+    if table.exists():
+        for line in table.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def fits_on(device: torch.device, size: int) -> bool:
+    """Whether a device has room for so many bytes beside networks; other devices than CUDA share
+    the main memory, which is counted elsewhere."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return size <= SHARE * free
+
+
+def said(size: float) -> str:
+    """Bytes as 37 MB or 2.1 GB."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
