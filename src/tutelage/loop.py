@@ -23,7 +23,7 @@ from tutelage.methods.method import State
 from tutelage.networks.build import build
 from tutelage.networks.freeze import freeze
 from tutelage.networks.noise import set_noise
-from tutelage.progress import Bar, MetricsLog, Screen
+from tutelage.progress import Bar, MetricsLog, Screen, Wait
 from tutelage.recalibration import recalibrate
 from tutelage.recipe import Recipe
 from tutelage.weights import load_weights, save_weights
@@ -190,7 +190,7 @@ def _run(
     first = resume(out / "last.pt", state, recipe=digest)
     log = MetricsLog(out / "metrics.jsonl", step=first)
     log_every, exam_every = max(1, total // LOGS), max(1, total // EXAMS)
-    meter, saved = Meter(), time.monotonic()
+    meter, wait, saved = Meter(), Wait(), time.monotonic()
     current: Stage | None = None
     with deferred_interrupt() as stop, screen.bar(out.name, total, done=first, unit="steps") as bar:
         for step in range(first, total):
@@ -205,6 +205,9 @@ def _run(
             done = step + 1
             if done % log_every == 0 or done == total:
                 line = _line(recipe, meter, done, out)
+                warning = wait.add(line["data_share"], time.monotonic() - meter.start)
+                if warning:
+                    screen.say(warning)
                 if exam is not None and (done % exam_every < log_every or done == total):
                     line |= exam(_graduate(recipe, batches, state, done=done), done / total)
                 log.write(line)

@@ -19,6 +19,8 @@ from rich.progress import (
 
 from tutelage.files import explained, write_text
 
+MUCH = 0.3  # share of a training's time that waiting for images may take without a word
+WORTH_SECONDS = 20.0  # of waiting in all, below which it is not worth one either
 QUIET_SECONDS = 15.0  # between lines where the output is a file and not a terminal
 
 
@@ -121,6 +123,36 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+class Wait:
+    """How long a training waited for its images; said once where that is much."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.waited, self.seconds, self.spoke = 0.0, 0.0, False
+
+    def add(self, share: float, seconds: float) -> str | None:
+        """Count a stretch of training; the warning, where it is time for it."""
+        self.waited += share * seconds
+        self.seconds += seconds
+        if self.spoke or self.waited < WORTH_SECONDS or self.waited <= MUCH * self.seconds:
+            return None
+        self.spoke = True
+        return (
+            f"training waits for images, {self.waited / self.seconds:.0%} of the time: give more "
+            "--memory, keep the files on a local disk at little more than the training's size, or "
+            "use more cores"
+        )
+
+
+def waited(path: Path) -> float:
+    """Share of a training's seconds that it waited for images, by its metrics.jsonl."""
+    lines = read_metrics(path)
+    before = [0.0, *(line["seconds"] for line in lines)]
+    spans = [line["seconds"] - start for line, start in zip(lines, before, strict=False)]
+    parts = [line["data_share"] * span for line, span in zip(lines, spans, strict=True)]
+    return sum(parts) / max(sum(spans), 1e-9)
 
 
 class MetricsLog:

@@ -8,7 +8,6 @@ decoded at a scale of at least the canvas.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,65 +19,54 @@ from torch.nn import functional
 ATTEMPTS = 10
 ASPECT = 4 / 3  # width over height, at most; and at least one over it
 
+Box = tuple[int, int, int, int]  # top, left, height, width
+
 
 @dataclass(frozen=True)
-class Photos:
-    """Whole images on the CPU, and where their crops are to go."""
+class Cropped:
+    """What was cut out of photos, for a view to go on with."""
 
-    images: Sequence[NDArray[np.uint8]]  # (H, W, 3), each of its own shape
-    device: torch.device
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.images)
+    pixels: Tensor  # (B, 3, S, S) uint8
 
 
-def resized_crops(
-    photos: Photos, generator: torch.Generator, *, size: int, min_area: float, flip: bool
-) -> Tensor:
-    """A crop of each photo, some of them mirrored: (B, 3, size, size) uint8 on their device."""
-    shapes = torch.tensor([image.shape[:2] for image in photos.images]).view(-1, 2)
-    found = boxes(shapes, generator, min_area=min_area).tolist()
-    mirrored = (torch.rand(len(photos), generator=generator) < 0.5).tolist()
-    cuda = photos.device.type == "cuda"
-    made = torch.empty(len(photos), 3, size, size, dtype=torch.uint8, pin_memory=cuda)
-    for row, (image, box) in enumerate(zip(photos.images, found, strict=True)):
-        one = _resized(image, box, size)
-        made[row] = one.flip(-1) if flip and mirrored[row] else one
-    return made.to(photos.device, non_blocking=True)
+@dataclass(frozen=True)
+class Cut:
+    """Where one view cuts its images, drawn before they are decoded."""
+
+    size: int  # pixels, side of the crop in the end
+    min_area: float  # smallest share of the image
+    draws: list[list[list[float]]]  # (B, 4, ATTEMPTS) in [0, 1): area, aspect, top, left
+    mirrored: list[bool]  # (B,)
+
+    def of(self, row: int, image: NDArray[np.uint8]) -> Tensor:
+        """The crop (3, size, size) uint8 of the batch's image `row`, given whole (H, W, 3)."""
+        high, wide = image.shape[:2]
+        top, left, rows, columns = box(high, wide, self.draws[row], min_area=self.min_area)
+        part = np.ascontiguousarray(image[top : top + rows, left : left + columns])
+        pixels = torch.from_numpy(part).permute(2, 0, 1)
+        if (rows, columns) != (self.size, self.size):
+            shape = (self.size, self.size)
+            pixels = functional.interpolate(pixels[None], shape, mode="bilinear", antialias=True)[0]
+        return pixels.flip(-1) if self.mirrored[row] else pixels
 
 
-def boxes(shapes: Tensor, generator: torch.Generator, *, min_area: float) -> Tensor:
-    """(B, 4) int64, top, left, height and width, inside images of shapes (B, 2)."""
-    area, aspect, top, left = torch.rand(
-        4, ATTEMPTS, len(shapes), generator=generator, dtype=torch.float64
-    )
-    high, wide = shapes.T.double()
-    area = (min_area + (1 - min_area) * area) * high * wide
-    ratio = ((2 * aspect - 1) * math.log(ASPECT)).exp()
-    rows = (area / ratio).sqrt().round().clamp(min=1)
-    columns = (area * ratio).sqrt().round().clamp(min=1)
-    fits = (rows <= high) & (columns <= wide)
-    top, left = (top * (high - rows + 1)).floor(), (left * (wide - columns + 1)).floor()
-    tried = torch.stack([top, left, rows, columns], -1)
-    first = fits.int().argmax(0).view(1, -1, 1).expand(1, -1, 4)
-    chosen = tried.gather(0, first)[0]
-    return torch.where(fits.any(0)[:, None], chosen, _center(high, wide)).long()
+def cut(
+    count: int, generator: torch.Generator, *, size: int, min_area: float, flip: bool
+) -> Cut:  # fmt: skip
+    """Crops of so many photos."""
+    draws = torch.rand(count, 4, ATTEMPTS, generator=generator, dtype=torch.float64)
+    mirrored = torch.rand(count, generator=generator) < 0.5
+    return Cut(size, min_area, draws.tolist(), (mirrored & flip).tolist())
 
 
-def _center(high: Tensor, wide: Tensor) -> Tensor:
-    """The largest box (B, 4) in the middle whose ratio is in range."""
-    rows = torch.minimum(high, (wide * ASPECT).round().clamp(min=1))
-    columns = torch.minimum(wide, (high * ASPECT).round().clamp(min=1))
-    return torch.stack([(high - rows) // 2, (wide - columns) // 2, rows, columns], -1)
-
-
-def _resized(image: NDArray[np.uint8], box: Sequence[int], size: int) -> Tensor:
-    """A box of an image as (3, size, size) uint8."""
-    top, left, rows, columns = box
-    part = np.ascontiguousarray(image[top : top + rows, left : left + columns])
-    pixels = torch.from_numpy(part).permute(2, 0, 1)
-    if (rows, columns) == (size, size):
-        return pixels
-    shape = (size, size)
-    return functional.interpolate(pixels[None], shape, mode="bilinear", antialias=True)[0]
+def box(high: int, wide: int, draws: list[list[float]], *, min_area: float) -> Box:
+    """A box inside an image of that shape; `draws` are (4, ATTEMPTS) in [0, 1)."""
+    for area, aspect, top, left in zip(*draws, strict=True):
+        pixels = (min_area + (1 - min_area) * area) * high * wide
+        ratio = ASPECT ** (2 * aspect - 1)
+        rows = max(1, round(math.sqrt(pixels / ratio)))
+        columns = max(1, round(math.sqrt(pixels * ratio)))
+        if rows <= high and columns <= wide:
+            return int(top * (high - rows + 1)), int(left * (wide - columns + 1)), rows, columns
+    rows, columns = min(high, round(wide * ASPECT)), min(wide, round(high * ASPECT))
+    return (high - rows) // 2, (wide - columns) // 2, rows, columns

@@ -20,6 +20,7 @@ from tutelage.core import (
     images_before,
     stage_at,
 )
+from tutelage.data.crops import Cropped, cut
 from tutelage.data.pixels import InMemory, OnDisk, Pixels
 from tutelage.data.pool import StoredTargets
 from tutelage.data.views import VIEWS
@@ -207,18 +208,23 @@ class Batches:
         stage: Stage,
     ) -> dict[str, Tensor]:  # fmt: skip
         """The views of some images, all of them from one decoding."""
-        photos, squares = None, None
         resized = self.noise.crop_for(stage.crop or stage.size) == "resized"
-        if isinstance(pixels, OnDisk) and pixels.of_photos and resized and set(names) != {"plain"}:
-            photos = pixels.whole(rows, stage.size / (stage.crop or stage.size))
-        if photos is None or "plain" in names:
+        if not (isinstance(pixels, OnDisk) and pixels.of_photos and resized):
             squares = pixels.at(rows)
-        made = {}
-        for name in names:
-            images = squares if name == "plain" or photos is None else photos
-            assert images is not None, "one of the two"
-            made[name] = VIEWS[name](images, dice, stage, self.noise)
-        return made
+            return {name: VIEWS[name](squares, dice, stage, self.noise) for name in names}
+        cropped = [name for name in names if name != "plain"]
+        cuts = [
+            cut(
+                len(rows), dice, size=stage.size, min_area=self.noise.min_area, flip=self.noise.flip
+            )
+            for _ in cropped
+        ]
+        share = stage.size / (stage.crop or stage.size)
+        crops = pixels.crops(rows, cuts, share=share) if cuts else []
+        shown: dict[str, Tensor | Cropped] = dict(zip(cropped, map(Cropped, crops), strict=True))
+        if len(cropped) < len(names):
+            shown["plain"] = pixels.at(rows)
+        return {name: VIEWS[name](shown[name], dice, stage, self.noise) for name in names}
 
     def _mix(self, step: int, stage: Stage, count: int, use: Dice) -> Mix | None:
         """How the images of a batch are mixed; None where they aren't."""

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tutelage.data.buffers import empty
+
 Operation = Callable[[Tensor, Tensor], Tensor]  # images (B, 3, H, W), amount (B,)
 
 GRAY = 128  # fill of what a geometric operation uncovers
@@ -24,11 +26,12 @@ def as_float(images: Tensor) -> Tensor:
     """uint8 (B, 3, H, W) -> float32 in [0, 1]; what is float already stays."""
     if images.dtype != torch.uint8:
         return images
-    if images.device.type != "cpu" or images.numel() <= 3 * PIECE:
+    if images.device.type != "cpu" or images.numel() <= 32 * PIECE:
         return images.float().div_(255)
-    floats = torch.empty(images.shape)  # in pieces, so that both passes find them in the caches
-    for piece, values in zip(floats, images, strict=True):
-        piece.copy_(values).div_(255)
+    floats = empty(tuple(images.shape), torch.float32)
+    size = max(1, PIECE // (images.shape[-1] * images.shape[-2]))
+    for piece, values in zip(floats.split(size), images.split(size), strict=True):
+        piece.copy_(values).div_(255)  # in pieces, so that both passes find them in the caches
     return floats
 
 
@@ -216,7 +219,7 @@ def apply(images: Tensor, choice: Tensor, amount: Tensor, centers: Tensor | None
         # sorted by operation, so that each of them has one slice to work on
         order = drawn[place].argsort(stable=True)
         place = place[order]
-        images = images.index_select(0, order.to(device))
+        images = _rows(images, order.to(device))
         counts = drawn.bincount(minlength=len(NAMES)).tolist()
         moved = sum(counts[: len(GEOMETRIC)])  # all of them in one resampling
         _in_place(warp, images[:moved], matrix[slot, place[:moved]].to(device))
@@ -227,7 +230,15 @@ def apply(images: Tensor, choice: Tensor, amount: Tensor, centers: Tensor | None
         if centers is not None:
             inside = centers[slot, place].to(device).split_with_sizes(counts)[CUTOUT]
             slices[-2].copy_(cutout(slices[-2], amounts[-2], inside))
-    return images.index_select(0, place.argsort().to(device))
+    return _rows(images, place.argsort().to(device))
+
+
+def _rows(images: Tensor, order: Tensor) -> Tensor:
+    """The images in another order."""
+    if images.device.type != "cpu":
+        return images.index_select(0, order)
+    out = empty(tuple(images.shape), images.dtype)
+    return torch.index_select(images, 0, order, out=out)
 
 
 def _in_place(operation: Operation, images: Tensor, amount: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.data import decode as decoding
-from tutelage.data.crops import Photos
+from tutelage.data.buffers import empty
+from tutelage.data.crops import Cut
 from tutelage.data.memory import Memory, fits_on, said
 from tutelage.data.source import Images, Raw
 from tutelage.settings import SMALL_IMAGE
@@ -20,6 +21,7 @@ from tutelage.settings import SMALL_IMAGE
 THREADS = max(4, os.cpu_count() or 1)  # decoding leaves Python's lock, so threads share the work
 
 Decoder = Callable[[Raw, int], NDArray[np.uint8]]
+Instead = Callable[[int, Exception], NDArray[np.uint8]]
 
 
 class Pixels(Protocol):
@@ -74,19 +76,43 @@ class OnDisk:
         """Whether resized crops are cut from the whole images, and not from squares of them."""
         return self.canvas > SMALL_IMAGE
 
-    def at(self, rows: Tensor) -> Tensor:
-        """Images (B, 3, C, C) uint8 of rows (B,)."""
-        squares = np.stack(list(self.threads.map(self._square, rows.tolist())))
+    def at(self, rows: Tensor, *, instead: Instead | None = None) -> Tensor:
+        """Images (B, 3, C, C) uint8 of rows (B,).
+
+        An unreadable one raises OSError, naming it, or what `instead` makes of the row and the
+        decoder's error stands for it.
+        """
+
+        def one(row: int) -> NDArray[np.uint8]:
+            try:
+                return self._square(row)
+            except OSError as error:
+                if instead is None:
+                    raise
+                cause = error.__cause__
+                return instead(row, cause if isinstance(cause, Exception) else error)
+
+        squares = np.stack(list(self.threads.map(one, rows.tolist())))
         return sent(torch.from_numpy(squares), self.device).permute(0, 3, 1, 2)
 
-    def whole(self, rows: Tensor, share: float = 1.0) -> Photos:
-        """The whole images of rows (B,), no smaller than that share of the canvas."""
+    def crops(self, rows: Tensor, cuts: Sequence[Cut], *, share: float = 1.0) -> list[Tensor]:
+        """For each cut (B, 3, S, S) uint8 of rows (B,), out of one decoding of the whole images,
+        which are no smaller than that share of the canvas."""
         least = math.ceil(share * self.canvas)
         if least != self.least:
             self.least = least
             self.forget(unless=least)
-        found = self.threads.map(lambda row: self._whole(row, least), rows.tolist())
-        return Photos(list(found), self.device)
+        shapes = [(len(rows), 3, one.size, one.size) for one in cuts]
+        made = [byte_buffer(shape, self.device) for shape in shapes]
+
+        def fill(place: int, row: int) -> None:
+            image = self._whole(row, least)
+            for one, crops in zip(cuts, made, strict=True):
+                crops[place] = one.of(place, image)
+
+        for _ in self.threads.map(fill, range(len(rows)), rows.tolist()):
+            pass
+        return [crops.to(self.device, non_blocking=True) for crops in made]
 
     def forget(self, *, unless: int | None = None) -> None:
         """Let go of what is kept, but for images of that least side."""
@@ -149,6 +175,13 @@ def open_pixels(
             advance(1)
     held = torch.from_numpy(pixels)
     return InMemory(held.to(device) if fits_on(device, held.nbytes) else held, device)
+
+
+def byte_buffer(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Room for uint8 pixels on their way to a device."""
+    if device.type == "cuda":
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+    return empty(shape, torch.uint8)
 
 
 def sent(images: Tensor, device: torch.device) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from tutelage.core import Stage
 from tutelage.data.autoaugment import autoaugment
-from tutelage.data.crops import Photos, resized_crops
+from tutelage.data.crops import Cropped
 from tutelage.data.erasing import cutout, erase
 from tutelage.data.operations import as_float
 from tutelage.data.randaugment import randaugment
@@ -20,12 +20,12 @@ from tutelage.data.through_pillow import through_pillow
 from tutelage.data.trivialaugment import trivialaugment
 from tutelage.settings import Noise
 
-# of squares (B, 3, C, C) uint8 all three; of whole photos those that crop
-View = Callable[[Tensor | Photos, torch.Generator, Stage, Noise], Tensor]
+# of squares (B, 3, C, C) uint8; those that crop, also of what was cut out of photos before
+View = Callable[[Tensor | Cropped, torch.Generator, Stage, Noise], Tensor]
 
 
 def plain(
-    images: Tensor | Photos, generator: torch.Generator, stage: Stage, noise: Noise
+    images: Tensor | Cropped, generator: torch.Generator, stage: Stage, noise: Noise
 ) -> Tensor:
     """The center at the stage's size, without any randomness: how a model is asked."""
     assert isinstance(images, Tensor), "the plain view is one of squares"
@@ -48,13 +48,15 @@ def resized(images: Tensor, size: int) -> Tensor:
     return functional.interpolate(images, shape, mode="bilinear", antialias=True).clamp_(0, 1)
 
 
-def weak(images: Tensor | Photos, generator: torch.Generator, stage: Stage, noise: Noise) -> Tensor:
+def weak(
+    images: Tensor | Cropped, generator: torch.Generator, stage: Stage, noise: Noise
+) -> Tensor:
     """Flip and crop: FixMatch's weak augmentation (arXiv 2001.07685, section 2.3)."""
     return as_float(_cropped(images, generator, stage, noise))
 
 
 def strong(
-    images: Tensor | Photos, generator: torch.Generator, stage: Stage, noise: Noise
+    images: Tensor | Cropped, generator: torch.Generator, stage: Stage, noise: Noise
 ) -> Tensor:
     """Weak, then the policy, then random erasing, then Cutout."""
     cropped = _cropped(images, generator, stage, noise)
@@ -64,16 +66,14 @@ def strong(
 
 
 def _cropped(
-    images: Tensor | Photos, generator: torch.Generator, stage: Stage, noise: Noise
+    images: Tensor | Cropped, generator: torch.Generator, stage: Stage, noise: Noise
 ) -> Tensor:
     """The weak view, still in uint8 where nothing was resampled: the policies work on that.
 
     The crop is that of the last stage: an earlier one shows the same in fewer pixels.
     """
-    if isinstance(images, Photos):
-        return resized_crops(
-            images, generator, size=stage.size, min_area=noise.min_area, flip=noise.flip
-        )
+    if isinstance(images, Cropped):
+        return images.pixels
     if not len(images):
         return images.new_empty(0, 3, stage.size, stage.size)
     side = stage.crop or stage.size

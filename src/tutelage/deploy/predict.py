@@ -1,12 +1,15 @@
 """A deployed model on image files -> a table of labels."""
 
 import glob
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.data.decode import SUFFIXES
@@ -90,16 +93,37 @@ def predict_files(
 
     Raises DataProblem where no image can be read.
     """
-    facts = examine(images)
-    good = images.keep([row for row, fact in enumerate(facts) if not fact.problem])
-    bad = [(images.where(row), fact.problem) for row, fact in enumerate(facts) if fact.problem]
+    pixels = Readable(OnDisk(images, model.canvas, torch.device("cpu")))
+    probs = predict(model.module, pixels, model.net.img_size, precision=precision, advance=advance)
+    good = [row for row in range(len(images)) if row not in pixels.problems]
+    bad = [(images.where(row), pixels.problems[row]) for row in sorted(pixels.problems)]
     if not good:
         raise DataProblem(f"none of {len(images)} images can be read; {bad[0][0]}: {bad[0][1]}")
-    pixels = OnDisk(good, model.canvas, torch.device("cpu"))
-    probs = predict(model.module, pixels, model.net.img_size, precision=precision, advance=advance)
-    return replace(
-        as_predictions(good.places, probs, model.classes, top=top), unreadable=tuple(bad)
-    )
+    found = as_predictions(images.keep(good).places, probs[good], model.classes, top=top)
+    return replace(found, unreadable=tuple(bad))
+
+
+class Readable:
+    """Images decoded once, of which some turn out to be unreadable: those are black, and noted."""
+
+    def __init__(self, pixels: OnDisk) -> None:
+        """Nothing is read yet."""
+        self.pixels = pixels
+        self.problems: dict[int, str] = {}  # by row
+
+    def __len__(self) -> int:
+        """Number of images, unreadable ones included."""
+        return len(self.pixels)
+
+    def at(self, rows: Tensor) -> Tensor:
+        """Images (B, 3, C, C) uint8 of rows (B,)."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of decoders, about odd files
+            return self.pixels.at(rows, instead=self._black)
+
+    def _black(self, row: int, error: Exception) -> NDArray[np.uint8]:
+        self.problems[row] = f"{type(error).__name__}: {error}"
+        return np.zeros((self.pixels.canvas, self.pixels.canvas, 3), np.uint8)
 
 
 def as_predictions(

@@ -21,7 +21,7 @@ from tutelage.methods.method import Method
 from tutelage.networks.build import has_batch_norm
 from tutelage.pipelines.prepare import Prepared, canvas_for
 from tutelage.pipelines.transfer import digest_of, first_network
-from tutelage.progress import duration
+from tutelage.progress import duration, waited
 from tutelage.progressive import table
 from tutelage.recipe import Recipe
 from tutelage.recipes.make import recipe_of
@@ -163,7 +163,10 @@ def train_once(
         net = one.recipe.net
         model = Model(module, net, prepared.classes, canvas_for(net.img_size))
         write_json(folder / "config.json", model.config())
-    prepared.screen.say(f"  {one.name} done in {duration(run.notes(one.name)['seconds'])}")
+    took, share = run.notes(one.name)["seconds"], waited(folder / "metrics.jsonl")
+    prepared.screen.say(
+        f"  {one.name} done in {duration(took)}, {share:.0%} of it waiting for images"
+    )
 
 
 def _student_of(one: Round, run: Run, prepared: Prepared) -> nn.Module | None:
