@@ -107,10 +107,14 @@ def opencv_floor(images: Images, batch: int) -> Side:
     import cv2
 
     cv2.setNumThreads(1)
+    with Image.open(io.BytesIO(images.read(0))) as first:
+        times = min(first.size) // CANVAS
+    reduced = {0: cv2.IMREAD_COLOR, 1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2}
+    scale = reduced.get(times, cv2.IMREAD_REDUCED_COLOR_4)
 
     def one(row: int) -> Any:
         data = np.frombuffer(images.read(row), np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = cv2.imdecode(data, scale)
         h, w = image.shape[:2]
         part = image[h // 8 : h - h // 8, w // 8 : w - w // 8]
         return cv2.resize(part, (SIZE, SIZE))[..., ::-1]

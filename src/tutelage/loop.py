@@ -84,7 +84,7 @@ class Meter:
         self.data_seconds += data_seconds
 
     def line(self) -> dict[str, float]:
-        """Means, images per second, and the share of the time spent on making batches."""
+        """Means, images per second, and the share of the time that the loop waited for batches."""
         seconds = time.monotonic() - self.start
         means = {name: float(value) / self.steps for name, value in self.sums.items()}
         speed = self.images / seconds

@@ -94,7 +94,11 @@ def predict_files(
     Raises DataProblem where no image can be read.
     """
     pixels = Readable(OnDisk(images, model.canvas, torch.device("cpu")))
-    probs = predict(model.module, pixels, model.net.img_size, precision=precision, advance=advance)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of decoders; here, as the filters are one for all threads
+        probs = predict(
+            model.module, pixels, model.net.img_size, precision=precision, advance=advance
+        )
     good = [row for row in range(len(images)) if row not in pixels.problems]
     bad = [(images.where(row), pixels.problems[row]) for row in sorted(pixels.problems)]
     if not good:
@@ -117,9 +121,7 @@ class Readable:
 
     def at(self, rows: Tensor) -> Tensor:
         """Images (B, 3, C, C) uint8 of rows (B,)."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of decoders, about odd files
-            return self.pixels.at(rows, instead=self._black)
+        return self.pixels.at(rows, instead=self._black)
 
     def _black(self, row: int, error: Exception) -> NDArray[np.uint8]:
         self.problems[row] = f"{type(error).__name__}: {error}"
