@@ -67,7 +67,7 @@ def _decoded(raw: Raw, least: int) -> NDArray[np.uint8]:
 
 @cache
 def _fast_jpeg() -> Callable[[Tensor, int, bool], Tensor] | None:
-    """torchvision's operator, which gives Pillow's pixels in half the time (November 2026).
+    """torchvision's operator: Pillow's pixels 1.3 to 1.6 times as fast (November 2026).
 
     The operator itself, as its Python function warns that it will go; then Pillow does it all.
     """
