@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.data.decode import SUFFIXES
-from tutelage.data.examine import examine
 from tutelage.data.find import kinds, source_of
 from tutelage.data.issues import stop_if_fatal
 from tutelage.data.pixels import OnDisk
