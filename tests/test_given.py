@@ -78,6 +78,17 @@ def test_self_training_takes_a_pool_of_arrays_and_shows_it(tmp_path):
     assert "the pool is not there now" not in page
 
 
+def test_splits_of_the_labels_are_enough_to_judge_on(tmp_path):
+    images, labels = pictures(14, 0)
+    parts = {"x_train": images[:8], "y_train": labels[:8], "x_test": images[8:]}
+    np.savez(tmp_path / "a.npz", y_test=labels[8:], **parts)
+    more = settings(tmp_path / "run", data=tmp_path / "a.npz", unlabeled=pictures(12, 3)[0])
+    del more["test"]
+    method = {"rounds": 1, "method": "noisy-student", "select": {"threshold": 0.0}}
+    outcome = tutelage.selftrain(**more, **method)
+    assert outcome.content["stages"]["evaluate"]["judge"] == "test"
+
+
 def test_distillation_takes_arrays(run, tmp_path):
     more = settings(tmp_path / "run", unlabeled=pictures(12, 3)[0])
     model = more.pop("model")

@@ -48,16 +48,16 @@ def distill(
     if method_kind.teacher != "frozen":
         verb = "selftrain" if method_kind().unlabeled_views else "train"
         raise UsageError(f"{settings.method} is no distillation: use `tutelage {verb}`")
-    if settings.baseline and not (settings.test or settings.val or settings.val_fraction):
-        raise UsageError(
-            "no images are left to judge on: give --test or --val, a --val-fraction above 0, or "
-            "--no-baseline"
-        )
     if sum(name.startswith(MODULE) for name in settings.teacher) != len(modules):
         raise UsageError("a teacher was given in Python: call tutelage.distill with it again")
     make(settings.method, settings.options, {"smoothing": settings.smoothing})
     device = choose_device(settings.device)
     prepared = prepare(settings, run, device, screen, pool=settings.unlabeled)
+    if settings.baseline and not {"val", "test"} & prepared.parts.keys():
+        raise UsageError(
+            "no images are left to judge on: give --test or --val, a --val-fraction above 0, or "
+            "--no-baseline"
+        )
     teacher = _teacher(settings, run, prepared, modules)
     digest = weight_digest(teacher)
     settings = replace(

@@ -51,6 +51,10 @@ def selftrain(settings: SelftrainSettings, run: Run, screen: Screen) -> None:
     prepared = prepare(
         settings, run, device, screen, pool=settings.unlabeled, pool_share=settings.pool_share
     )
+    if not {"val", "test"} & prepared.parts.keys():  # the labels may have splits of their own
+        raise UsageError(
+            "no images are left to judge on: give --test or --val, or a --val-fraction above 0"
+        )
     taken = _given_teacher(settings, run, prepared)
     settings = choose_method(settings, run, prepared)
     settings = replace(
@@ -93,10 +97,6 @@ def _train_all(
 
 def _check_early(settings: SelftrainSettings) -> None:
     """Raises UsageError for what is wrong before anything is read or trained."""
-    if settings.test is None and settings.val is None and not settings.val_fraction:
-        raise UsageError(
-            "no images are left to judge on: give --test or --val, or a --val-fraction above 0"
-        )
     for name in {settings.model, *settings.students}:
         check_name(name)
     check_methods(settings)
