@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from shards import write_tar
 
 SIDE = 32
 LABELS = [row // 4 for row in range(12)]  # in the order of class folders
@@ -239,6 +240,17 @@ def lists(root: Path, splits: list[str] | None) -> Any:
     return [Image.fromarray(image) for image in GRAY], list(map(str, LABELS))
 
 
+def tar_shards(root: Path, splits: list[str] | None) -> str:
+    """Three shards, or one of each split, of samples KEY.png and KEY.cls."""
+    parts = splits or [f"part{row // 4}" for row in range(12)]
+    for shard in dict.fromkeys(parts):
+        rows = [row for row in range(12) if parts[row] == shard]
+        members = [(f"{row:02d}.png", png(row)) for row in rows]
+        members += [(f"{row:02d}.cls", str(LABELS[row]).encode()) for row in rows]
+        write_tar(root / f"{shard}-000.tar", sorted(members))
+    return ""
+
+
 class TorchData(torch.utils.data.Dataset):
     """Images as torchvision's ToTensor leaves them, with numbers of `classes`."""
 
@@ -285,6 +297,7 @@ EXAMPLES = [
     Example("Arrays", cifar100_binary, splits="official"),
     Example("Arrays", mnist, splits="official"),
     Example("Arrays", mnist_gz, splits="official"),
+    Example("WebDataset", tar_shards),
     Example("HuggingFace", hf_saved, remote=False),
     Example("HuggingFace", hf_given, remote=False),
     Example("Memory", array_pair, splits="none", remote=False),

@@ -92,6 +92,7 @@ def test_the_page_on_data_names_every_kind_of_source():
     words = {
         "Folder": "Class folders", "Table": "A table", "ParquetImages": "images inside",
         "HuggingFace": "hf://owner/name", "Arrays": ".npz", "Memory": "From Python",
+        "WebDataset": "Tar shards",
     }  # fmt: skip
     text = (ROOT / "docs" / "data.md").read_text()
     missing = [kind.__name__ for kind in kinds() if words.get(kind.__name__, "?!") not in text]

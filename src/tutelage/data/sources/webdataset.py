@@ -124,8 +124,8 @@ class WebDataset(Source):
             if by_split is not None:
                 splits += [by_split[number]] * len(images.members)
             issues += self._issues(shard, images, part)
-        if not names and not issues:
-            detail = f"the tars of {self.address} hold no images: {self.layout}"
+        if not names:
+            detail = f"the tars of {self.address} hold no images; tutelage expects {self.layout}"
             issues.append(Issue("fatal", "no images", part, self.address, detail))
         if part == "pool":
             return Listing(tuple(names), splits=tuple(splits) or None, issues=tuple(issues))
