@@ -11,7 +11,7 @@ import torch
 from images import write_pool
 from torch import nn
 
-from tutelage import verbs
+from tutelage import data_verbs
 from tutelage.data import label_parts
 from tutelage.data.label_parts import portions
 from tutelage.data.sources.folder import Folder
@@ -93,7 +93,7 @@ def test_what_goes_wrong_on_a_worker_is_said_as_it_is_here(pool, tmp_path):
 def test_the_verb_writes_the_same_files_as_on_one_machine(pool, tmp_path, capsys):
     net = Net(name="test_resnet", num_classes=3, img_size=8)
     save_model(tmp_path / "model", Model(build(net).eval(), net, CLASSES, 8), "a model")
-    label = partial(verbs.label, model=tmp_path / "model", data=pool.address, precision="fp32")
+    label = partial(data_verbs.label, model=tmp_path / "model", data=pool.address, precision="fp32")
     here, there = tmp_path / "here", tmp_path / "there"
     (tmp_path / "pool" / "0005.png").write_bytes(b"no image")
     label(out=here, device="cpu")

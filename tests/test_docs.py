@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import toy
 
-from tutelage import launch, verbs
+from tutelage import data_verbs, launch, verbs
 from tutelage.catalog import describe, names
 from tutelage.cli import main
 from tutelage.data.find import kinds
@@ -40,9 +40,10 @@ def folders(tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", commands())
 def test_every_command_of_the_docs_is_understood(command, folders, monkeypatch):
     called = []
-    simple = ("check", "label", "select", "evaluate", "predict", "report")
-    runs = [(launch, name) for name in ("run_train", "run_selftrain", "run_distill")]
-    for module, name in [*runs, *((verbs, name) for name in simple)]:
+    done = [(launch, name) for name in ("run_train", "run_selftrain", "run_distill")]
+    done += [(data_verbs, name) for name in ("check", "label", "select")]
+    done += [(verbs, name) for name in ("evaluate", "predict", "report")]
+    for module, name in done:
         real = getattr(module, name)
 
         def note(*given, _name=name, **more):

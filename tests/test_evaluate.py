@@ -60,7 +60,7 @@ def evaluate(run, images, *more):
 
 def own_validation(run, images, folder):
     """The run's validation images as a folder of classes."""
-    from tutelage.pipelines.prepare import read_manifest
+    from tutelage.pipelines.manifest import read_manifest
 
     part = read_manifest(run / "data", ("val",))["val"]
     for path in map(Path, part.places):

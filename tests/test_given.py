@@ -12,7 +12,7 @@ import tutelage
 from tutelage.data.parts import labeled_images
 from tutelage.data.sources.memory import as_source
 from tutelage.errors import DataProblem, RunMismatch, UsageError
-from tutelage.pipelines.prepare import read_manifest
+from tutelage.pipelines.manifest import read_manifest
 
 
 def pictures(count, seed, labels=None):

@@ -13,7 +13,7 @@ from tutelage.evaluation.image_size import best_size, candidates, reason, size_t
 from tutelage.evaluation.intervals import Accuracy
 from tutelage.learner import choose_device
 from tutelage.networks.build import normalizes_batches
-from tutelage.pipelines.prepare import contents_of, has_manifest, read_manifest
+from tutelage.pipelines.manifest import contents_of, has_manifest, read_manifest
 from tutelage.progress import Screen
 from tutelage.settings import Auto, at_least
 

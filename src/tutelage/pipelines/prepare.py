@@ -1,30 +1,25 @@
 """From folders to checked, split and decoded images; the same again when a run goes on."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from tutelage.core import Dice, generator
-from tutelage.data.check import survey
 from tutelage.data.entries import ShardedPool
 from tutelage.data.facts import Part
-from tutelage.data.find import Given, open_source
 from tutelage.data.issues import Issue, stop_if_fatal, write_issues
 from tutelage.data.loader import LabeledSet
 from tutelage.data.memory import MOST, Memory, memory_for
 from tutelage.data.pixels import InMemory, OnDisk, Pixels, bytes_held, how_held, open_pixels
-from tutelage.data.source import Images, Source
+from tutelage.data.source import Images
 from tutelage.data.split import split
-from tutelage.data.storage import absolute, is_given
 from tutelage.data.surveys import common_side
-from tutelage.errors import DataProblem, UsageError
-from tutelage.files import read_json, write_json, write_with
+from tutelage.files import write_json
+from tutelage.pipelines.check_data import look
+from tutelage.pipelines.manifest import read_manifest, write_manifest
 from tutelage.progress import Screen
 from tutelage.run import Run
 from tutelage.settings import SMALL_IMAGE
@@ -119,15 +114,12 @@ def _check(
 ) -> dict[str, Any]:
     """Survey, stop where something is fatal, split, write data/."""
     data = run.path / "data"
-    parts, issues = check_folders(
-        settings.data,
-        val=settings.val,
-        test=settings.test,
-        pool=pool,
-        given=run.given,
+    found = look(
+        settings.data, val=settings.val, test=settings.test, pool=pool, given=run.given,
         screen=screen,
-        out=data,
-    )
+    )  # fmt: skip
+    parts, issues = found.parts, found.issues
+    stop_if_fatal(issues, data)
     if "val" not in parts and settings.val_fraction:
         issues += _split_off(parts, settings)
     if "pool" in parts and pool_share < 1:
@@ -142,7 +134,7 @@ def _check(
     stop_if_fatal(issues, data)
     write_issues(data / "issues.csv", issues)
     write_json(data / "classes.json", list(parts["labeled"].images.classes))
-    _write_manifest(data, parts)
+    write_manifest(data, parts)
     say_issues(issues, data / "issues.csv", screen)
     say_counts(parts, screen)
     counts = {name: len(part.images) for name, part in parts.items()}
@@ -151,28 +143,6 @@ def _check(
         size = automatic_size(common_side(parts["labeled"].facts))
     contents = {name: [fact.content for fact in part.facts] for name, part in parts.items()}
     return {"img_size": size, "images": counts, "fingerprint": digest(contents)}
-
-
-def check_folders(
-    data: str,
-    *,
-    val: str | None,
-    test: str | None,
-    pool: str | None,
-    given: Given,
-    screen: Screen,
-    out: Path,
-) -> tuple[dict[str, Part], list[Issue]]:
-    """Survey with a bar for each part; raises DataProblem, with issues.csv in `out`."""
-    with screen.bar("check", 0) as bar:
-
-        def advance(name: str, total: int) -> Any:
-            bar.extend(total)
-            return bar.advance
-
-        found = survey(data, val=val, test=test, pool=pool, given=given, advance=advance)
-    stop_if_fatal(found.issues, out)
-    return found.parts, found.issues
 
 
 def _split_off(parts: dict[str, Part], settings: Common) -> list[Issue]:
@@ -219,86 +189,3 @@ def say_issues(issues: list[Issue], path: Path, screen: Screen) -> None:
         kinds[key] = kinds.get(key, 0) + 1
     for (severity, part, kind), count in kinds.items():
         screen.say(f"  {severity}: {part}: {kind} ({count:,}); see {path}")
-
-
-def _write_manifest(data: Path, parts: dict[str, Part]) -> None:
-    """Every image in use, and what its file looked like; the roots beside it."""
-    columns: dict[str, list[Any]] = {
-        key: [] for key in ("part", "path", "label", "content", "bytes", "changed")
-    }
-    for name, part in parts.items():
-        labels = part.images.labels or (-1,) * len(part.images)
-        stamps = [part.images.source.stamp(name) for name in part.images.names]
-        columns["part"] += [name] * len(part.images)
-        columns["path"] += part.images.names
-        columns["label"] += labels
-        columns["content"] += [fact.content for fact in part.facts]
-        columns["bytes"] += [size for size, _ in stamps]
-        columns["changed"] += [changed for _, changed in stamps]
-    sources = {name: absolute(part.images.source.address) for name, part in parts.items()}
-    write_json(data / "sources.json", sources)
-    write_with(data / "manifest.parquet", lambda part: pq.write_table(pa.table(columns), part))
-
-
-def has_manifest(run: Path) -> bool:
-    """Whether a run has written down its images."""
-    return (run / "data" / "manifest.parquet").exists()
-
-
-def read_manifest(
-    data: Path, wanted: Sequence[str] = (), *, given: Given | None = None
-) -> dict[str, Images]:
-    """The parts as written, or the wanted ones of them.
-
-    Raises DataProblem where a file of theirs is gone or has changed since.
-    """
-    classes = tuple(read_json(data / "classes.json"))
-    columns = pq.read_table(data / "manifest.parquet").to_pydict()
-    addresses = read_json(data / "sources.json")
-    rows_of: dict[str, list[int]] = {name: [] for name in addresses}
-    for row, name in enumerate(columns["part"]):
-        rows_of[name].append(row)
-    parts = {}
-    for name, address in addresses.items():
-        if wanted and name not in wanted:
-            continue
-        names = tuple(columns["path"][row] for row in rows_of[name])
-        labels = tuple(columns["label"][row] for row in rows_of[name])
-        source = _opened_again(address, given)
-        for image, row in zip(names, rows_of[name], strict=True):
-            _check_unchanged(source, image, (columns["bytes"][row], columns["changed"][row]))
-        parts[name] = Images(source, names, None if name == "pool" else labels, classes)
-    return parts
-
-
-def contents_of(run: Path, parts: Sequence[str]) -> set[str]:
-    """Content hashes of a run's images in these parts, as its manifest has them."""
-    columns = pq.read_table(run / "data" / "manifest.parquet").to_pydict()
-    pairs = zip(columns["part"], columns["content"], strict=True)
-    return {content for part, content in pairs if part in parts}
-
-
-def _opened_again(address: str, given: Given | None) -> Source:
-    """The source of a run; raises DataProblem where it is no longer there."""
-    try:
-        return open_source(address, given)
-    except UsageError as error:
-        if is_given(address):
-            raise DataProblem(str(error)) from error
-        raise DataProblem(
-            f"{address} is gone since the run began: put it back, or start a new run"
-        ) from error
-
-
-def _check_unchanged(source: Source, name: str, before: tuple[int, int]) -> None:
-    """Raises DataProblem where the file is not the one that the run began with."""
-    try:
-        now = source.stamp(name)
-    except FileNotFoundError:
-        raise DataProblem(
-            f"{source.where(name)} is gone since the run began: put it back, or start a new run"
-        ) from None
-    if now != before:
-        raise DataProblem(
-            f"{source.where(name)} has changed since the run began: put it back, or start a new run"
-        )

@@ -26,7 +26,8 @@ from tutelage.errors import RunMismatch, UsageError
 from tutelage.networks.build import Net, Normalized, build, check_name, weight_digest
 from tutelage.networks.freeze import head_names
 from tutelage.networks.input_size import resample
-from tutelage.pipelines.prepare import Prepared, contents_of, has_manifest
+from tutelage.pipelines.manifest import contents_of, has_manifest
+from tutelage.pipelines.prepare import Prepared
 from tutelage.recipe import Recipe
 from tutelage.run import Run
 from tutelage.training_settings import Common

@@ -1,0 +1,98 @@
+"""The images that a run works with, as it wrote them down; the same ones when it goes on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tutelage.data.facts import Part
+from tutelage.data.find import Given, open_source
+from tutelage.data.source import Images, Source
+from tutelage.data.storage import absolute, is_given
+from tutelage.errors import DataProblem, UsageError
+from tutelage.files import read_json, write_json, write_with
+
+
+def write_manifest(data: Path, parts: dict[str, Part]) -> None:
+    """Every image in use, and what its file looked like; the roots beside it."""
+    columns: dict[str, list[Any]] = {
+        key: [] for key in ("part", "path", "label", "content", "bytes", "changed")
+    }
+    for name, part in parts.items():
+        labels = part.images.labels or (-1,) * len(part.images)
+        stamps = [part.images.source.stamp(name) for name in part.images.names]
+        columns["part"] += [name] * len(part.images)
+        columns["path"] += part.images.names
+        columns["label"] += labels
+        columns["content"] += [fact.content for fact in part.facts]
+        columns["bytes"] += [size for size, _ in stamps]
+        columns["changed"] += [changed for _, changed in stamps]
+    sources = {name: absolute(part.images.source.address) for name, part in parts.items()}
+    write_json(data / "sources.json", sources)
+    write_with(data / "manifest.parquet", lambda part: pq.write_table(pa.table(columns), part))
+
+
+def has_manifest(run: Path) -> bool:
+    """Whether a run has written down its images."""
+    return (run / "data" / "manifest.parquet").exists()
+
+
+def read_manifest(
+    data: Path, wanted: Sequence[str] = (), *, given: Given | None = None
+) -> dict[str, Images]:
+    """The parts as written, or the wanted ones of them.
+
+    Raises DataProblem where a file of theirs is gone or has changed since.
+    """
+    classes = tuple(read_json(data / "classes.json"))
+    columns = pq.read_table(data / "manifest.parquet").to_pydict()
+    addresses = read_json(data / "sources.json")
+    rows_of: dict[str, list[int]] = {name: [] for name in addresses}
+    for row, name in enumerate(columns["part"]):
+        rows_of[name].append(row)
+    parts = {}
+    for name, address in addresses.items():
+        if wanted and name not in wanted:
+            continue
+        names = tuple(columns["path"][row] for row in rows_of[name])
+        labels = tuple(columns["label"][row] for row in rows_of[name])
+        source = _opened_again(address, given)
+        for image, row in zip(names, rows_of[name], strict=True):
+            _check_unchanged(source, image, (columns["bytes"][row], columns["changed"][row]))
+        parts[name] = Images(source, names, None if name == "pool" else labels, classes)
+    return parts
+
+
+def contents_of(run: Path, parts: Sequence[str]) -> set[str]:
+    """Content hashes of a run's images in these parts, as its manifest has them."""
+    columns = pq.read_table(run / "data" / "manifest.parquet").to_pydict()
+    pairs = zip(columns["part"], columns["content"], strict=True)
+    return {content for part, content in pairs if part in parts}
+
+
+def _opened_again(address: str, given: Given | None) -> Source:
+    """The source of a run; raises DataProblem where it is no longer there."""
+    try:
+        return open_source(address, given)
+    except UsageError as error:
+        if is_given(address):
+            raise DataProblem(str(error)) from error
+        raise DataProblem(
+            f"{address} is gone since the run began: put it back, or start a new run"
+        ) from error
+
+
+def _check_unchanged(source: Source, name: str, before: tuple[int, int]) -> None:
+    """Raises DataProblem where the file is not the one that the run began with."""
+    try:
+        now = source.stamp(name)
+    except FileNotFoundError:
+        raise DataProblem(
+            f"{source.where(name)} is gone since the run began: put it back, or start a new run"
+        ) from None
+    if now != before:
+        raise DataProblem(
+            f"{source.where(name)} has changed since the run began: put it back, or start a new run"
+        )
