@@ -12,6 +12,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from timm.data import auto_augment
 from torchvision.transforms.v2 import functional as vision
 
+from tutelage.data import operations
 from tutelage.data.operations import GEOMETRIC, GRAY, IDENTITY, NAMES, OF_COLOR, apply, as_bytes
 
 HEIGHT, WIDTH = 24, 30
@@ -230,3 +231,16 @@ def test_the_order_in_memory_does_not_matter():
         assert torch.equal(
             apply_one(name, images, amount), apply_one(name, images.contiguous(), amount)
         )
+
+
+def test_large_images_get_the_same_one_by_one(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (24, 3, 24, 20), dtype=torch.uint8, generator=generator)
+    choice = torch.randint(len(NAMES), (3, 24), generator=generator)
+    amount = 2 * torch.rand(3, 24, generator=generator)
+    centers = torch.rand(3, 24, 2, generator=generator)
+    batched = apply(images, choice, amount, centers)
+    monkeypatch.setattr(operations, "PIECE", 24 * 20)
+    before = images.clone()
+    assert torch.equal(apply(images, choice, amount, centers), batched)
+    assert torch.equal(images, before)

@@ -37,7 +37,16 @@ def as_float(images: Tensor) -> Tensor:
 
 def as_bytes(images: Tensor) -> Tensor:
     """Float in [0, 1] -> uint8, rounded."""
-    return (images * 255).round_().to(torch.uint8)
+    return cut_off((images * 255).round_())
+
+
+def cut_off(floats: Tensor) -> Tensor:
+    """Floats from 0 to 255 -> uint8, without rounding.
+
+    By way of 16 bits, as torch converts to 8 bits one by one: 0.02 against 0.08 ms for 224 px on a
+    CPU (November 2026).
+    """
+    return floats.to(torch.int16).to(torch.uint8)
 
 
 def _column(amount: Tensor) -> Tensor:
@@ -72,7 +81,7 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
     torch.add(xx * x, xy * (h / w) * y + x0, out=grid[..., 0])
     torch.add(yx * (w / h) * x, yy * y + y0, out=grid[..., 1])
     moved = functional.grid_sample(images.float().sub_(GRAY), grid, align_corners=False)
-    return moved.add_(GRAY + 0.5).to(torch.uint8)  # cut off at one half more: rounded
+    return cut_off(moved.add_(GRAY + 0.5))  # at one half more: rounded
 
 
 # Pillow's enhancers: factor 0 gives another image, 1 the image, and above 1 goes beyond it.
@@ -80,7 +89,7 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
 
 def _blend(floats: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     mixed = (floats - other).mul_(_column(factor)).add_(other)
-    return mixed.clamp_(0, 255).to(torch.uint8)
+    return cut_off(mixed.clamp_(0, 255))
 
 
 def _gray(floats: Tensor) -> Tensor:
@@ -92,7 +101,7 @@ def _gray(floats: Tensor) -> Tensor:
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
     """Blend with black."""
-    return images.float().mul_(_column(factor)).clamp_(0, 255).to(torch.uint8)
+    return cut_off(images.float().mul_(_column(factor)).clamp_(0, 255))
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
@@ -130,15 +139,15 @@ def posterize(images: Tensor, bits: Tensor) -> Tensor:
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
     """Invert what reaches a threshold in gray levels; above 255 nothing does."""
-    threshold = threshold.ceil()
-    above = (images >= _bytes(threshold)) & _column(threshold <= 255)
-    return images ^ above.to(torch.uint8).neg_()
+    below = _bytes(threshold.ceil() - 1)  # the last level that stays, but for a threshold of 0
+    above = torch.maximum(images, below).sub_(below).clamp_(max=1)  # 0 or 1: no slow comparison
+    return images ^ (above | _column(threshold <= 0)).neg_()
 
 
 def solarize_add(images: Tensor, levels: Tensor) -> Tensor:
     """Add gray levels to what lies below 128, up to 255."""
     added = torch.minimum(~images, _bytes(levels))
-    return images + added.mul_(images < 128)
+    return images + added.bitwise_and_((images >> 7) - 1)  # the mask is 255 below 128, else 0
 
 
 def invert(images: Tensor, amount: Tensor) -> Tensor:
@@ -154,21 +163,22 @@ def autocontrast(images: Tensor, amount: Tensor) -> Tensor:
     scale = (high[..., None, None] - low).float().reciprocal_().mul_(255)
     scale.masked_fill_(flat[..., None, None], 1)
     # a little more than the float's error, or the brightest level is cut down to 254
-    return (images - low).float().mul_(scale).add_(1e-3).to(torch.uint8)
+    return cut_off((images - low).float().mul_(scale).add_(1e-3))
 
 
 def equalize(images: Tensor, amount: Tensor) -> Tensor:
     """Flatten each channel's histogram, with Pillow's integer rule."""
     b, c, h, w = images.shape
-    pixels = images.reshape(b * c, h * w).long()
-    histogram = pixels.new_zeros(b * c, 256)
-    histogram.scatter_add_(1, pixels, torch.ones_like(pixels))
-    last = histogram.gather(1, pixels.amax(1, keepdim=True))  # pixels in the brightest used bin
+    first = torch.arange(0, b * c * 256, 256, dtype=torch.int32, device=images.device)
+    level = images.reshape(b * c, h * w).int() + first[:, None]  # each channel has 256 of its own
+    histogram = level.flatten().bincount(minlength=b * c * 256).view(b * c, 256)
+    brightest = level.amax(1, keepdim=True).long()
+    last = histogram.flatten()[brightest]  # pixels in the brightest used bin
     step = (h * w - last).div(255, rounding_mode="floor")
     before = histogram.cumsum(1) - histogram
     table = (before + step // 2).div(step.clamp(min=1), rounding_mode="floor").clamp(0, 255)
     table = torch.where(step == 0, torch.arange(256, device=images.device), table)
-    return table.to(torch.uint8).gather(1, pixels).reshape(b, c, h, w)
+    return table.to(torch.uint8).flatten().index_select(0, level.flatten()).reshape(b, c, h, w)
 
 
 def cutout(images: Tensor, side: Tensor, center: Tensor) -> Tensor:
@@ -214,6 +224,8 @@ def apply(images: Tensor, choice: Tensor, amount: Tensor, centers: Tensor | None
         return as_float(apply(as_bytes(images), choice, amount, centers)).to(images.dtype)
     images, device = images.contiguous(), images.device
     matrix, amount = matrices(choice, amount).float(), amount.float()
+    if device.type == "cpu" and images.shape[-1] * images.shape[-2] >= PIECE:
+        return _one_by_one(images, choice, matrix, amount, centers)
     place = torch.arange(len(images))  # where each of the images belongs
     for slot, drawn in enumerate(choice):
         # sorted by operation, so that each of them has one slice to work on
@@ -231,6 +243,27 @@ def apply(images: Tensor, choice: Tensor, amount: Tensor, centers: Tensor | None
             inside = centers[slot, place].to(device).split_with_sizes(counts)[CUTOUT]
             slices[-2].copy_(cutout(slices[-2], amounts[-2], inside))
     return _rows(images, place.argsort().to(device))
+
+
+def _one_by_one(
+    images: Tensor, choice: Tensor, matrix: Tensor, amount: Tensor, centers: Tensor | None
+) -> Tensor:
+    """The same for large images on a CPU: each stays in its caches until it is done."""
+    out = empty(tuple(images.shape), images.dtype)
+    out.copy_(images)
+    of_color = list(OF_COLOR.values())
+    for row, kinds in enumerate(choice.T.tolist()):
+        image = out[row : row + 1]
+        for slot, kind in enumerate(kinds):
+            level = amount[slot, row : row + 1]
+            if kind < len(GEOMETRIC):
+                image.copy_(warp(image, matrix[slot, row : row + 1]))
+            elif kind == CUTOUT:
+                assert centers is not None, "they come with it"
+                image.copy_(cutout(image, level, centers[slot, row : row + 1]))
+            elif kind != IDENTITY:
+                image.copy_(of_color[kind - len(GEOMETRIC)](image, level))
+    return out
 
 
 def _rows(images: Tensor, order: Tensor) -> Tensor:
