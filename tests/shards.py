@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from images import picture
 
 
-def png(seed: int, side: int = 8) -> bytes:
-    """A random image's file."""
+def png(seed: int, side: int = 8, height: int | None = None) -> bytes:
+    """A random image's file, square where no height is given."""
     file = io.BytesIO()
-    picture(seed, side).save(file, "png")
+    picture(seed, side).crop((0, 0, side, height or side)).save(file, "png")
     return file.getvalue()
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,9 @@ from tutelage.core import Stage
 from tutelage.data.decode import decode
 from tutelage.data.entries import ShardedPool
 from tutelage.data.loader import Batches, LabeledSet
-from tutelage.data.pixels import InMemory
+from tutelage.data.pixels import InMemory, OnDisk
 from tutelage.data.shard_labels import Parts
+from tutelage.data.source import Images
 from tutelage.data.sources.webdataset import WebDataset
 from tutelage.data.stream import StreamedPool, lanes_for
 from tutelage.errors import DataProblem, UsageError
@@ -199,12 +201,11 @@ def test_lanes_divide_every_batch():
 
 def batches(pool, **more):
     images = torch.zeros(4, 8, 8, 3, dtype=torch.uint8)
-    options = {"batch": 4, "ratio": 2, "noise": Noise(), "seed": 0} | more
-    return Batches(
-        LabeledSet(InMemory(images), torch.eye(3)[[0, 1, 2, 0]]), pool,
-        stages=[Stage(steps=3, size=8, magnitude=5.0, batch=batch) for batch in (None, 6)],
-        views=("weak", ("weak", "strong")), **options,
-    )  # fmt: skip
+    options = {
+        "batch": 4, "ratio": 2, "noise": Noise(), "seed": 0, "views": ("weak", ("weak", "strong")),
+        "stages": [Stage(steps=3, size=8, magnitude=5.0, batch=batch) for batch in (None, 6)],
+    } | more  # fmt: skip
+    return Batches(LabeledSet(InMemory(images), torch.eye(3)[[0, 1, 2, 0]]), pool, **options)
 
 
 def test_batches_from_shards_are_a_function_of_the_step(small):
@@ -218,6 +219,46 @@ def test_batches_from_shards_are_a_function_of_the_step(small):
         assert torch.equal(part.rows, first[step].rows)
         assert torch.equal(part.targets, first[step].targets)
         assert_same(dict(part.views), dict(first[step].views))
+
+
+class Listed:
+    """A streamed pool's draws out of the same images as a list of names has them."""
+
+    in_memory = False
+
+    def __init__(self, pool, canvas):
+        self.pool = pool
+        names = [name for its in names_of(pool.pool.source).values() for name in its]
+        self.ids = [(shard << 32) + row for shard, its in enumerate(COPIES)
+                    for row in range(len(its))]  # fmt: skip
+        self.disk = OnDisk(Images(pool.pool.source, tuple(names)), canvas, CPU)
+
+    def __len__(self):
+        return len(self.pool)
+
+    def draw(self, start, count, *, seed):
+        drawn = self.pool.draw(start, count, seed=seed)
+        places = torch.tensor([self.ids.index(row) for row in drawn.rows.tolist()])
+        return replace(drawn, pixels=self.disk, places=places)
+
+
+@pytest.mark.parametrize(("canvas", "size"), [(110, 96), (32, 32)])
+def test_photos_from_shards_give_the_views_of_photos_in_files(tmp_path, canvas, size):
+    source = WebDataset(str(tmp_path / "pool"))
+    for shard, its in enumerate(COPIES):
+        write_tar(
+            tmp_path / "pool" / f"pool-{shard}.tar",
+            {f"{shard}{row}.png": png(10 * shard + row, 150, 120) for row in range(len(its))},
+        )
+    labels = write_labels(tmp_path / "labels", names_of(source), classes=CLASSES)
+    pool = streamed(sharded(source, Parts(labels)), canvas=canvas)
+    stages = [Stage(steps=2, size=size // 2, crop=size, magnitude=5.0),
+              Stage(steps=2, size=size, magnitude=5.0)]  # fmt: skip
+    views = ("strong", ("weak", "strong", "plain"))
+    more = {"stages": stages, "views": views, "noise": Noise(crop="resized")}
+    from_shards, from_files = batches(pool, **more), batches(Listed(pool, canvas), **more)
+    for step in range(4):
+        assert_same(from_shards.at(step).pool().views, from_files.at(step).pool().views)
 
 
 def test_an_image_that_cannot_be_read_is_named_and_never_replaced(tmp_path):

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.data import storage
-from tutelage.data.decode import decode
+from tutelage.data.decode import decode, whole
+from tutelage.data.pixels import Decoder, WhenAsked, sent
 from tutelage.data.shard_labels import Parts
 from tutelage.data.source import Raw
 from tutelage.data.sources.webdataset import WebDataset
@@ -57,16 +58,16 @@ def joined(several: list[Entries]) -> Entries:
     return Entries(*(np.concatenate(column) for column in columns))
 
 
-class EntryPixels:
-    """The images of some entries, decoded when they are asked for."""
+class EntryPixels(WhenAsked):
+    """The images of some entries, of which none is kept."""
 
     def __init__(
         self, pool: ShardedPool, entries: Entries, *, canvas: int, device: torch.device,
         threads: ThreadPoolExecutor,
     ) -> None:  # fmt: skip
         """Nothing is read yet."""
+        super().__init__(canvas, device, threads)
         self.pool, self.entries = pool, entries
-        self.canvas, self.device, self.threads = canvas, device, threads
 
     def __len__(self) -> int:
         """Number of entries."""
@@ -77,8 +78,8 @@ class EntryPixels:
 
         Raises OSError, naming shard and member, for an image that can't be read.
         """
-        images = list(self.threads.map(self._decoded, rows.tolist()))
-        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.device)
+        images = list(self.threads.map(self._square, rows.tolist()))
+        return sent(torch.from_numpy(np.stack(images)), self.device).permute(0, 3, 1, 2)
 
     def read(self, index: int) -> Raw:
         """The bytes of one entry's image."""
@@ -92,9 +93,17 @@ class EntryPixels:
         name = self.pool.parts.name(row >> 32, row & 0xFFFFFFFF)
         return self.pool.source.where(name)
 
-    def _decoded(self, index: int) -> NDArray[np.uint8]:
+    def whole(self, row: int, least: int) -> NDArray[np.uint8]:
+        """One whole image (H, W, 3)."""
+        return self._decoded(row, least, whole)
+
+    def _square(self, row: int) -> NDArray[np.uint8]:
         """One image at a square canvas (C, C, 3)."""
+        return self._decoded(row, self.canvas, decode)
+
+    def _decoded(self, row: int, side: int, by: Decoder) -> NDArray[np.uint8]:
+        """One image by a decoder."""
         try:
-            return decode(self.read(index), self.canvas)
+            return by(self.read(row), side)
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, …
-            raise OSError(f"{self.where(index)} can't be read: {error}") from error
+            raise OSError(f"{self.where(row)} can't be read: {error}") from error

@@ -21,7 +21,7 @@ from tutelage.core import (
     stage_at,
 )
 from tutelage.data.crops import Cropped, cut
-from tutelage.data.pixels import InMemory, OnDisk, Pixels
+from tutelage.data.pixels import InMemory, Pixels, WhenAsked
 from tutelage.data.pool import StoredTargets
 from tutelage.data.views import VIEWS
 from tutelage.errors import UsageError
@@ -209,7 +209,7 @@ class Batches:
     ) -> dict[str, Tensor]:  # fmt: skip
         """The views of some images, all of them from one decoding."""
         resized = self.noise.crop_for(stage.crop or stage.size) == "resized"
-        if not (isinstance(pixels, OnDisk) and pixels.of_photos and resized):
+        if not (isinstance(pixels, WhenAsked) and pixels.of_photos and resized):
             squares = pixels.at(rows)
             return {name: VIEWS[name](squares, dice, stage, self.noise) for name in names}
         cropped = [name for name in names if name != "plain"]

@@ -2,6 +2,7 @@
 
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -51,30 +52,59 @@ class InMemory:
         return sent(self.images[rows.to(self.images.device)], self.device).permute(0, 3, 1, 2)
 
 
-class OnDisk:
-    """Images decoded when they are asked for, by a few threads; photos are kept while the memory
-    lasts."""
+class WhenAsked(ABC):
+    """Images decoded when they are asked for, by a few threads."""
+
+    def __init__(self, canvas: int, device: torch.device, threads: ThreadPoolExecutor) -> None:
+        """Remember the side to decode them to."""
+        self.canvas, self.device, self.threads = canvas, device, threads
+
+    @property
+    def of_photos(self) -> bool:
+        """Whether resized crops are cut from the whole images, and not from squares of them."""
+        return self.canvas > SMALL_IMAGE
+
+    @abstractmethod
+    def at(self, rows: Tensor) -> Tensor:
+        """Images (B, 3, C, C) uint8 of rows (B,)."""
+
+    @abstractmethod
+    def whole(self, row: int, least: int) -> NDArray[np.uint8]:
+        """One image (H, W, 3) whose shorter side is at least that; raises OSError, naming it."""
+
+    def crops(self, rows: Tensor, cuts: Sequence[Cut], *, share: float = 1.0) -> list[Tensor]:
+        """For each cut (B, 3, S, S) uint8 of rows (B,), out of one decoding of the whole images,
+        which are no smaller than that share of the canvas."""
+        least = math.ceil(share * self.canvas)
+        shapes = [(len(rows), 3, one.size, one.size) for one in cuts]
+        made = [byte_buffer(shape, self.device) for shape in shapes]
+
+        def fill(place: int, row: int) -> None:
+            image = self.whole(row, least)
+            for one, crops in zip(cuts, made, strict=True):
+                crops[place] = one.of(place, image)
+
+        for _ in self.threads.map(fill, range(len(rows)), rows.tolist()):
+            pass
+        return [crops.to(self.device, non_blocking=True) for crops in made]
+
+
+class OnDisk(WhenAsked):
+    """Images of a list; photos are kept while the memory lasts."""
 
     def __init__(
         self, images: Images, canvas: int, device: torch.device, memory: Memory | None = None
     ) -> None:
         """Remember where the images are and the side to decode them to."""
+        super().__init__(canvas, device, ThreadPoolExecutor(THREADS))
         self.images = images
-        self.canvas = canvas
-        self.device = device
         self.memory = memory or Memory(0)
-        self.threads = ThreadPoolExecutor(THREADS)
         self.kept: dict[tuple[int, int], NDArray[np.uint8]] = {}  # by row and least side
         self.least = canvas
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.images)
-
-    @property
-    def of_photos(self) -> bool:
-        """Whether resized crops are cut from the whole images, and not from squares of them."""
-        return self.canvas > SMALL_IMAGE
 
     def at(self, rows: Tensor, *, instead: Instead | None = None) -> Tensor:
         """Images (B, 3, C, C) uint8 of rows (B,).
@@ -96,23 +126,12 @@ class OnDisk:
         return sent(torch.from_numpy(squares), self.device).permute(0, 3, 1, 2)
 
     def crops(self, rows: Tensor, cuts: Sequence[Cut], *, share: float = 1.0) -> list[Tensor]:
-        """For each cut (B, 3, S, S) uint8 of rows (B,), out of one decoding of the whole images,
-        which are no smaller than that share of the canvas."""
+        """As of all images that are decoded when asked for; those of another share are let go."""
         least = math.ceil(share * self.canvas)
         if least != self.least:
             self.least = least
             self.forget(unless=least)
-        shapes = [(len(rows), 3, one.size, one.size) for one in cuts]
-        made = [byte_buffer(shape, self.device) for shape in shapes]
-
-        def fill(place: int, row: int) -> None:
-            image = self._whole(row, least)
-            for one, crops in zip(cuts, made, strict=True):
-                crops[place] = one.of(place, image)
-
-        for _ in self.threads.map(fill, range(len(rows)), rows.tolist()):
-            pass
-        return [crops.to(self.device, non_blocking=True) for crops in made]
+        return super().crops(rows, cuts, share=share)
 
     def forget(self, *, unless: int | None = None) -> None:
         """Let go of what is kept, but for images of that least side."""
@@ -124,9 +143,9 @@ class OnDisk:
         """One image at the canvas; a photo is cut out of the whole one, as `decode` does."""
         if not self.of_photos:
             return decoded(self.images, row, self.canvas)
-        return decoding.square(self._whole(row, self.canvas), self.canvas)
+        return decoding.square(self.whole(row, self.canvas), self.canvas)
 
-    def _whole(self, row: int, least: int) -> NDArray[np.uint8]:
+    def whole(self, row: int, least: int) -> NDArray[np.uint8]:
         """One whole image, which is kept where there is room."""
         found = self.kept.get((row, least))
         if found is not None:
