@@ -162,6 +162,7 @@ def write_pool(folder: Path, entries: int) -> None:
     probs = np.tile(np.float16([0.5, 0.2] + [0.02] * 8), rows)
     columns = {
         "label": top[:, 0],
+        "confidence": np.full(rows, 0.5, np.float32),
         "classes": pa.FixedSizeListArray.from_arrays(pa.array(top.ravel()), 10),
         "probs": pa.FixedSizeListArray.from_arrays(pa.array(probs), 10),
     }
@@ -187,7 +188,12 @@ def draw(folder: Path, steps: int) -> None:
     counts = parts.count(source.shards())
     counting, before = time.monotonic() - start, peak()
     pool = ShardedPool(
-        source, parts, counts.entries, np.arange(len(CLASSES)), int(counts.images.sum())
+        source,
+        parts,
+        counts.entries,
+        counts.sums,
+        np.arange(len(CLASSES)),
+        int(counts.images.sum()),
     )
     stream = StreamedPool(pool, canvas=8, device=torch.device("cpu"))
     drawn = stream.draw(0, BATCH, seed=0)

@@ -32,7 +32,9 @@ from tutelage.data.source import Images
 from tutelage.data.sources.webdataset import WebDataset
 from tutelage.data.stream import StreamedPool, lanes_for
 from tutelage.errors import DataProblem, UsageError
-from tutelage.settings import Noise
+from tutelage.labeling.select_parts import select_parts
+from tutelage.progress import Screen
+from tutelage.settings import Noise, Select
 
 CLASSES = ("cat", "dog", "owl")
 CPU = torch.device("cpu")
@@ -54,7 +56,9 @@ def written(root, counts, copies=None, **labels):
 def sharded(source, parts, **more):
     counts = parts.count(source.shards())
     numbers = np.arange(len(CLASSES))
-    return ShardedPool(source, parts, counts.entries, numbers, int(counts.images.sum()), **more)
+    return ShardedPool(
+        source, parts, counts.entries, counts.sums, numbers, int(counts.images.sum()), **more
+    )
 
 
 def streamed(pool, **more):
@@ -298,9 +302,30 @@ def test_a_selection_that_changes_while_it_is_used_is_noticed(tmp_path):
         streamed(pool, lanes=1).draw(0, 3, seed=0)
 
 
+def test_labels_of_another_teacher_are_noticed_where_a_run_goes_on(tmp_path):
+    source, parts = written(tmp_path, [3])
+    pool = sharded(source, parts)
+    probs = np.random.default_rng(1).dirichlet(np.ones(3), 3)
+    write_labels(parts.labels, names_of(source), classes=CLASSES, teacher="t2", probs=probs)
+    with pytest.raises(DataProblem, match="have changed since the run began"):
+        streamed(pool, lanes=1).draw(0, 3, seed=0)
+
+
+def test_a_selection_of_labels_that_were_made_anew_is_refused(tmp_path):
+    source, parts = written(tmp_path, [30, 30])
+    rule = Select(threshold=0.5, balance=False)
+    select_parts(parts.labels, tmp_path / "selected", rule, screen=Screen())
+    parts = Parts(parts.labels, tmp_path / "selected")
+    assert 0 < parts.count(source.shards()).entries.sum() < 60
+    probs = np.random.default_rng(1).dirichlet(np.ones(3), 60)
+    write_labels(parts.labels, names_of(source), classes=CLASSES, probs=probs)
+    with pytest.raises(DataProblem, match=r"00000.* was selected from other labels .*select anew"):
+        parts.count(source.shards())
+
+
 @pytest.mark.parametrize(("spoil", "said"), [
     (lambda r: (r / "labels" / "part-00001.parquet").unlink(), r"1 of 2 parts are missing .*00001"),
-    (lambda r: (r / "labels" / "part-00001.parquet").write_bytes(b"?"), "is no part of a pool's"),
+    (lambda r: (r / "labels" / "part-00001.parquet").write_bytes(b"?"), "00001.parquet is damaged"),
     (lambda r: (r / "selected" / "selection.json").unlink(), "has no selection.json: select to"),
     (lambda r: write_selection(r / "selected", [[1, 1, 1], [1, 1]]), "has 2 rows and the labels"),
     (lambda r: write_selection(r / "selected", [[1, 1, -1], [1] * 3]), "has negative copies"),

@@ -25,6 +25,7 @@ class ShardedPool:
     source: WebDataset
     parts: Parts
     entries: NDArray[np.int64]  # (S,) of each shard; 0: it is not read
+    sums: NDArray[np.int64]  # (S,) checksums of labels and copies when the run began
     numbers: NDArray[np.int64]  # class number of the labels -> that of the student
     num_images: int  # in all shards
     soft: bool = True  # targets are the teacher's probabilities, else its surest class

@@ -7,14 +7,17 @@ Deviation: without the minus sign, so that more is more in-distribution.
 
 import json
 import re
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.data.source import Source
@@ -25,7 +28,8 @@ PART = 16_384  # images a part, where the pool has no shards
 TOP = 10  # classes kept for each image; the rest mass is kept as one number
 ROW_BITS = 32  # of an id; those above are the part's number
 
-_NAME = re.compile(r"part-(\d{5,})\.parquet")
+KINDS = {"id": np.int64, "label": np.int32, "confidence": np.float32, "energy": np.float32}
+NAME = re.compile(r"part-(\d{5,})\.parquet")  # of a part, also of a selection
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,16 @@ def part_path(folder: Path, number: int) -> Path:
 
 def part_numbers(folder: Path) -> list[int]:
     """Numbers of the parts that are there, ascending."""
-    found = (_NAME.fullmatch(path.name) for path in folder.iterdir())
+    found = (NAME.fullmatch(path.name) for path in folder.iterdir())
     return sorted(int(match[1]) for match in found if match)
+
+
+def checksums(answers: Mapping[str, NDArray[Any]], before: Mapping[str, int]) -> dict[str, int]:
+    """Of each of these columns the CRC-32, continued from that of the rows before."""
+    return {
+        name: zlib.crc32(np.ascontiguousarray(column, KINDS[name]).data, before.get(name, 0))
+        for name, column in answers.items()
+    }
 
 
 def encoded(part: LabelPart) -> pa.Buffer:
@@ -139,7 +151,7 @@ def read_about(path: Path) -> tuple[About, int]:
         file = pq.read_metadata(path)
         return _about(file.schema.to_arrow_schema()), file.num_rows
     except (KeyError, ValueError, OSError) as error:  # Arrow's own are of these kinds
-        raise _no_part(path, error) from error
+        raise damaged(path, error) from error
 
 
 def read_part(path: Path) -> LabelPart:
@@ -149,7 +161,7 @@ def read_part(path: Path) -> LabelPart:
         about = _about(table.schema)
         k = table.schema.field("classes").type.list_size
         ids = table["id"].to_numpy()
-        number = int(_NAME.fullmatch(path.name)[1])  # type: ignore[index]  # else a TypeError
+        number = int(NAME.fullmatch(path.name)[1])  # type: ignore[index]  # else a TypeError
         if len(ids) and int(ids[0]) != number << ROW_BITS:
             raise ValueError(f"its ids begin at {ids[0]}, as those of another part")
         return LabelPart(
@@ -158,7 +170,7 @@ def read_part(path: Path) -> LabelPart:
             _vector(table["confidence"]), _vector(table["energy"]), about,
         )  # fmt: skip
     except (KeyError, ValueError, OSError, TypeError, AttributeError) as error:
-        raise _no_part(path, error) from error
+        raise damaged(path, error) from error
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
@@ -166,7 +178,7 @@ def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
     try:
         return pq.read_table(path, columns=list(columns))
     except (KeyError, ValueError, OSError) as error:
-        raise _no_part(path, error) from error
+        raise damaged(path, error) from error
 
 
 def _about(schema: pa.Schema) -> About:
@@ -178,10 +190,12 @@ def _about(schema: pa.Schema) -> About:
     return About(text["teacher"], tuple(json.loads(text["classes"])), text["shard"])
 
 
-def _no_part(path: Path, error: Exception) -> DataProblem:
+def damaged(path: Path, error: Exception, *, verb: str = "label") -> DataProblem:
+    """What to do about a part, or one of a selection, that can't be read."""
+    what = "labels" if verb == "label" else "a selection"
     return DataProblem(
-        f"{path} is damaged, or no part of labels ({error}): delete it and run the same command "
-        "again, which makes it anew"
+        f"{path} is damaged, or no part of {what} ({error}): delete it and run the same "
+        f"`tutelage {verb}` again, which makes it anew"
     )
 
 

@@ -5,6 +5,7 @@ names with the column `copies`, and selection.json once it is complete.
 """
 
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,14 +14,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tutelage.data.label_parts import checksums, damaged, part_numbers, part_path
 from tutelage.errors import DataProblem
 from tutelage.files import read_json
 
 READERS = 4  # threads; Parquet leaves Python's lock
+SUMMED = ("id", "label", "confidence")  # columns by which a selection, or a run, knows the labels
 ABSENT = "label the pool to the end first, with the same command"
 
 
@@ -30,6 +32,7 @@ class Counts:
 
     images: NDArray[np.int64]  # rows of each part
     entries: NDArray[np.int64]  # sum of the copies
+    sums: NDArray[np.int64]  # checksums of labels and copies
     classes: tuple[str, ...]
     teacher: str  # digest of the weights that labeled
 
@@ -40,6 +43,7 @@ class ShardLabels:
 
     names: list[str]  # in the source
     copies: NDArray[np.int64]  # (N,) times an epoch; 0: left out
+    checksum: int  # checksum of labels and copies
     top_classes: NDArray[np.int32]  # (N, k), surest first
     top_probs: NDArray[np.float16]  # (N, k)
 
@@ -60,11 +64,11 @@ class Parts:
         shard, has another teacher or other classes, or its selection has other rows.
         """
         self._check_folders(len(shards))
-        images, entries = np.zeros((2, len(shards)), np.int64)
+        images, entries, sums = np.zeros((3, len(shards)), np.int64)
         first: tuple[str, str] | None = None
         with ThreadPoolExecutor(READERS) as readers:
             for number, found in enumerate(readers.map(self._counted, range(len(shards)), shards)):
-                images[number], entries[number], about = found
+                images[number], entries[number], sums[number], about = found
                 first = first or about
                 if about != first:
                     raise DataProblem(
@@ -74,34 +78,24 @@ class Parts:
                 advance(1)
         assert first is not None, "a pool has a shard"
         self._check_selection(first[1])
-        return Counts(images, entries, tuple(json.loads(first[0])), first[1])
+        return Counts(images, entries, sums, tuple(json.loads(first[0])), first[1])
 
     def part(self, number: int, *, selected: bool = False) -> Path:
         """The file of a shard's labels, or of its selection."""
         folder = self.selected if selected and self.selected is not None else self.labels
-        return folder / f"part-{number:05d}.parquet"
+        return part_path(folder, number)
 
     def read(self, number: int, shard: str) -> ShardLabels:
         """A shard's labels; raises DataProblem where the part is not that shard's."""
-        columns = ["id", "path", "label", "classes", "probs"]
-        table = _table(self.part(number), columns)
+        table = _table(self.part(number), [*SUMMED, "path", "classes", "probs"])
         _check_shard(self.part(number), table.schema.metadata, shard)
-        ids = table["id"].to_numpy()
-        if not np.array_equal(ids, _ids(number, len(table))):
+        if not np.array_equal(table["id"].to_numpy(), _ids(number, len(table))):
             raise DataProblem(f"{self.part(number)} has ids of another part: label that shard anew")
-        readable = table["label"].to_numpy() >= 0
-        copies = readable.astype(np.int64)
-        if self.selected is not None:
-            path = self.part(number, selected=True)
-            chosen = _table(path, ["id", "copies"])
-            if not np.array_equal(chosen["id"].to_numpy(), ids):
-                raise DataProblem(f"{path} selects from other rows than {shard} has: select anew")
-            copies = chosen["copies"].to_numpy().astype(np.int64)
-            if np.any(copies[~readable]):
-                raise DataProblem(f"{path} keeps images of {shard} that have no label: select anew")
+        copies, total = self._copies(number, shard, table)
         return ShardLabels(
-            table["path"].to_pylist(), copies, _matrix(table["classes"]), _matrix(table["probs"])
-        )
+            table["path"].to_pylist(), copies, total,
+            _matrix(table["classes"]), _matrix(table["probs"]),
+        )  # fmt: skip
 
     def name(self, number: int, row: int) -> str:
         """The name of one image in the source."""
@@ -115,12 +109,12 @@ class Parts:
                 continue
             if not folder.is_dir():
                 raise DataProblem(f"there is no folder {folder}: {what}")
-            there = {path.name for path in folder.glob("part-*.parquet")}
-            missing = [n for n in range(number) if f"part-{n:05d}.parquet" not in there]
+            there = part_numbers(folder)
+            missing = sorted(set(range(number)).difference(there))
             if missing:
                 raise DataProblem(
                     f"{len(missing):,} of {number:,} parts are missing from {folder}, the first is "
-                    f"part-{missing[0]:05d}.parquet: {what}"
+                    f"{part_path(folder, missing[0]).name}: {what}"
                 )
             if len(there) > number:
                 raise DataProblem(
@@ -142,24 +136,39 @@ class Parts:
                 f"{self.labels} has those of {teacher}: select anew"
             )
 
-    def _counted(self, number: int, shard: str) -> tuple[int, int, tuple[str, str]]:
-        """Rows, entries, and classes with teacher, of one part."""
-        path = self.part(number)
-        column = "label" if self.selected is None else "id"
-        table = _table(path, [column])
-        about = _check_shard(path, table.schema.metadata, shard)
-        if self.selected is None:
-            return len(table), int(pc.sum(pc.greater_equal(table[column], 0)).as_py() or 0), about
-        chosen = self.part(number, selected=True)
-        copies = _table(chosen, ["copies"])["copies"]
-        if len(copies) != len(table):
-            raise DataProblem(
-                f"{chosen} has {len(copies):,} rows and the labels of {shard} have "
-                f"{len(table):,}: select anew"
-            )
-        if (pc.min(copies).as_py() or 0) < 0:
-            raise DataProblem(f"{chosen} has negative copies: select anew")
-        return len(table), int(pc.sum(copies).as_py() or 0), about
+    def _counted(self, number: int, shard: str) -> tuple[int, int, int, tuple[str, str]]:
+        """Rows, entries, checksum, and classes with teacher, of one part."""
+        table = _table(self.part(number), list(SUMMED))
+        about = _check_shard(self.part(number), table.schema.metadata, shard)
+        copies, total = self._copies(number, shard, table)
+        return len(table), int(copies.sum()), total, about
+
+    def _copies(self, number: int, shard: str, table: pa.Table) -> tuple[NDArray[np.int64], int]:
+        """Of each row of a part, and a checksum of them and of the labels.
+
+        Raises DataProblem where the selection is one of other labels.
+        """
+        labels = {name: table[name].to_numpy() for name in SUMMED}
+        readable, sums = labels["label"] >= 0, checksums(labels, {})
+        copies = readable.astype(np.int64)
+        if self.selected is not None:
+            path = self.part(number, selected=True)
+            chosen = _table(path, ["id", "copies"], verb="select")
+            copies = chosen["copies"].to_numpy().astype(np.int64)
+            if len(copies) != len(table):
+                raise DataProblem(
+                    f"{path} has {len(copies):,} rows and the labels of {shard} have "
+                    f"{len(table):,}: select anew"
+                )
+            known = json.loads((chosen.schema.metadata or {}).get(b"labels", b"{}"))
+            same = np.array_equal(chosen["id"].to_numpy(), labels["id"])
+            if not same or any(known.get(name, crc) != crc for name, crc in sums.items()):
+                raise DataProblem(
+                    f"{path} was selected from other labels than {self.part(number)} has now: "
+                    "select anew"
+                )
+            _check_copies(path, copies, readable)
+        return copies, zlib.crc32(json.dumps(sums).encode() + copies.tobytes())
 
 
 def _ids(number: int, count: int) -> NDArray[np.int64]:
@@ -167,7 +176,7 @@ def _ids(number: int, count: int) -> NDArray[np.int64]:
     return (number << 32) + np.arange(count, dtype=np.int64)
 
 
-def _table(path: Path, columns: list[str]) -> pa.Table:
+def _table(path: Path, columns: list[str], *, verb: str = "label") -> pa.Table:
     """Some columns; raises DataProblem where the file is gone, broken, or lacks one."""
     try:
         with pq.ParquetFile(path) as file:
@@ -175,7 +184,7 @@ def _table(path: Path, columns: list[str]) -> pa.Table:
     except FileNotFoundError as error:
         raise DataProblem(f"{path} is gone: {ABSENT}") from error
     except (KeyError, OSError, pa.ArrowException) as error:
-        raise DataProblem(f"{path} is no part of a pool's labels: {error}") from error
+        raise damaged(path, error, verb=verb) from error
 
 
 def _check_shard(path: Path, metadata: Any, shard: str) -> tuple[str, str]:
@@ -190,6 +199,14 @@ def _check_shard(path: Path, metadata: Any, shard: str) -> tuple[str, str]:
             f"pool has {shard}: give the pool that was labeled, in the same order"
         )
     return about["classes"], about["teacher"]
+
+
+def _check_copies(path: Path, copies: NDArray[np.int64], readable: NDArray[np.bool_]) -> None:
+    """Raises DataProblem where images without a label are kept, or copies are below 0."""
+    if np.any(copies[~readable]):
+        raise DataProblem(f"{path} keeps images that have no label: select anew")
+    if copies.min(initial=0) < 0:
+        raise DataProblem(f"{path} has negative copies: select anew")
 
 
 def _matrix(column: pa.ChunkedArray) -> NDArray[Any]:

@@ -175,7 +175,7 @@ class StreamedPool:
         labels = pool.parts.read(shard, name)
         images = pool.source.images_in(name)
         _check_aligned(pool.parts, shard, name, labels.names, images.members)
-        if labels.copies.sum() != pool.entries[shard]:
+        if labels.checksum != pool.sums[shard]:
             raise DataProblem(
                 f"the labels or the selection of {name} have changed since the run began: put them "
                 "back, or start a new run"

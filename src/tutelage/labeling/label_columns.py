@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,17 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tutelage.data.label_parts import KINDS, damaged, part_numbers, part_path
 from tutelage.errors import DataProblem, UsageError
 from tutelage.labeling.rules import Answers, Array, T
 
 PORTION = 1 << 19  # rows in memory at once, of each thread
-KINDS = {"id": np.int64, "label": np.int32, "confidence": np.float32, "energy": np.float32}
 LARGEST_ID_BITS = 63
-PART = re.compile(r"part-(\d{5,})\.parquet")
 Unit = TypeVar("Unit")
 
 
@@ -84,20 +81,17 @@ def open_labels(folder: Path) -> LabelFiles:
     Raises UsageError where there are none; DataProblem where one is missing or damaged, or where
     parts come from different teachers.
     """
-    found = {}
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if match := PART.fullmatch(path.name):
-            found[int(match[1])] = path
+    found = part_numbers(folder) if folder.is_dir() else []
     if not found:
         raise UsageError(f"{folder} has no part-00000.parquet: give the --out of `tutelage label`")
-    for number in range(max(found)):
-        if number not in found:
+    for number, there in enumerate(found):
+        if number != there:
             raise DataProblem(
-                f"{folder} has {len(found):,} parts, but no part-{number:05d}.parquet: let "
+                f"{folder} has {len(found):,} parts, but no {part_path(folder, number).name}: let "
                 "`tutelage label` finish"
             )
     threads = min(8, len(os.sched_getaffinity(0)))
-    footers = list(in_order((found[number] for number in sorted(found)), _footer, threads))
+    footers = list(in_order((part_path(folder, number) for number in found), _footer, threads))
     first = footers[0]
     for one in footers:
         if (one.teacher, one.classes) != (first.teacher, first.classes):
@@ -183,14 +177,6 @@ def _values(batch: pa.RecordBatch, name: str, num_classes: int) -> Array:
     if name == "id" and values.min(initial=0) < 0:
         raise ValueError(f"id {values.min()} is below 0")
     return values
-
-
-def damaged(path: Path, error: Exception) -> DataProblem:
-    """What to do about a part that can't be read."""
-    return DataProblem(
-        f"{path} is damaged, or no part of labels ({error}): delete it and let `tutelage label` "
-        "make it anew"
-    )
 
 
 def in_order(units: Iterable[Unit], work: Callable[[Unit], T], threads: int) -> Iterator[T]:

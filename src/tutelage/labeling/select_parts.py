@@ -6,7 +6,6 @@ that a killed run goes on; selection.json is written last.
 """
 
 import json
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,11 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tutelage.data.label_parts import NAME, checksums
 from tutelage.errors import RunMismatch, UsageError
 from tutelage.files import read_json, whole, write_json
 from tutelage.labeling.boundary import COLLECT, COUNTERS
 from tutelage.labeling.counts import Counts, contents, counts_of, no_counts
-from tutelage.labeling.label_columns import PART, LabelFiles, in_order, open_labels, portions
+from tutelage.labeling.label_columns import LabelFiles, in_order, open_labels, portions
 from tutelage.labeling.rules import REASONS, Answers, Plan, T
 from tutelage.labeling.select import make_plan, no_energy
 from tutelage.labeling.selection import Selection
@@ -136,7 +136,7 @@ def _write_all(
 
 
 def _write(asked: _Asked, source: Path) -> tuple[Counts, str]:
-    """A part, unless it is there; what came out, and the checksum of its labels."""
+    """A part, unless it is there; what came out, and the checksums of its labels."""
     path = asked.out / source.name
     if path.exists():
         before = _about(path)
@@ -161,18 +161,17 @@ def _write(asked: _Asked, source: Path) -> tuple[Counts, str]:
 def _apply(
     asked: _Asked, source: Path, write: Callable[[pa.RecordBatch], object]
 ) -> tuple[Counts, str]:
-    """Copies and reasons of each portion of a part to `write`; counts, and the labels' checksum."""
-    plan, total, checksum = asked.plan, no_counts(len(asked.classes)), 0
+    """Copies and reasons of a part's portions to `write`; counts, and the labels' checksums."""
+    plan, total, sums = asked.plan, no_counts(len(asked.classes)), dict[str, int]()
     names = pa.array(REASONS)
     for answers in portions(source, plan.columns, asked.classes):
-        for name in plan.columns:
-            checksum = zlib.crc32(np.ascontiguousarray(answers[name]).data, checksum)
+        sums = checksums(answers, sums)
         copies, reasons = plan.apply(answers)
         total = total + counts_of(answers["label"], copies, reasons, len(asked.classes))
         named = pa.DictionaryArray.from_arrays(pa.array(reasons.view(np.int8)), names)
         arrays = [pa.array(answers["id"]), pa.array(copies), named]
         write(pa.RecordBatch.from_arrays(arrays, schema=SCHEMA))
-    return total, f"{checksum:08x}"
+    return total, json.dumps(sums)
 
 
 def _digest(plan: Plan, files: LabelFiles) -> str:
@@ -218,10 +217,10 @@ def _check_folder(out: Path, asked: dict[str, Any], files: LabelFiles) -> None:
 def _parts_of_selection(out: Path) -> list[Path]:
     """The parts that are there; raises UsageError where the folder holds something else."""
     there = sorted(out.iterdir())
-    parts = [path for path in there if PART.fullmatch(path.name)]
+    parts = [path for path in there if NAME.fullmatch(path.name)]
     known = {LAST, ".lock", f"{LAST}.part"} | {path.name for path in parts}
     for path in there:
-        if path.name not in known and not PART.fullmatch(path.name.removesuffix(".part")):
+        if path.name not in known and not NAME.fullmatch(path.name.removesuffix(".part")):
             raise UsageError(f"{out} is no selection (it has {path.name}): choose another --out")
     for path in parts[:1]:
         _about(path)

@@ -58,7 +58,7 @@ def open_sharded(
             _write(path, shards, found)
             notes["teacher"], notes["classes"] = found.teacher, list(found.classes)
     notes = run.notes(STAGE)
-    images, entries = _read(path, shards)
+    images, entries, sums = _read(path, shards)
     judged = _judged(source)
     if judged.any():
         prepared.screen.say(f"  {judged.sum():,} shards of val or test splits stay out of the pool")
@@ -69,26 +69,29 @@ def open_sharded(
         "for here, but by `tutelage check`"
     )
     return ShardedPool(
-        source, parts, entries, _numbers(notes["classes"], prepared.classes, settings.labels),
-        int(images.sum()), soft=settings.pool_targets == "soft", temperature=settings.temperature,
+        source, parts, entries, sums,
+        _numbers(notes["classes"], prepared.classes, settings.labels), int(images.sum()),
+        soft=settings.pool_targets == "soft", temperature=settings.temperature,
     )  # fmt: skip
 
 
 def _write(path: Path, shards: Sequence[str], found: Counts) -> None:
     """The counts of each shard, so that a run goes on without reading all parts again."""
-    columns = {"shard": list(shards), "images": found.images, "entries": found.entries}
+    columns = {
+        "shard": list(shards), "images": found.images, "entries": found.entries, "sum": found.sums
+    }  # fmt: skip
     write_with(path, lambda part: pq.write_table(pa.table(columns), part, compression="zstd"))
 
 
-def _read(path: Path, shards: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The counts; raises DataProblem where the pool's shards are not those of the run."""
+def _read(path: Path, shards: Sequence[str]) -> tuple[NDArray[np.int64], ...]:
+    """Images, entries and checksums; raises DataProblem where the shards are not the run's."""
     table = pq.read_table(path)
     if table["shard"].to_pylist() != list(shards):
         raise DataProblem(
             f"the pool has {len(shards):,} shards and had {len(table):,}, or others, when the run "
             "began: put them back, or start a new run"
         )
-    return table["images"].to_numpy(), table["entries"].to_numpy()
+    return tuple(table[name].to_numpy() for name in ("images", "entries", "sum"))
 
 
 def _judged(source: WebDataset) -> NDArray[np.bool_]:
