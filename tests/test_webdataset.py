@@ -8,7 +8,7 @@ from shards import png, write_shards, write_tar
 
 from tutelage.data.find import open_source
 from tutelage.data.parts import list_parts
-from tutelage.data.shard_names import braces
+from tutelage.data.shard_names import braces, common_folder
 from tutelage.data.sources import webdataset
 from tutelage.data.sources.folder import Folder
 from tutelage.data.sources.webdataset import WebDataset
@@ -212,6 +212,18 @@ def test_folders_of_images_with_a_tar_beside_them_stay_folders(tmp_path):
     write_tar(tmp_path / "pool" / "backup.tar", {})
     (tmp_path / "pool" / "1.png").write_bytes(png(1))
     assert isinstance(open_source(tmp_path / "pool"), Folder)
+
+
+@pytest.mark.parametrize(("addresses", "root"), [
+    (["d/pool/1.tar", "d/pool-more/2.tar", "d/pool/sub/3.tar"], "d"),
+    (["d/pool/1.tar", "d/pool/sub/3.tar"], "d/pool"),
+    (["/a/1.tar", "/b/2.tar"], ""),
+    (["1.tar", "sub/2.tar"], ""),
+    (["s3://one/1.tar", "s3://two/1.tar"], ""),
+    (["s3://one/a/1.tar", "s3://one/b/1.tar"], "s3://one"),
+])  # fmt: skip
+def test_all_shards_lie_below_their_common_folder(addresses, root):
+    assert common_folder(addresses) == root
 
 
 def test_braces_are_those_of_the_shell():

@@ -158,13 +158,13 @@ def _all_there(pattern: str, addresses: Sequence[str]) -> None:
 
 
 def common_folder(addresses: Sequence[str]) -> str:
-    """The deepest folder that holds all of them."""
-    folders = sorted({storage.parent(address) for address in addresses})
-    if len(folders) == 1:
-        return folders[0]
-    first, last = folders[0].split("/"), folders[-1].split("/")
-    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    return "/".join(one for one, _ in alike)
+    """The deepest folder that holds all of them; "" where there is none."""
+    folders = sorted({tuple(storage.parent(address).split("/")) for address in addresses})
+    alike = itertools.takewhile(
+        lambda pair: pair[0] == pair[1], zip(folders[0], folders[-1], strict=False)
+    )
+    common = "/".join(one for one, _ in alike)
+    return "" if storage.is_local(common) and not storage.is_local(addresses[0]) else common
 
 
 def splits_of(shards: Sequence[str]) -> tuple[SplitName, ...] | None:
