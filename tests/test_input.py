@@ -13,6 +13,7 @@ from PIL import Image
 
 from tutelage.core import Dice, Stage, generator
 from tutelage.data import decode as decoding
+from tutelage.data import memory as memory_module
 from tutelage.data.buffers import LARGE, Buffers
 from tutelage.data.crops import ATTEMPTS, box, cut
 from tutelage.data.decode import decode, whole
@@ -213,6 +214,20 @@ def test_memory_is_taken_up_to_its_limit():
     assert 2**20 < available() < 2**50
     assert 0 < memory_for("auto").limit <= MOST
     assert memory_for("0").limit == 0
+
+
+@pytest.mark.parametrize(("limit", "used", "files"), memory_module.CGROUPS)
+def test_files_that_were_read_do_not_use_up_a_container(tmp_path, monkeypatch, limit, used, files):
+    monkeypatch.setattr(memory_module, "CGROUP", tmp_path)
+    free = available()
+    (tmp_path / limit).parent.mkdir(exist_ok=True)
+    (tmp_path / limit).write_text("9000000\n")
+    (tmp_path / used).write_text("8000000\n")
+    assert available() == 1_000_000 < free
+    (tmp_path / limit).with_name("memory.stat").write_text(f"anon 5\n{files} 6000000\n")
+    assert available() == 7_000_000
+    (tmp_path / limit).write_text("max\n")
+    assert available() > 9_000_000
 
 
 @pytest.mark.parametrize(

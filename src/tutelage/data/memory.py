@@ -12,6 +12,10 @@ from tutelage.training_settings import num_bytes
 MOST = 4 * 2**30  # bytes, where the user names none
 SHARE = 0.5  # of what is free now: networks, batches and other programs need the rest
 CGROUP = Path("/sys/fs/cgroup")
+CGROUPS = (  # of versions 2 and 1: the limit, what is used, and how files in memory are called
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 @dataclass
@@ -45,11 +49,21 @@ def memory_for(asked: str) -> Memory:
 
 def available() -> int:
     """Bytes of main memory that are free now, or free to this container."""
-    found = [_free_of_machine()]
-    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
-    if limit.exists() and used.exists() and (most := limit.read_text().strip()).isdigit():
-        found.append(max(0, int(most) - int(used.read_text())))
-    return min(found)
+    limits = (_free_of_container(*names) for names in CGROUPS)
+    return min([_free_of_machine(), *(free for free in limits if free is not None)])
+
+
+def _free_of_container(limit: str, used: str, files: str) -> int | None:
+    """What its limit leaves; files that were read and lie in memory make room for others."""
+    if not (CGROUP / limit).exists() or not (CGROUP / used).exists():
+        return None
+    most = (CGROUP / limit).read_text().strip()
+    if not most.isdigit():  # no limit
+        return None
+    stat = CGROUP / Path(limit).with_name("memory.stat")
+    lines = stat.read_text().splitlines() if stat.exists() else []
+    read = sum(int(line.split()[1]) for line in lines if line.startswith(f"{files} "))
+    return max(0, int(most) - int((CGROUP / used).read_text()) + read)
 
 
 def _free_of_machine() -> int:
