@@ -1,6 +1,7 @@
 """Tar shards as a source: addresses, samples, labels, splits, and what is wrong with them."""
 
 import pickle
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -230,6 +231,25 @@ def test_braces_are_those_of_the_shell():
     assert braces("x-{08..10}.tar") == ["x-08.tar", "x-09.tar", "x-10.tar"]
     assert braces("{a,b}-{1..2}") == ["a-1", "a-2", "b-1", "b-2"]
     assert len(braces("pool-{000000..029999}.tar")) == 30_000
+
+
+def test_threads_that_begin_with_a_shard_read_its_headers_once(tmp_path, monkeypatch):
+    asked, real = [], webdataset.read_index
+
+    def counting(address, *more):
+        asked.append(address)
+        time.sleep(0.05)
+        return real(address, *more)
+
+    monkeypatch.setattr(webdataset, "read_index", counting)
+    source = opened(write_shards(tmp_path, [8, 8]))
+    names = [name for shard in source.shards() for name in source.names_in(shard)]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(source.read, names)) == [png(i) for i in range(16)]
+    other = pickle.loads(pickle.dumps(source))
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(other.read, names))
+    assert len(asked) == 4
 
 
 def test_places_that_were_asked_for_long_ago_are_forgotten(tmp_path, monkeypatch):

@@ -55,9 +55,10 @@ class WebDataset(Source):
         self._root = ""
         self._places: OrderedDict[str, dict[str, tuple[int, int]]] = OrderedDict()
         self._lock = threading.Lock()
+        self._opening: dict[str, threading.Lock] = {}  # by shard, while its headers are read
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the lock and what is remembered."""
+        """Without the locks and what is remembered."""
         return {"address": self.address}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -103,7 +104,7 @@ class WebDataset(Source):
 
     def names_in(self, shard: str) -> tuple[str, ...]:
         """Names of a shard's images, in its order."""
-        return tuple(f"{shard}/{member}" for member in self.images_in(shard).members)
+        return tuple(f"{shard}/{member}" for member in self._places_in(shard))
 
     def listing(self, part: str) -> Listing:
         """All images of all shards; labels are read where the part is not the pool."""
@@ -151,7 +152,10 @@ class WebDataset(Source):
     def read(self, name: str) -> Raw:
         """The image's bytes, by one positioned read; raises OSError where it is gone."""
         shard, member = self._split(name)
-        place = self._places_in(shard).get(member)
+        try:
+            place = self._places_in(shard).get(member)
+        except DataProblem as problem:
+            raise OSError(str(problem)) from problem
         if place is None:
             raise FileNotFoundError(f"{storage.join(self.root, shard)} has no member {member}")
         return storage.read_range(storage.join(self.root, shard), *place)
@@ -175,15 +179,22 @@ class WebDataset(Source):
         raise FileNotFoundError(f"{name} lies in no shard of {self.address}")
 
     def _places_in(self, shard: str) -> dict[str, tuple[int, int]]:
-        """Member -> offset and size; the shards that were asked for longest ago are forgotten."""
+        """Member -> offset and size, in order; one thread reads the headers, and others wait.
+
+        The shards that were asked for longest ago are forgotten. Raises as `images_in`.
+        """
         with self._lock:
-            if shard in self._places:
-                self._places.move_to_end(shard)
-                return self._places[shard]
-        try:
-            images = self.images_in(shard)
-        except DataProblem as problem:
-            raise OSError(str(problem)) from problem
+            opening = self._opening.setdefault(shard, threading.Lock())
+        with opening:
+            with self._lock:
+                if shard in self._places:
+                    self._places.move_to_end(shard)
+                    return self._places[shard]
+            return self._opened(shard)
+
+    def _opened(self, shard: str) -> dict[str, tuple[int, int]]:
+        """What a shard's headers say, which is remembered."""
+        images = self.images_in(shard)
         where = zip(images.offsets.tolist(), images.sizes.tolist(), strict=True)
         places = dict(zip(images.members, where, strict=True))
         with self._lock:
