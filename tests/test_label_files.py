@@ -277,7 +277,9 @@ def test_parts_of_another_pool_are_refused(model, tmp_path):
     label(model, Shards((5, 3)), tmp_path)
     renamed = Shards((5, 3))
     renamed.its = {f"9{name}": size for name, size in renamed.its.items()}
-    with pytest.raises(RunMismatch, match="was written for other images"):
+    with pytest.raises(
+        RunMismatch, match=r"00000.* labels of 00\.tar, where the pool has 900\.tar"
+    ):
         label(model, renamed, tmp_path)
     with pytest.raises(RunMismatch, match="is part 2 of a pool, and this one has 1"):
         label(model, Shards((5,)), tmp_path)
@@ -290,7 +292,7 @@ def test_a_damaged_part_is_named(model, tmp_path):
     with pytest.raises(DataProblem, match=r"part-00002\.parquet is damaged.*delete it"):
         label(model, Shards(), tmp_path)
     pq.write_table(pa.table({"path": ["x"]}), path)
-    with pytest.raises(DataProblem, match=r"part-00002\.parquet is damaged, or no part"):
+    with pytest.raises(DataProblem, match=r"part-00002\.parquet is no part of labels"):
         label(model, Shards(), tmp_path)
 
 

@@ -323,6 +323,24 @@ def test_a_selection_of_labels_that_were_made_anew_is_refused(tmp_path):
         parts.count(source.shards())
 
 
+def test_no_whole_file_of_another_folder_is_said_to_be_deleted(tmp_path):
+    source, parts = written(tmp_path, [3], [[1, 1, 1]])
+    labels, selected = parts.labels, tmp_path / "selected"
+    (labels / "selection.json").write_text("{}")
+    for swapped, what in ((Parts(selected), "labels"), (Parts(labels, labels), "a selection")):
+        with pytest.raises(DataProblem, match=f"is no part of {what} .*give the --out") as raised:
+            swapped.count(source.shards())
+        assert "delete" not in str(raised.value)
+
+
+def test_a_shard_that_has_changed_comes_with_the_way_back(tmp_path):
+    source, parts = written(tmp_path, [3])
+    pool = sharded(source, parts)
+    write_tar(tmp_path / "pool" / "pool-0.tar", {"other.png": png(9)})
+    with pytest.raises(DataProblem, match="put it back, or delete that part, label the pool again"):
+        streamed(pool, lanes=1).draw(0, 3, seed=0)
+
+
 @pytest.mark.parametrize(("spoil", "said"), [
     (lambda r: (r / "labels" / "part-00001.parquet").unlink(), r"1 of 2 parts are missing .*00001"),
     (lambda r: (r / "labels" / "part-00001.parquet").write_bytes(b"?"), "00001.parquet is damaged"),

@@ -193,9 +193,14 @@ def _about(schema: pa.Schema) -> About:
 def damaged(path: Path, error: Exception, *, verb: str = "label") -> DataProblem:
     """What to do about a part, or one of a selection, that can't be read."""
     what = "labels" if verb == "label" else "a selection"
+    if isinstance(error, KeyError):  # the file is whole, and of something else: not to be deleted
+        lack = str(error).strip("'\"")
+        return DataProblem(
+            f"{path} is no part of {what} ({lack}): give the --out of `tutelage {verb}`"
+        )
     return DataProblem(
-        f"{path} is damaged, or no part of {what} ({error}): delete it and run the same "
-        f"`tutelage {verb}` again, which makes it anew"
+        f"{path} is damaged ({error}): delete it and run the same `tutelage {verb}` again, which "
+        "makes it anew"
     )
 
 

@@ -29,6 +29,10 @@ LANES = 8  # whatever the number of processes, so that the batches are the same 
 WINDOW = 16_384  # entries of a lane that are shuffled together
 KEPT = 2  # windows of a lane beside those of a draw: the next, and the last, as draws may overlap
 PREPARING = 2  # threads that look up the next windows
+CHANGED = (
+    "the shard has changed since it was labeled; put it back, or delete that part, label the pool "
+    "again, which makes what is missing, and select anew"
+)
 EPOCHS_KEPT = 3  # orders of shards; lanes end their epochs a step apart
 
 
@@ -194,11 +198,11 @@ def _check_aligned(
     if len(labeled) != len(members):
         raise DataProblem(
             f"{parts.part(number)} has {len(labeled):,} rows and shard {shard} has "
-            f"{len(members):,} images: the shard has changed since it was labeled; label it anew"
+            f"{len(members):,} images: {CHANGED}"
         )
     for row, (name, member) in enumerate(zip(labeled, members, strict=True)):
         if name != f"{shard}/{member}":
             raise DataProblem(
                 f"row {row} of {parts.part(number)} is {name}, and shard {shard} has {member} "
-                "there: the shard has changed since it was labeled; label it anew"
+                f"there: {CHANGED}"
             )

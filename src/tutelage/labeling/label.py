@@ -194,7 +194,13 @@ def check_there(out: Path, wanted: Sequence[Portion], teacher: PoolTeacher) -> d
                 f"{path} was written by another teacher, {about.teacher} and not {teacher.digest}: "
                 "choose another --out"
             )
-        if about.shard != portion.shard or (not portion.shard and _other(path, portion)):
+        if about.shard != portion.shard:
+            its, here = about.shard or "a pool without shards", portion.shard or "no shards"
+            raise RunMismatch(
+                f"{path} has the labels of {its}, where the pool has {here}: give the pool that "
+                "was labeled, all of it, or choose another --out"
+            )
+        if not portion.shard and _other(path, portion):
             raise RunMismatch(f"{path} was written for other images: choose another --out")
         there[number] = rows
     return there
