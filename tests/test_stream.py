@@ -448,13 +448,17 @@ def test_shards_of_a_test_split_stay_out_of_the_pool(images, tmp_path):
         data = (images / "shards" / f"pool-{number}.tar").read_bytes()
         (tmp_path / "pool").mkdir(exist_ok=True)
         (tmp_path / "pool" / name).write_bytes(data)
-    source = WebDataset(str(tmp_path / "pool"))
-    labels = write_labels(tmp_path / "labels", names_of(source), classes=toy.CLASSES)
-    given = {"unlabeled": str(tmp_path / "pool"), "labels": labels, "selected": None}
+    out, pool = tmp_path / "labels", str(tmp_path / "pool")
+    teacher = tutelage.train(**toy.train_settings(images, tmp_path / "teacher", steps=2))
+    tutelage.label(model=teacher.run, data=pool, out=out)
+    assert "1 shards of validation or test splits stay out" in (out / "issues.csv").read_text()
+    selected = tutelage.select(out, out=tmp_path / "selected", rule=Select(threshold=0))
+    assert sum(selected.content["reasons"].values()) == 20  # the balance is that of the pool alone
+    given = {"unlabeled": pool, "labels": out, "selected": selected.folder}
     tutelage.train(**settings_for(images, tmp_path / "run", steps=2) | given)
     said = (tmp_path / "run" / "logs" / "log.txt").read_text()
     assert "1 shards of val or test splits stay out" in said
-    assert "20 entries an epoch" in said
+    assert f"2 shards, 20 images, {selected.content['entries']} entries an epoch" in said
 
 
 @pytest.mark.slow

@@ -85,7 +85,7 @@ class EntryPixels(WhenAsked):
     def read(self, index: int) -> Raw:
         """The bytes of one entry's image."""
         entries, source = self.entries, self.pool.source
-        address = storage.join(source.root, source.shards()[entries.shards[index]])
+        address = storage.join(source.root, source.pool_shards()[entries.shards[index]])
         return storage.read_range(address, int(entries.offsets[index]), int(entries.sizes[index]))
 
     def where(self, index: int) -> str:

@@ -74,7 +74,7 @@ class Portion:
 
 def portions(source: Source, names: Sequence[str]) -> Sequence[Portion]:
     """The parts of a pool: its shards, else the names in portions of 16,384."""
-    shards = source.shards()
+    shards = source.pool_shards()
     if shards:
         return [Portion(number, shard, ()) for number, shard in enumerate(shards)]
     return [

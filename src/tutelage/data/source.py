@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.data.issues import Issue
+from tutelage.data.splits import split_name
 
 Raw: TypeAlias = bytes | NDArray[np.uint8]  # an image file's bytes, or pixels (H, W[, 3])
 
@@ -66,6 +67,18 @@ class Source(ABC):
     def shards(self) -> tuple[str, ...]:
         """Names of the files that hold many images each, in order; none where there are no such."""
         return ()
+
+    def splits_of_shards(self) -> tuple[str, ...] | None:
+        """The split of each shard, as the source calls it; None where they have none."""
+        return None
+
+    def pool_shards(self) -> tuple[str, ...]:
+        """The shards that a pool is made of: none of a validation or test split."""
+        splits = self.splits_of_shards()
+        if splits is None:
+            return self.shards()
+        both = zip(self.shards(), splits, strict=True)
+        return tuple(shard for shard, split in both if split_name(split) not in ("val", "test"))
 
     def names_in(self, shard: str) -> tuple[str, ...]:
         """Names of a shard's images, in its order; the listing has them one shard after another."""

@@ -61,7 +61,7 @@ class StreamedPool:
         self.lanes, self.window = lanes, window
         self.own = range(rank, lanes, world)
         self.total = int(pool.entries.sum())
-        self.shards = pool.source.shards()
+        self.shards = pool.source.pool_shards()
         self._decoders = ThreadPoolExecutor(THREADS)
         self._preparers = ThreadPoolExecutor(PREPARING)
         self._ready: dict[int, OrderedDict[tuple[int, int, int], Future[Entries]]] = {}

@@ -100,7 +100,9 @@ def _pool(pool: Source, out: Path) -> tuple[Sequence[Portion], list[Issue]]:
     """The pool's parts; where it has shards, its images are not listed."""
     shards = portions(pool, ())
     if shards:
-        return shards, []
+        judged = len(pool.shards()) - len(shards)
+        detail = f"{judged:,} shards of validation or test splits stay out of the pool"
+        return shards, [Issue("note", "splits", "pool", pool.address, detail)] * bool(judged)
     images, issues = pool_images(pool)
     stop_if_fatal(issues, out)
     return portions(pool, images.names), issues

@@ -50,7 +50,7 @@ def open_sharded(
     assert settings.labels is not None, "asked for"
     parts = Parts(settings.labels, settings.selected)
     path = run.path / "data" / "pool.parquet"
-    shards = source.shards()
+    shards = source.pool_shards()
     if not run.is_done(STAGE):
         with run.stage(STAGE) as notes:
             with prepared.screen.bar("count the pool", len(shards)) as bar:
@@ -59,10 +59,9 @@ def open_sharded(
             notes["teacher"], notes["classes"] = found.teacher, list(found.classes)
     notes = run.notes(STAGE)
     images, entries, sums = _read(path, shards)
-    judged = _judged(source)
-    if judged.any():
-        prepared.screen.say(f"  {judged.sum():,} shards of val or test splits stay out of the pool")
-    entries = np.where(judged, 0, entries)
+    judged = len(source.shards()) - len(shards)
+    if judged:
+        prepared.screen.say(f"  {judged:,} shards of val or test splits stay out of the pool")
     prepared.screen.say(
         f"pool: {len(shards):,} shards, {images.sum():,} images, {entries.sum():,} entries an "
         "epoch, which are read while training; whether test images are among them is not looked "
@@ -92,14 +91,6 @@ def _read(path: Path, shards: Sequence[str]) -> tuple[NDArray[np.int64], ...]:
             "began: put them back, or start a new run"
         )
     return tuple(table[name].to_numpy() for name in ("images", "entries", "sum"))
-
-
-def _judged(source: WebDataset) -> NDArray[np.bool_]:
-    """Shards (S,) of validation and test splits."""
-    splits = source.split_names()
-    if splits is None:
-        return np.zeros(len(source.shards()), np.bool_)
-    return np.array([split in ("val", "test") for split in splits])
 
 
 def _numbers(labeled: Sequence[str], classes: tuple[str, ...], labels: Path) -> NDArray[np.int64]:

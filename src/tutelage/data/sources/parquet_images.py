@@ -85,6 +85,14 @@ class ParquetImages(Source):
             return (PurePosixPath(self.address).name,)
         return self._files
 
+    def splits_of_shards(self) -> tuple[str, ...] | None:
+        """As each file's name or folder tells: train-00000-of-00002.parquet."""
+        told = []
+        for file in self.shards():
+            pieces = [re.split(r"[-_.\d]", piece)[0] for piece in reversed(file.split("/"))]
+            told.append(next((piece for piece in pieces if split_name(piece)), ""))
+        return tuple(told) if len(told) > 1 and all(told) else None
+
     def names_in(self, shard: str) -> tuple[str, ...]:
         """FILE/0, FILE/1, …"""
         ends = self._row_ends(shard)
@@ -96,7 +104,9 @@ class ParquetImages(Source):
         names = tuple(chain.from_iterable(map(self.names_in, files)))
         if not names:
             raise broken(self, "has no rows")
-        rows = Rows(names, splits=_splits_by_name(files, names))
+        told = self.splits_of_shards()
+        by_name = None if told is None else dict(zip(files, told, strict=True))
+        own = None if by_name is None else [by_name[name.rpartition("/")[0]] for name in names]
         layout = self._layout_of(files[0])
         found = {"image": layout.image, "split": layout.split, "group": layout.group}
         if part != "pool":
@@ -106,7 +116,7 @@ class ParquetImages(Source):
         issues = taken(found, part, self)
         texts = self._texts({key: name for key, name in found.items() if key != "image"})
         rows = Rows(
-            names, texts.get("label"), texts.get("split", rows.splits), texts.get("group"),
+            names, texts.get("label"), texts.get("split", own), texts.get("group"),
             layout.classes,
         )  # fmt: skip
         issues += unused_classes(layout.classes, rows, part, self)
@@ -255,14 +265,3 @@ def _likely(address: str) -> Iterator[str]:
         for name in storage.names_in(root) if folder else inside:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 yield storage.join(root, name)
-
-
-def _splits_by_name(files: tuple[str, ...], names: tuple[str, ...]) -> list[str] | None:
-    """Splits where each file's name or folder tells one: train-00000-of-00002.parquet."""
-    told: dict[str, str] = {}
-    for file in files:
-        pieces = [re.split(r"[-_.\d]", piece)[0] for piece in reversed(file.split("/"))]
-        told[file] = next((piece for piece in pieces if split_name(piece)), "")
-    if len(files) < 2 or not all(told.values()):
-        return None
-    return [told[name.rpartition("/")[0]] for name in names]

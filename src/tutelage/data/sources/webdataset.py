@@ -52,6 +52,7 @@ class WebDataset(Source):
         super().__init__(address)
         self._found: tuple[str, ...] | None = None  # shards, in order
         self._known: frozenset[str] = frozenset()  # the same
+        self._of_pool: tuple[str, ...] | None = None
         self._root = ""
         self._places: OrderedDict[str, dict[str, tuple[int, int]]] = OrderedDict()
         self._lock = threading.Lock()
@@ -90,9 +91,15 @@ class WebDataset(Source):
         self.shards()
         return self._root
 
-    def split_names(self) -> tuple[SplitName, ...] | None:
+    def splits_of_shards(self) -> tuple[SplitName, ...] | None:
         """The split of each shard, where they are of several."""
         return splits_of(self.shards())
+
+    def pool_shards(self) -> tuple[str, ...]:
+        """The shards that a pool is made of, which are asked for with each image."""
+        if self._of_pool is None:
+            self._of_pool = super().pool_shards()
+        return self._of_pool
 
     def images_in(self, shard: str, *, labels: bool = False) -> ShardImages:
         """A shard's images and where they lie; nothing is remembered.
@@ -112,7 +119,7 @@ class WebDataset(Source):
         labels: list[str] = []
         splits: list[str] = []
         issues: list[Issue] = []
-        by_split = self.split_names()
+        by_split = self.splits_of_shards()
         for number, shard in enumerate(self.shards()):
             try:
                 images = self.images_in(shard, labels=part != "pool")
