@@ -224,7 +224,7 @@ def test_unreadable_images_keep_their_rows_and_are_said(model, tmp_path, capsys)
     assert "warning: 2 of 15 images can't be read (13.3%)" in said
     assert "/pool/00.tar/1.png, /pool/03.tar/0.png" in said
     table = (tmp_path / "issues.csv").read_text()
-    assert "/pool/00.tar/1.png,UnidentifiedImageError: cannot identify image" in table
+    assert "1.png,UnidentifiedImageError: cannot identify image: of no known format\n" in table
     (tmp_path / "part-00002.parquet").unlink()
     label(model, Shards(broken=broken), tmp_path)  # what an earlier run found is kept
     assert (tmp_path / "issues.csv").read_text() == table

@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from tutelage.data.source import Raw
@@ -99,7 +99,12 @@ def read(raw: Raw) -> Image.Image:
 
 def opened(raw: Raw) -> Image.Image:
     """An image file's bytes, or pixels, as an image that isn't decoded yet."""
-    return Image.open(BytesIO(raw)) if isinstance(raw, bytes) else Image.fromarray(raw)
+    if not isinstance(raw, bytes):
+        return Image.fromarray(raw)
+    try:
+        return Image.open(BytesIO(raw))
+    except UnidentifiedImageError:  # whose words name a place in memory, another each time
+        raise UnidentifiedImageError("cannot identify image: of no known format") from None
 
 
 def fit(image: Image.Image, canvas: int) -> Image.Image:
