@@ -60,7 +60,7 @@ def _sizes(part: Part, name: str) -> Iterator[Issue]:
     for row in np.flatnonzero(small & ~long).tolist():
         yield _about(part, row, name, "very small", f"where {usual} pixels are usual")
     for row in np.flatnonzero(long).tolist():
-        why = "is very long: training and judging see the center square alone"
+        why = "is very long: it is judged by its center square alone"
         yield _about(part, row, name, "very long", why)
     low, high = np.quantile(sides, [0.05, 0.95])
     if high > MIXED * low:
