@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 from images import write_classes, write_picture, write_pool
 
+from tutelage.data.find import open_source
+from tutelage.data.issues import write_issues
 from tutelage.data.parts import labeled_images, list_parts, pool_images
 from tutelage.data.sources.folder import Folder, images_below
 from tutelage.errors import UsageError
@@ -66,6 +68,28 @@ def test_a_name_that_no_table_can_hold_is_dropped_and_shown(tmp_path):
     assert images.names == ("cat/0001.png", "dog/0002.png")
     assert [(issue.severity, issue.kind) for issue in issues] == [("dropped", "file name")]
     assert issues[0].path.endswith("caf\\udce9.png")
+
+
+def test_a_class_folder_whose_name_no_table_can_hold_is_fatal_and_shown(tmp_path):
+    write_classes(tmp_path, {"cat": 1, "dog": 1, "eel": 1})
+    os.rename(tmp_path / "eel", os.fsencode(tmp_path) + b"/caf\xe9")
+    images, issues = labeled_folder(tmp_path, "labeled")
+    assert images.classes == ("cat", "dog")
+    assert kinds(issues, "fatal") == ["file name"]
+    write_issues(tmp_path / "issues.csv", issues)
+    assert "caf\\udce9 is not UTF-8" in (tmp_path / "issues.csv").read_text()
+    pool, issues = pool_folder(tmp_path)
+    assert len(pool) == 2
+    assert kinds(issues, "dropped") == ["file name"]
+    assert not kinds(issues, "fatal")
+
+
+def test_an_address_that_no_table_can_hold_is_refused(tmp_path):
+    write_classes(tmp_path / "data", {"cat": 1, "dog": 1})
+    address = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    os.rename(tmp_path / "data", address)
+    with pytest.raises(UsageError, match=r"caf\\udce9: the name is not UTF-8"):
+        open_source(address)
 
 
 @pytest.mark.parametrize("hidden", [".git", ".ipynb_checkpoints", "__MACOSX"])

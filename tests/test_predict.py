@@ -1,4 +1,5 @@
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -166,3 +167,13 @@ def test_a_saved_model_gives_the_same_answers_and_other_weights_are_refused(
         load_model(tmp_path / "model")
     with pytest.raises(UsageError, match="holds no model"):
         load_model(files)
+
+
+def test_a_file_whose_name_no_table_can_hold_is_left_out_and_said(model, files, tmp_path):
+    os.rename(files / "0001.png", os.fsencode(files) + b"/caf\xe9.png")
+    found = predict_files(model, find_images([str(files)]))
+    write_predictions(tmp_path / "found.csv", found)
+    assert [Path(path).name for path in found.paths] == ["0000.png", "0002.png", "a [1].png"]
+    ((path, why),) = found.unreadable
+    assert path.endswith("caf\udce9.png")
+    assert "not UTF-8" in why

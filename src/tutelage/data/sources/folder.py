@@ -37,6 +37,8 @@ class Folder(Source):
         folders = [name for name in inside if storage.is_folder(storage.join(self.address, name))]
         issues += [_hidden(self.address, f, part) for f in folders if is_hidden(f)]
         folders = [name for name in folders if not is_hidden(name)]
+        issues += _unwritable(self.address, folders, part)
+        folders = [name for name in folders if is_writable_name(name)]
         splits = bool(folders) and all(split_name(name) for name in folders)
         if part == "pool":
             return self._pool(files, issues, splits=splits)
@@ -72,6 +74,8 @@ class Folder(Source):
                 name for name in storage.names_in(root)
                 if storage.is_folder(storage.join(root, name)) and not is_hidden(name)
             ]  # fmt: skip
+            issues += _unwritable(root, classes, part)
+            classes = [name for name in classes if is_writable_name(name)]
             issues += _loose(root, [f.removeprefix(f"{split}/") for f in files
                                     if f.startswith(f"{split}/")], classes, part)  # fmt: skip
             found, its = _by_class(classes, files, f"{split}/")
@@ -171,11 +175,11 @@ def _image_names(root: str, part: str) -> tuple[list[str], list[Issue]]:
         elif is_writable_name(name):
             images.append(name)
         else:
-            shown = storage.join(root, name).encode("utf-8", "backslashreplace").decode()
+            shown = _shown(storage.join(root, name))
             detail = "the name is not UTF-8: rename the file"
             issues.append(Issue("dropped", "file name", part, shown, detail))
     for top, count in others.items():
-        where = storage.join(root, top) if top else root
+        where = _shown(storage.join(root, top)) if top else root
         detail = f"{count} files below {where} are no images by their suffix"
         issues.append(Issue("note", "other files", part, where, detail))
     return sorted(images), issues
@@ -188,6 +192,11 @@ def is_writable_name(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _shown(name: str) -> str:
+    """The name as tables can hold it."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def is_hidden(name: str) -> bool:
@@ -209,8 +218,18 @@ def _by_class(
     return names, tuple(folder for folder, inside in of.items() for _ in inside)
 
 
+def _unwritable(root: str, folders: list[str], part: str) -> list[Issue]:
+    """Class folders whose names no table could hold; of a pool, its images are left out alone."""
+    shown = [_shown(storage.join(root, name)) for name in folders if not is_writable_name(name)]
+    return [
+        Issue("fatal", "file name", part, folder,
+              f"the name of class folder {folder} is not UTF-8: rename it")
+        for folder in shown if part != "pool"
+    ]  # fmt: skip
+
+
 def _hidden(root: str, name: str, part: str) -> Issue:
-    folder = storage.join(root, name)
+    folder = _shown(storage.join(root, name))
     return Issue("note", "hidden folder", part, folder, f"hidden folder {folder} is ignored")
 
 
