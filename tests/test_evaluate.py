@@ -246,3 +246,16 @@ def test_a_network_for_one_size_alone_says_so():
         module = build(net).eval()
     with pytest.raises(UsageError, match="mixer_s32_224 takes images of 64 pixels alone"):
         at_input_size(module, net, 96)
+
+
+def test_what_a_table_leaves_out_and_which_split_is_judged_on_are_said(
+    small, images, tmp_path, capsys
+):
+    rows = [f"{path},{path.parent.name},val" for path in (images / "test").rglob("*.png")]
+    rows += [f"{images}/gone.png,,val", f",{rows[0].split(',')[1]},val"]
+    (tmp_path / "some.csv").write_text("path,label,split\n" + "\n".join(rows))
+    assert main(["evaluate", str(small), "--data", str(tmp_path / "some.csv")]) == 0
+    told = capsys.readouterr().err
+    assert f"left out {images}/gone.png: has no label" in told
+    assert f"some.csv, line {len(rows) + 1}: has no path" in told
+    assert "no test split, so its val split is judged on" in told

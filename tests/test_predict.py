@@ -177,3 +177,10 @@ def test_a_file_whose_name_no_table_can_hold_is_left_out_and_said(model, files, 
     ((path, why),) = found.unreadable
     assert path.endswith("caf\udce9.png")
     assert "not UTF-8" in why
+
+
+def test_what_a_table_leaves_out_is_said(files, tmp_path):
+    (tmp_path / "some.csv").write_text(f"path,label\n{files / '0001.png'},x\n,x\n")
+    lines = []
+    assert names(find_images([str(tmp_path / "some.csv")], lines.append)) == ["0001.png"]
+    assert lines == [f"left out {tmp_path / 'some.csv'}, line 3: has no path"]

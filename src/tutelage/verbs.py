@@ -121,7 +121,7 @@ def predict(
     if out is not None:
         out = table_path(out)
     screen = Screen()
-    found_images = images_of(images)
+    found_images = images_of(images, screen.say)
     model = load_model(Path(run), choose_device(device))
     with screen.bar("predict", len(found_images)) as bar:
         found = predict_files(model, found_images, top=top, advance=bar.advance)

@@ -10,6 +10,8 @@ from typing import Literal
 from tutelage.errors import DataProblem
 from tutelage.files import write_text
 
+MOST_LINES = 20  # on the terminal, of images left out one by one
+
 Severity = Literal["fatal", "dropped", "note"]
 
 
@@ -32,6 +34,17 @@ def write_issues(path: Path, issues: Sequence[Issue]) -> None:
     writer.writerow([field.name for field in fields(Issue)])
     writer.writerows(astuple(i) for i in sorted(issues, key=lambda i: order[i.severity]))
     write_text(path, text.getvalue())
+
+
+def in_words(issues: Sequence[Issue]) -> list[str]:
+    """A line for each image that is left out, of many the first, and for each note."""
+    dropped = [issue for issue in issues if issue.severity == "dropped"]
+    lines = [f"left out {issue.path}: {issue.detail}" for issue in dropped[:MOST_LINES]]
+    if len(dropped) > MOST_LINES:
+        lines.append(f"left out {len(dropped) - MOST_LINES:,} more; tutelage check lists them all")
+    notes = [issue for issue in issues if issue.severity == "note"][:MOST_LINES]
+    whose = ["" if issue.path in issue.detail else f"{issue.path}: " for issue in notes]
+    return lines + [f"note: {w}{issue.detail}" for w, issue in zip(whose, notes, strict=True)]
 
 
 def stop_if_fatal(issues: Sequence[Issue], where: Path | None) -> None:

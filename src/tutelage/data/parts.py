@@ -48,6 +48,9 @@ def labeled_images(source: Source, part: str) -> tuple[Images, list[Issue]]:
     parts, issues = _with_splits(source, part)
     for name in (part, "val") if part == "test" else (part,):
         if name in parts:
+            if name != part:
+                detail = f"{source.address} has no {part} split, so its {name} split is judged on"
+                issues.append(Issue("note", "splits", part, source.address, detail))
             return parts[name], issues
     detail = f"{source.address} has splits ({', '.join(parts)}), but none for {part} images"
     issues.append(Issue("fatal", "no such split", part, source.address, detail))

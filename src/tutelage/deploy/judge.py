@@ -9,7 +9,7 @@ from tutelage.data.check import readable
 from tutelage.data.class_names import class_numbers
 from tutelage.data.examine import examine
 from tutelage.data.facts import Part
-from tutelage.data.issues import Issue, stop_if_fatal
+from tutelage.data.issues import Issue, in_words, stop_if_fatal
 from tutelage.data.parts import labeled_images
 from tutelage.data.pixels import OnDisk
 from tutelage.data.source import Images, Source
@@ -58,6 +58,8 @@ def labeled_part(
     images, issues = labeled_images(root, part)
     images, odd = class_numbers(images, model.classes, "the model", part)
     stop_if_fatal([*issues, *odd], None)
+    for line in in_words(issues):
+        screen.say(line)
     with screen.bar("check", len(images)) as bar:
         facts = examine(images, bar.advance)
     kept, bad = readable(Part(images, facts), part)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tutelage.data.decode import SUFFIXES
 from tutelage.data.find import kinds, source_of
-from tutelage.data.issues import stop_if_fatal
+from tutelage.data.issues import in_words, stop_if_fatal
 from tutelage.data.pixels import OnDisk
 from tutelage.data.source import Images, Source
 from tutelage.data.sources.folder import Folder, images_below, is_writable_name
@@ -24,8 +24,10 @@ from tutelage.deploy.predictions import Predictions
 from tutelage.errors import DataProblem, UsageError
 from tutelage.evaluation.accuracy import predict
 
+Say = Callable[[str], None]  # hears a line of what is left out on the way
 
-def images_of(given: Any) -> Images:
+
+def images_of(given: Any, say: Say = lambda line: None) -> Images:
     """What files, folders, globs or one other source name, or what a program gave.
 
     Raises UsageError where there is nothing.
@@ -35,18 +37,18 @@ def images_of(given: Any) -> Images:
     if several and not names:
         raise UsageError("no images: name files, folders or globs")
     if all(isinstance(name, str | Path) for name in names):
-        return find_images(tuple(map(str, names)))
-    return all_images(source_of(given))
+        return find_images(tuple(map(str, names)), say)
+    return all_images(source_of(given), say)
 
 
-def find_images(patterns: Sequence[str]) -> Images:
+def find_images(patterns: Sequence[str], say: Say = lambda line: None) -> Images:
     """Files, all images below folders, and what globs match, each once, in the order given; or all
     images of one source of another kind.
 
     Raises UsageError for what doesn't exist and for a glob without a match.
     """
     if len(patterns) == 1 and _is_other_source(patterns[0]):
-        return all_images(source_of(patterns[0]))
+        return all_images(source_of(patterns[0]), say)
     found: dict[Path, None] = {}
     for pattern in patterns:
         path = Path(pattern)
@@ -73,10 +75,12 @@ def _is_other_source(address: str) -> bool:
     return any(kind.claims(address) for kind in kinds() if kind is not Folder)
 
 
-def all_images(source: Source) -> Images:
+def all_images(source: Source, say: Say) -> Images:
     """All images of a source, of every split; raises DataProblem where it is broken or empty."""
     listing = source.listing("pool")
     stop_if_fatal(listing.issues, None)
+    for line in in_words(listing.issues):
+        say(line)
     return Images(source, listing.names)
 
 
