@@ -18,6 +18,7 @@ from tutelage.data.facts import Facts, Part
 from tutelage.data.issues import Issue
 from tutelage.data.source import Images, Listing
 from tutelage.data.sources.folder import Folder
+from tutelage.data.sources.huggingface import HuggingFace
 from tutelage.data.split import split
 from tutelage.errors import UsageError
 from tutelage.pipelines.check_data import report_on
@@ -285,3 +286,20 @@ def test_listings_of_grouped_folders_are_what_these_tests_take_them_for(folders)
     listing = Grouped(str(folders / "labeled")).listing("labeled")
     assert isinstance(listing, Listing)
     assert set(listing.groups) == {str(i % 10) for i in range(12)}
+
+
+def test_groups_of_the_pool_stay_in_its_table(folders):
+    rows = [f"{path},farm {i % 2}" for i, path in enumerate(sorted((folders / "pool").iterdir()))]
+    (folders / "pool.csv").write_text("path,group\n" + "\n".join(rows))
+    result = survey(folders / "labeled", pool=folders / "pool.csv")
+    _, pool = write_cleaned(folders / "out", result.parts)
+    assert pool.read_text().splitlines() == ["path,group", *rows]
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/shards", "hf://owner/name"])
+def test_images_within_other_files_are_in_no_table_wherever_they_lie(folders, address):
+    result = survey(folders / "labeled")
+    part = result.parts["labeled"]
+    part.images = replace(part.images, source=HuggingFace(address))
+    with pytest.raises(UsageError, match="none of its own"):
+        write_cleaned(folders / "out", {"labeled": part})

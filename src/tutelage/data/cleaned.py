@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tutelage.data import storage
 from tutelage.data.facts import Part
+from tutelage.data.sources.folder import Folder
+from tutelage.data.sources.table import Table
 from tutelage.errors import UsageError
 from tutelage.files import write_text
 
@@ -15,7 +17,7 @@ SPLIT_OF = {"labeled": "train", "val": "val", "test": "test"}
 
 
 def write_cleaned(folder: Path, parts: Mapping[str, Part]) -> tuple[Path, Path | None]:
-    """manifest.csv (path, label, and where there are any: split, group), and pool.csv of the pool.
+    """manifest.csv (path, label, where there are any split, group), pool.csv (path, group).
 
     Copies to learn from stand there once. Raises UsageError where images are no files of their own.
     """
@@ -35,7 +37,12 @@ def write_cleaned(folder: Path, parts: Mapping[str, Part]) -> tuple[Path, Path |
     if "pool" not in parts:
         return path, None
     pool = parts["pool"]
-    _write(folder / "pool.csv", ["path"], ([_path(pool, row)] for row in _once(pool)))
+    groups = pool.images.groups
+    header = ["path", *(["group"] if groups else [])]
+    _write(
+        folder / "pool.csv", header,
+        ([_path(pool, row), *([groups[row]] if groups else [])] for row in _once(pool)),
+    )  # fmt: skip
     return path, folder / "pool.csv"
 
 
@@ -47,7 +54,8 @@ def _once(part: Part) -> list[int]:
 def _path(part: Part, row: int) -> str:
     """The absolute path or address of an image."""
     place = part.images.where(row)
-    if storage.is_local(place) and not os.path.isfile(place):
+    named = isinstance(part.images.source, Folder | Table)  # others hold many images a file
+    if not named or (storage.is_local(place) and not os.path.isfile(place)):
         raise UsageError(
             f"--fix manifest names files, and {place} is none of its own: leave the images out "
             "that issues.csv names where the data set is made"
