@@ -92,6 +92,23 @@ def test_an_address_that_no_table_can_hold_is_refused(tmp_path):
         open_source(address)
 
 
+def test_folders_beside_train_and_test_are_no_classes_and_those_no_pool(tmp_path):
+    for split, first in (("train", 0), ("test", 10)):
+        write_classes(tmp_path / split, {"cat": 2, "dog": 2}, first=first)
+    write_pool(tmp_path / "unlabeled", 3, first=20)
+    _, issues = labeled_folder(tmp_path, "labeled")
+    assert kinds(issues, "fatal") == ["unknown split"]
+    assert "beside them unlabeled" in next(i.detail for i in issues if i.severity == "fatal")
+    pool, _ = pool_folder(tmp_path)
+    assert {name.split("/")[0] for name in pool.names} == {"train", "unlabeled"}
+
+
+def test_a_class_may_be_named_train(tmp_path):
+    images, issues = labeled_folder(write_classes(tmp_path, {"bus": 1, "train": 1}), "labeled")
+    assert images.classes == ("bus", "train")
+    assert issues == []
+
+
 @pytest.mark.parametrize("hidden", [".git", ".ipynb_checkpoints", "__MACOSX"])
 def test_hidden_folders_are_noted_and_ignored(tmp_path, hidden):
     write_classes(tmp_path, {"cat": 1, "dog": 1, hidden: 1, f"cat/{hidden}": 1})

@@ -39,11 +39,14 @@ class Folder(Source):
         folders = [name for name in folders if not is_hidden(name)]
         issues += _unwritable(self.address, folders, part)
         folders = [name for name in folders if is_writable_name(name)]
-        splits = bool(folders) and all(split_name(name) for name in folders)
+        splits = [name for name in folders if split_name(name)]
+        if len(splits) < len(folders) and not _are_splits(splits):
+            splits = []  # classes, of which one is named train or test
         if part == "pool":
-            return self._pool(files, issues, splits=splits)
+            return self._pool(files, issues, splits=bool(splits))
         if splits:
-            return self._with_splits(folders, files, issues, part)
+            issues += _beside(self.address, splits, folders, part)
+            return self._with_splits(splits, files, issues, part)
         issues += _loose(self.address, files, folders, part)
         names, labels = _by_class(folders, files, "")
         issues += _layout(self.address, folders, part, labels)
@@ -226,6 +229,25 @@ def _unwritable(root: str, folders: list[str], part: str) -> list[Issue]:
               f"the name of class folder {folder} is not UTF-8: rename it")
         for folder in shown if part != "pool"
     ]  # fmt: skip
+
+
+def _are_splits(names: list[str]) -> bool:
+    """Whether the names can be no classes: there is something to train on and to judge on."""
+    meant = {split_name(name) for name in names}
+    return "train" in meant and len(meant) > 1
+
+
+def _beside(root: str, splits: list[str], folders: list[str], part: str) -> list[Issue]:
+    """Folders beside those of splits, which are neither splits nor classes."""
+    others = [name for name in folders if name not in splits]
+    if not others:
+        return []
+    detail = (
+        f"{root} has the splits {', '.join(splits)}, and beside them {', '.join(others[:5])}"
+        f"{', …' * (len(others) > 5)}: move what is no split out, or give the folders one by one, "
+        f"as --data {storage.join(root, splits[0])}"
+    )
+    return [Issue("fatal", "unknown split", part, root, detail)]
 
 
 def _hidden(root: str, name: str, part: str) -> Issue:
