@@ -137,3 +137,17 @@ def test_the_command_line_says_it_in_one_line(bucket, capsys, monkeypatch):
     bucket.clear_instance_cache()
     assert main(["check", "--data", "s3://images/folder"]) == 2
     assert "AWS_ACCESS_KEY_ID" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "address"),
+    [
+        ("s3://bucket/tables", "../images/1.png", "s3://bucket/images/1.png"),
+        ("s3://bucket", "images/../1.png", "s3://bucket/1.png"),
+        ("s3://bucket", "../1.png", "s3://bucket/1.png"),
+        ("https://host/a/b", "../c/1..png", "https://host/a/c/1..png"),
+        ("s3://bucket/a", "1..2.png", "s3://bucket/a/1..2.png"),
+    ],
+)
+def test_a_path_may_lead_out_of_its_folder_where_folders_are_but_names(folder, name, address):
+    assert storage.join(folder, name) == address

@@ -67,7 +67,13 @@ def join(folder: str, name: str) -> str:
         return plain(name)
     if is_local(folder):
         return os.path.join(folder, name)
-    return name if name.startswith("/") else f"{folder.rstrip('/')}/{name}"
+    if name.startswith("/"):
+        return name
+    if ".." not in name.split("/"):
+        return f"{folder.rstrip('/')}/{name}"
+    protocol, _, path = folder.partition("://")  # buckets know no parents
+    host, _, path = path.partition("/")
+    return f"{protocol}://{host}{posixpath.normpath(posixpath.join('/', path, name))}"
 
 
 def parent(address: str) -> str:
