@@ -53,11 +53,12 @@ def kinds(issues, severity=None):
         gzip.compress(PLAIN.encode()),
         PLAIN + "\n\n,\n",
         'label, path \n"cat", a.png\n dog,"b.png"\n',
+        'path, label\n"a.png", "cat"\n"b.png", "dog"\n',
         ",path,label,\n0,a.png,cat,\n1,b.png,dog,\n",
         'path,label,"note, or two"\na.png,cat,"x, y\nz"\nb.png,dog,\n',
     ],
     ids=["plain", "crlf", "cr", "bom", "utf-16", ";", "tab", "|", "gzip", "blank lines", "spaces",
-         "index", "line break in quotes"],
+         "spaces before quotes", "index", "line break in quotes"],
 )  # fmt: skip
 def test_a_table_is_read_however_it_was_saved(table, content):
     assert rows(table(content)) == [("a.png", "cat"), ("b.png", "dog")]

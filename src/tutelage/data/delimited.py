@@ -32,7 +32,8 @@ def parse(data: bytes) -> Delimited:
     text = _text(_unzipped(data))
     if not text.strip():
         raise DataProblem("is empty")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True,
+                        skipinitialspace=True)  # fmt: skip
     csv.field_size_limit(LARGEST_FIELD)
     header: list[str] = []
     cells: list[list[str]] = []
@@ -89,7 +90,7 @@ def _delimiter(text: str) -> str:
     """Of the usual ones that under which the header names a path, else the most frequent."""
     header = next(line for line in text.splitlines() if line.strip())
     for mark in DELIMITERS:
-        fields = next(csv.reader([header], delimiter=mark), [])
+        fields = next(csv.reader([header], delimiter=mark, skipinitialspace=True), [])
         if len(fields) > 1 and pick("path", [field.strip() for field in fields]):
             return mark
     return max(DELIMITERS, key=header.count)
