@@ -3,17 +3,22 @@ import threading
 import time
 from pathlib import Path
 
+import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from images import picture, write_classes
+from images import picture, write_classes, write_picture
 
 from tutelage.data import examine as examining
 from tutelage.data import fact_cache
+from tutelage.data.check import survey
 from tutelage.data.examine import examine
 from tutelage.data.fact_cache import FactCache, cache_folder
 from tutelage.data.facts import Facts
+from tutelage.data.find import open_source
 from tutelage.data.source import Images
 from tutelage.data.sources.folder import Folder
+from tutelage.data.sources.memory import as_source
 
 
 class Counted(Folder):
@@ -188,3 +193,45 @@ def test_the_folder_follows_the_variables_and_images_in_memory_have_none(monkeyp
     assert cache_folder() == tmp_path / "tutelage"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "tutelage"
+
+
+def _stamps(source):
+    return [source.stamp(name) for name in source.listing("labeled").names]
+
+
+def _changed(before, after):
+    return [row for row, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]]
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """Eight images, and rows that name them."""
+    for number in range(8):
+        write_picture(tmp_path / "images" / f"{number}.png", number)
+        os.utime(tmp_path / "images" / f"{number}.png", (10**9, 10**9))
+    return [{"bytes": None, "path": f"images/{i}.png"} for i in range(8)]
+
+
+def test_an_image_that_a_parquet_file_only_names_is_read_again_where_it_changes(outside, tmp_path):
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    outside[0] = {"bytes": (tmp_path / "images" / "0.png").read_bytes(), "path": "0.png"}
+    table = pa.table({"image": pa.array(outside, kind), "label": ["cat", "dog"] * 4})
+    pq.write_table(table, tmp_path / "data.parquet")
+    os.utime(tmp_path / "data.parquet", (10**9, 10**9))
+    address = str(tmp_path / "data.parquet")
+    stamps = _stamps(open_source(address))
+    survey(address)
+    (tmp_path / "images" / "0.png").write_bytes(b"not used")
+    (tmp_path / "images" / "3.png").write_bytes(b"no image")
+    found = survey(address).issues
+    assert [issue.path[-1] for issue in found if issue.kind == "unreadable"] == ["3"]
+    assert _changed(stamps, _stamps(open_source(address))) == [3]
+
+
+def test_an_image_that_a_data_set_only_names_is_known_to_have_changed(outside, tmp_path):
+    names = [str(tmp_path / row["path"]) for row in outside]
+    rows = datasets.Dataset.from_dict({"image": names, "label": ["cat", "dog"] * 4})
+    source = as_source(rows.cast_column("image", datasets.Image()))
+    stamps = _stamps(source)
+    (tmp_path / "images" / "3.png").write_bytes(b"no image")
+    assert _changed(stamps, _stamps(source)) == [3]

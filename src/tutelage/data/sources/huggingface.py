@@ -40,6 +40,7 @@ class HuggingFace(Source):
         self._lock = Lock()
         self._splits: dict[str, Any] | None = None
         self._column = ""
+        self._hollow: set[str] = set()  # splits in which not all images have their bytes
 
     def __getstate__(self) -> tuple[str, Any]:
         """What it was made of: another process opens the files itself."""
@@ -115,10 +116,12 @@ class HuggingFace(Source):
                 if not splits:
                     raise broken(self, "has no splits")
                 self._column = self._image_column(next(iter(splits.values())).features)
-                self._splits = {
+                splits = {
                     name: rows.with_format(None).cast_column(self._column, Image(decode=False))
                     for name, rows in splits.items()
                 }
+                self._hollow = {n for n, rows in splits.items() if _lacks_bytes(rows, self._column)}
+                self._splits = splits
             return self._splits
 
     def _loaded(self) -> Any:
@@ -168,7 +171,8 @@ class HuggingFace(Source):
         return f"{self.address.rstrip('/')}/{name}"
 
     def stamp(self, name: str) -> tuple[int, int]:
-        """Bytes and newest time of the files that hold the split; of the hub's, rows and version,
+        """Bytes and newest time of the files that hold the split, with those of an image that lies
+        outside; of the hub's, rows and version,
         as the files are a cache that may be made again."""
         split = name.rpartition("/")[0]
         try:
@@ -179,6 +183,10 @@ class HuggingFace(Source):
             version = blake2b(rows._fingerprint.encode(), digest_size=7).digest()
             return len(rows), int.from_bytes(version, "big")
         stamps = [storage.stamp(file["filename"]) for file in rows.cache_files]
+        if split in self._hollow:
+            value = rows[int(name.rpartition("/")[2])][self._column]
+            if value and not value["bytes"] and value["path"]:
+                stamps.append(storage.stamp(value["path"]))
         return sum(size for size, _ in stamps), max((time for _, time in stamps), default=0)
 
 
@@ -190,6 +198,12 @@ def import_datasets(address: str) -> None:
         raise UsageError(
             f"{address} is read by Hugging Face's datasets: pip install 'tutelage[hf]'"
         ) from error
+
+
+def _lacks_bytes(rows: Any, column: str) -> bool:
+    """Whether some images are paths alone."""
+    stored = rows.data.column(column)
+    return any(chunk.field("bytes").null_count for chunk in stored.chunks)
 
 
 def _hub_name(address: str) -> tuple[str, ...] | None:

@@ -49,6 +49,7 @@ class ParquetImages(Source):
         self._files: tuple[str, ...] | None = None
         self._ends: dict[str, tuple[int, ...]] = {}  # rows up to the end of each row group
         self._layouts: dict[str, Layout] = {}
+        self._hollow: set[str] = set()  # files in which not all images have their bytes
         self._bytes, self._paths = RowGroups(self._load_bytes), RowGroups(self._load_paths)
 
     def __getstate__(self) -> str:
@@ -156,16 +157,22 @@ class ParquetImages(Source):
         shard, group, row = self._place(name)
         try:
             data = self._bytes.read(shard, group, row)
-            if data is None and self._layout_of(shard).nested:
-                path = self._paths.read(shard, group, row)
-                folder = storage.parent(self._address_of(shard))
-                if path:
-                    return storage.read_bytes(storage.join(folder, path.decode()))
+            outside = self._outside(shard, group, row) if data is None else None
+            if outside is not None:
+                return storage.read_bytes(outside)
         except (pa.ArrowException, DataProblem) as error:
             raise OSError(f"{self.where(name)} can't be read: {error}") from error
         if data is None:
             raise OSError(f"{self.where(name)} is empty")
         return data
+
+    def _outside(self, shard: str, group: int, row: int) -> str | None:
+        """The address of an image that only its path stands for; None where there is no path."""
+        if not self._layout_of(shard).nested:
+            return None
+        path = self._paths.read(shard, group, row)
+        folder = storage.parent(self._address_of(shard))
+        return storage.join(folder, path.decode()) if path else None
 
     def where(self, name: str) -> str:
         """The file and the row in it."""
@@ -173,8 +180,17 @@ class ParquetImages(Source):
         return f"{self._address_of(shard)}/{row}"
 
     def stamp(self, name: str) -> tuple[int, int]:
-        """The Parquet file's bytes and time of change."""
-        return storage.stamp(self._address_of(name.rpartition("/")[0]))
+        """The Parquet file's bytes and time of change, with those of an image that lies outside."""
+        size, time = storage.stamp(self._address_of(name.rpartition("/")[0]))
+        try:
+            shard, group, row = self._place(name)
+            if shard not in self._hollow or self._bytes.read(shard, group, row) is not None:
+                return size, time
+            outside = self._outside(shard, group, row)
+        except (pa.ArrowException, DataProblem, OSError):  # it is another file than it was
+            return size, time
+        own = storage.stamp(outside) if outside is not None else (0, 0)
+        return size + own[0], max(time, own[1])
 
     def _address_of(self, shard: str) -> str:
         """The file's path or address."""
@@ -210,6 +226,8 @@ class ParquetImages(Source):
             about = table.metadata
             sizes = [about.row_group(i).num_rows for i in range(about.num_row_groups)]
             schema = table.schema_arrow
+            if _lacks_bytes(about):
+                self._hollow.add(shard)
         layout = layout_of(schema)
         if layout is None:
             columns = ", ".join(schema.names)
@@ -244,6 +262,16 @@ class ParquetImages(Source):
             for chunk in column.chunks
         ]
         return pa.concat_arrays(chunks)
+
+
+def _lacks_bytes(about: pq.FileMetaData) -> bool:
+    """Whether images of struct{bytes, path} may have a path alone, as the footer tells."""
+    for group in map(about.row_group, range(about.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            told = column.statistics
+            if column.path_in_schema.endswith(".bytes") and (told is None or told.null_count):
+                return True
+    return False
 
 
 def _parquet_files(address: str) -> tuple[str, ...]:
