@@ -3,6 +3,8 @@ import os
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,12 @@ def test_a_really_full_disk_keeps_the_old_file_for_every_writer(tmp_path):
         assert answer.startswith(f"TutelageError the disk is full: {tmp_path / name} "), answers
         assert (tmp_path / name).read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(WRITERS)
+
+
+def test_several_may_write_a_text_at_a_time_and_one_of_them_stands_whole(tmp_path):
+    texts = [str(number) * 5000 for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(20):
+            list(threads.map(partial(write_text, tmp_path / "a.txt", shared=True), texts))
+            assert (tmp_path / "a.txt").read_text() in texts
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

@@ -6,18 +6,21 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from tutelage.errors import TutelageError
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, *, mark: str = "") -> Iterator[Path]:
     """A path to write to, which takes the file's place once it is complete and on disk.
+
+    Processes that may write the same file at a time each give a mark of their own.
 
     Raises TutelageError, naming the file, where the disk is full or not writable.
     """
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}{mark}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -47,9 +50,9 @@ def explained(path: Path, error: OSError) -> Exception:
     return error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with whole(path) as part:
+def write_text(path: Path, text: str, *, shared: bool = False) -> None:
+    """Write a text file, whole or not at all; of a shared one the last stands."""
+    with whole(path, mark=f".{os.getpid()}-{get_ident()}" if shared else "") as part:
         part.write_text(text, encoding="utf-8")
 
 

@@ -68,4 +68,4 @@ def _write(path: Path, header: list[str], rows: Iterable[list[str]]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_text(path, text.getvalue(), shared=True)

@@ -33,7 +33,7 @@ def write_issues(path: Path, issues: Sequence[Issue]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([field.name for field in fields(Issue)])
     writer.writerows(astuple(i) for i in sorted(issues, key=lambda i: order[i.severity]))
-    write_text(path, text.getvalue())
+    write_text(path, text.getvalue(), shared=True)  # by checks in one folder
 
 
 def in_words(issues: Sequence[Issue]) -> list[str]:

@@ -51,7 +51,7 @@ def write_check_page(path: Path, found: Survey) -> Path:
     css = Markup((here / "page.css").read_text(encoding="utf-8"))
     page = template.render(css=css, **_contents(found))
     # a path that is no Unicode is shown with ?, for it can't be written
-    write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
+    write_text(path, page.encode("utf-8", "replace").decode("utf-8"), shared=True)
     return path
 
 
