@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from images import listed, picture, pixels, write_classes, write_picture, write_pool
 from PIL import Image
 
+from tutelage.cli import main
 from tutelage.data import examine as examining
 from tutelage.data.check import survey
 from tutelage.data.examine import examine
@@ -311,3 +312,19 @@ def test_many_fatal_issues_are_cut_short_on_screen_and_none_are_no_reason_to_sto
     assert not (tmp_path / "not made").exists()
     write_issues(tmp_path / "none.csv", [])
     assert (tmp_path / "none.csv").read_text() == "severity,kind,part,path,detail\n"
+
+
+def test_a_folder_that_can_not_be_made_is_said_before_images_are_read(folders, capsys, monkeypatch):
+    monkeypatch.setattr("tutelage.pipelines.check_data.look", None)
+    taken = folders / "labeled" / "cat" / "0000.png"
+    assert main(["check", "--data", str(folders / "labeled"), "--out", str(taken / "found")]) == 2
+    assert f"can't make the folder {taken}" in capsys.readouterr().err
+
+
+def test_a_pool_of_test_images_alone_is_said_to_be_one(folders):
+    rows = "".join(f"{path},test\n" for path in (folders / "pool").iterdir())
+    (folders / "pool.csv").write_text(f"path,split\n{rows}")
+    found = survey(folders / "labeled", pool=folders / "pool.csv").issues
+    told = [issue.detail for issue in found if issue.severity == "fatal"]
+    assert len(told) == 1
+    assert "no images but those of validation or test splits" in told[0]

@@ -53,18 +53,20 @@ def check(
         fix: manifest: write manifest.csv with the images that can be used; none is touched.
     """
     from tutelage.data.find import with_addresses
+    from tutelage.files import made_folder
     from tutelage.pipelines.check_data import look, report_on
     from tutelage.progress import Screen
 
     if fix not in (None, "manifest"):
         raise UsageError(f"--fix knows manifest alone, got {fix!r}")
+    out = made_folder(Path(out))  # before minutes of reading
     screen = Screen()
     asked, given = with_addresses({"data": data, "val": val, "test": test, "unlabeled": unlabeled})
     found = look(
         asked["data"], val=asked["val"], test=asked["test"], pool=asked["unlabeled"], given=given,
         screen=screen,
     )  # fmt: skip
-    report_on(found, Path(out), screen, page=page, fix=fix is not None)
+    report_on(found, out, screen, page=page, fix=fix is not None)
 
 
 def label(

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import get_ident
 from typing import Any
 
-from tutelage.errors import TutelageError
+from tutelage.errors import TutelageError, UsageError
 
 
 @contextmanager
@@ -36,6 +36,15 @@ def whole(path: Path, *, mark: str = "") -> Iterator[Path]:
     finally:
         with suppress(OSError):  # it is gone where all went well
             part.unlink()
+
+
+def made_folder(path: Path) -> Path:
+    """The folder, made where it is missing; raises UsageError where it can't be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"can't make the folder {path}: {error.strerror}") from error
+    return path
 
 
 def explained(path: Path, error: OSError) -> Exception:

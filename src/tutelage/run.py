@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from tutelage.errors import Interrupted, RunMismatch, UsageError
-from tutelage.files import read_json, write_json, write_text
+from tutelage.files import made_folder, read_json, write_json, write_text
 from tutelage.values import differences, to_plain
 
 NOT_BINDING = frozenset(
@@ -149,10 +149,7 @@ def held(path: Path) -> Iterator[None]:
 
     Raises RunMismatch where another process holds it, UsageError where it can't be made.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"can't make the folder {path}: {error.strerror}") from error
+    made_folder(path)
     with (path / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -149,6 +149,7 @@ def _emptied(parts: dict[str, Part]) -> list[Issue]:
         lost += [("labeled", f"class {n} of {address}") for n, count in classes if not count]
     return [
         Issue("fatal", "no images left", name, place,
-              f"no image in {place} can be used: each is unreadable or also judged on; add others")
+              f"no image in {place} can be used: each is unreadable, or in a part that is judged "
+              "on; add others")
         for name, place in lost
     ]  # fmt: skip

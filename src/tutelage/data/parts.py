@@ -70,7 +70,8 @@ def pool_images(source: Source) -> tuple[Images, list[Issue]]:
             issues.append(Issue("note", "splits", "pool", source.address, detail))
     names = tuple(listing.names[row] for row in rows)
     if not names and not any(issue.severity == "fatal" for issue in issues):
-        detail = f"{source.address} has no images: give the pool's folder"
+        outside = " but those of validation or test splits" if listing.names else ""
+        detail = f"{source.address} has no images{outside}: give the pool's folder"
         issues.append(Issue("fatal", "empty pool", "pool", source.address, detail))
     return Images(source, names, groups=_some(listing.groups, rows)), issues
 
