@@ -18,6 +18,7 @@ from tutelage.data.issues import Issue, write_issues
 from tutelage.errors import UsageError
 from tutelage.files import write_json, write_text
 from tutelage.labeling.select import select
+from tutelage.reports import contents as gathered
 from tutelage.reports import figures, tables, thumbnails
 from tutelage.reports.contents import gather
 from tutelage.reports.page import write_report
@@ -351,3 +352,11 @@ def test_a_figure_keeps_the_caller_from_noticing_matplotlib(monkeypatch):
 )
 def test_long_names_are_shortened_in_the_middle(name, shown):
     assert figures.short(name) == shown
+
+
+def test_a_page_is_written_where_the_pool_s_storage_can_not_be_reached(monkeypatch):
+    def refuse(address, given):
+        raise OSError("can't connect")
+
+    monkeypatch.setattr(gathered, "open_source", refuse)
+    assert gathered._opened("s3://bucket/pool", None) is None

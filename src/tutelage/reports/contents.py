@@ -74,10 +74,10 @@ def gather(run: Path, given: Given | None = None) -> Contents:
 
 
 def _opened(address: str, given: Given | None) -> Source | None:
-    """The source at an address, if it is there now."""
+    """The source at an address, if it is there and can be reached now."""
     try:
         return open_source(address, given)
-    except UsageError:
+    except (UsageError, OSError):
         return None
 
 
