@@ -18,9 +18,9 @@ real, seen = files.whole, 0
 
 
 @contextmanager
-def whole(path):
+def whole(path, *, mark=""):
     global seen
-    with real(path) as part:
+    with real(path, mark=mark) as part:
         yield part
         if run.exists() and json.loads(run.read_text())["stage"] == stage:
             seen += 1
