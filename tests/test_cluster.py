@@ -56,7 +56,16 @@ def ray_here():
     import ray
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    ray.init(num_cpus=2, log_to_driver=False, logging_level="CRITICAL", include_dashboard=False)
+    for attempt in range(3):  # Ray gives itself 30 s, which a busy machine may not have for it
+        try:
+            ray.init(
+                num_cpus=2, log_to_driver=False, logging_level="CRITICAL", include_dashboard=False
+            )  # fmt: skip
+            break
+        except Exception as error:
+            ray.shutdown()
+            if attempt == 2 or "timed out during startup" not in str(error):
+                raise
     yield
     ray.shutdown()
 
