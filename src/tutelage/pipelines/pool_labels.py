@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from tutelage.core import Dice, Stage, fold, generator
 from tutelage.data import pool as label_table
 from tutelage.data.loader import PoolSet
+from tutelage.data.operations import as_bytes
 from tutelage.data.pixels import Pixels
 from tutelage.data.pool import PseudoLabels
 from tutelage.data.views import strong
@@ -96,7 +97,7 @@ class NoisedPixels:
         """Images (B, 3, S, S) uint8 of rows (B,): the same for the same rows."""
         dice = generator(self.seed, Dice.LABEL_NOISE, int(rows[0]))
         images = strong(self.pixels.at(rows), dice, self.stage, self.noise)
-        return images.mul(255).round_().to(torch.uint8)
+        return as_bytes(images)
 
 
 class NoisedTeacher(nn.Module):
