@@ -1,11 +1,12 @@
 """`tutelage check`: look at every image, say what is wrong, and write down what can be used."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tutelage.data.check import Survey, survey
 from tutelage.data.cleaned import write_cleaned
+from tutelage.data.facts import Part
 from tutelage.data.find import Given
 from tutelage.data.issues import Issue, stop_if_fatal, write_issues
 from tutelage.progress import Screen
@@ -31,7 +32,7 @@ def report_on(found: Survey, out: Path, screen: Screen, *, page: bool, fix: bool
 
     Raises DataProblem, after all that, where something is fatal.
     """
-    _say_counts(found, screen)
+    say_counts(found.parts, screen, "usable images")
     if found.issues:
         check_table.show(found.issues)
     if found.issues or (out / "issues.csv").exists():  # an old one would mislead
@@ -45,11 +46,11 @@ def report_on(found: Survey, out: Path, screen: Screen, *, page: bool, fix: bool
     screen.say("ready to train")
 
 
-def _say_counts(found: Survey, screen: Screen) -> None:
-    """One line with the number of images of each part that can be used, and of classes."""
-    counts = ", ".join(f"{name} {len(part.images):,}" for name, part in found.parts.items())
-    classes = len(found.parts["labeled"].images.classes) if "labeled" in found.parts else 0
-    screen.say(f"usable images: {counts or 'none'}; {classes} classes")
+def say_counts(parts: Mapping[str, Part], screen: Screen, what: str) -> None:
+    """One line with the number of images of each part, and of classes."""
+    counts = ", ".join(f"{name} {len(part.images):,}" for name, part in parts.items())
+    classes = len(parts["labeled"].images.classes) if "labeled" in parts else 0
+    screen.say(f"{what}: {counts or 'none'}; {classes} classes")
 
 
 def _fix(found: Survey, out: Path, screen: Screen) -> None:

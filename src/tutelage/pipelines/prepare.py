@@ -18,7 +18,7 @@ from tutelage.data.source import Images
 from tutelage.data.split import split
 from tutelage.data.surveys import common_side
 from tutelage.files import write_json
-from tutelage.pipelines.check_data import look
+from tutelage.pipelines.check_data import look, say_counts
 from tutelage.pipelines.manifest import read_manifest, write_manifest
 from tutelage.progress import Screen
 from tutelage.run import Run
@@ -136,7 +136,7 @@ def _check(
     write_json(data / "classes.json", list(parts["labeled"].images.classes))
     write_manifest(data, parts)
     say_issues(issues, data / "issues.csv", screen)
-    say_counts(parts, screen)
+    say_counts(parts, screen, "images")
     counts = {name: len(part.images) for name, part in parts.items()}
     size = settings.img_size
     if size == "auto":
@@ -172,13 +172,6 @@ def canvas_for(size: int) -> int:
 def automatic_size(side: int) -> int:
     """Network input for images of that shorter side: a multiple of 32, from 32 to 224."""
     return min(224, max(32, round(side / 32) * 32))
-
-
-def say_counts(parts: dict[str, Part], screen: Screen) -> None:
-    """One line with the number of images of each part, and of classes."""
-    counts = [f"{name} {len(part.images):,}" for name, part in parts.items()]
-    classes = len(parts["labeled"].images.classes)
-    screen.say(f"images: {', '.join(counts)}; {classes} classes")
 
 
 def say_issues(issues: list[Issue], path: Path, screen: Screen) -> None:
