@@ -110,16 +110,17 @@ WRITERS = {
     "text": "write_text(path, 'x' * 500_000)",
     "torch": "write_with(path, lambda part: torch.save(torch.zeros(200_000), part))",
     "safetensors": "save_weights(path, torch.nn.Linear(500, 500))",
-    "parquet": "save(path, from_probs(names, torch.rand(20_000, 12).softmax(-1), classes, 'ab'))",
+    "parquet": "save(path, PseudoLabels(names, order, order.float(), classes, 'ab'))",
 }
 FULL = """
 import resource, sys
 import torch
 from pathlib import Path
-from tutelage.data.pool import from_probs, save
+from tutelage.data.pool import PseudoLabels, save
 from tutelage.files import write_text, write_with
 from tutelage.weights import save_weights
 names, classes = tuple(map(str, range(20_000))), tuple(map(str, range(12)))
+order = torch.rand(20_000, 12).argsort()
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # bytes that a file may grow to
 for line in sys.stdin.read().splitlines():
     path = Path(line.split()[0])

@@ -4,8 +4,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from label_tables import from_probs
 
-from tutelage.data.pool import TOP, from_probs, load, save
+from tutelage.data.label_parts import TOP
+from tutelage.data.pool import load, save
 from tutelage.errors import DataProblem
 from tutelage.labeling.select import select
 from tutelage.settings import Select

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from images import write_picture
+from label_tables import from_probs
 
 from tutelage.data import pool
 from tutelage.data.issues import Issue, write_issues
@@ -109,7 +110,7 @@ def write_labels(path: Path, classes, side: int) -> None:
     probs = (3 * torch.randn(80, len(classes), generator=torch.Generator().manual_seed(0))).softmax(
         -1
     )
-    table = select(pool.from_probs(names, probs, tuple(classes), "abc"), Select(threshold=0.5))
+    table = select(from_probs(names, probs, tuple(classes), "abc"), Select(threshold=0.5))
     pool.save(path / "labels" / "01-student.parquet", table)
 
 
@@ -308,7 +309,7 @@ def test_class_counts_add_up_to_images_and_copies(finished):
 def test_strips_fall_in_confidence_and_show_no_image_twice(count, tmp_path):
     probs = torch.rand(count, 2, generator=torch.Generator().manual_seed(1)).softmax(-1)
     names = tuple(f"{i}.png" for i in range(count))
-    table = select(pool.from_probs(names, probs, ("a", "b"), "t"), Select())
+    table = select(from_probs(names, probs, ("a", "b"), "t"), Select())
     found = thumbnails.strips(table, tmp_path)
     tiles = [tile for strip in found for tile in strip.tiles]
     sure = [tile.confidence for tile in tiles]

@@ -2,8 +2,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from label_tables import from_probs
 
-from tutelage.data.pool import from_probs
 from tutelage.errors import DataProblem
 from tutelage.labeling.rules import KEPT, SURPLUS, UNSURE, cyclic_copies
 from tutelage.labeling.select import select

@@ -27,6 +27,7 @@ from tutelage.files import write_with
 PART = 16_384  # images a part, where the pool has no shards
 TOP = 10  # classes kept for each image; the rest mass is kept as one number
 ROW_BITS = 32  # of an id; those above are the part's number
+ABSENT = "label the pool to the end first, with the same command"
 
 KINDS = {"id": np.int64, "label": np.int32, "confidence": np.float32, "energy": np.float32}
 NAME = re.compile(r"part-(\d{5,})\.parquet")  # of a part, also of a selection
@@ -107,12 +108,17 @@ def checksums(answers: Mapping[str, NDArray[Any]], before: Mapping[str, int]) ->
     }
 
 
+def ids_of(number: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The ids (N,) of rows of a part."""
+    return (number << ROW_BITS) + rows
+
+
 def encoded(part: LabelPart) -> pa.Buffer:
     """The part as a Parquet file's bytes, always the same for the same part."""
     k = part.top_classes.shape[1]
     rest = (1 - part.top_probs.float().sum(-1)).clamp(min=0).half()
     columns = {
-        "id": (part.number << ROW_BITS) + np.arange(len(part), dtype=np.int64),
+        "id": ids_of(part.number, np.arange(len(part), dtype=np.int64)),
         "path": pa.array(part.names, pa.string()),
         "label": part.labels.numpy(),
         "confidence": part.confidence.numpy(),
@@ -166,19 +172,25 @@ def read_part(path: Path) -> LabelPart:
             raise ValueError(f"its ids begin at {ids[0]}, as those of another part")
         return LabelPart(
             number, tuple(table["path"].to_pylist()),
-            _matrix(table["classes"], k), _matrix(table["probs"], k),
+            matrix(table["classes"], k), matrix(table["probs"], k),
             _vector(table["confidence"]), _vector(table["energy"]), about,
         )  # fmt: skip
     except (KeyError, ValueError, OSError, TypeError, AttributeError) as error:
         raise damaged(path, error) from error
 
 
-def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a part; raises DataProblem where the file is damaged or no part."""
+def read_columns(path: Path, columns: Sequence[str], *, verb: str = "label") -> pa.Table:
+    """Some columns of a part, or of one of a selection, that `verb` made.
+
+    Raises DataProblem where the file is gone, damaged, or lacks one.
+    """
     try:
-        return pq.read_table(path, columns=list(columns))
-    except (KeyError, ValueError, OSError) as error:
-        raise damaged(path, error) from error
+        with pq.ParquetFile(path) as file:
+            return file.read(columns=list(columns), use_threads=False).select(list(columns))
+    except FileNotFoundError as error:
+        raise DataProblem(f"{path} is gone: {ABSENT}") from error
+    except (KeyError, ValueError, OSError, pa.ArrowException) as error:
+        raise damaged(path, error, verb=verb) from error
 
 
 def _about(schema: pa.Schema) -> About:
@@ -204,7 +216,7 @@ def damaged(path: Path, error: Exception, *, verb: str = "label") -> DataProblem
     )
 
 
-def _matrix(column: pa.ChunkedArray, width: int) -> Tensor:
+def matrix(column: pa.ChunkedArray, width: int) -> Tensor:
     """A column of lists as (N, width)."""
     flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return torch.from_numpy(np.array(flat)).reshape(-1, width)

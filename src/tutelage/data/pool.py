@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from tutelage.data.label_parts import TOP, LabelPart
+from tutelage.data.label_parts import LabelPart, matrix
 from tutelage.errors import DataProblem
 from tutelage.files import write_with
 from tutelage.targets import from_top, hard, temper
@@ -72,14 +72,6 @@ class StoredTargets:
         return temper(full, self.temperature) if self.soft else hard(full)
 
 
-def from_probs(
-    names: tuple[str, ...], probs: Tensor, classes: tuple[str, ...], teacher: str
-) -> PseudoLabels:
-    """The teacher's top answers out of probabilities (N, K)."""
-    top = probs.topk(min(TOP, probs.shape[-1]))
-    return PseudoLabels(names, top.indices, top.values, classes, teacher)
-
-
 def from_parts(parts: list[LabelPart]) -> PseudoLabels:
     """The parts of one pool, in order, as one table."""
     return PseudoLabels(
@@ -123,8 +115,8 @@ def load(path: Path) -> PseudoLabels:
         chosen = "copies" in arrow.column_names
         return PseudoLabels(
             names=tuple(arrow["path"].to_pylist()),
-            top_classes=_matrix(arrow["classes"], k).long(),
-            top_probs=_matrix(arrow["probs"], k).float(),
+            top_classes=matrix(arrow["classes"], k).long(),
+            top_probs=matrix(arrow["probs"], k).float(),
             classes=tuple(json.loads(about["classes"])),
             teacher=about["teacher"],
             copies=torch.from_numpy(arrow["copies"].to_numpy().astype(np.int64))
@@ -136,12 +128,6 @@ def load(path: Path) -> PseudoLabels:
         )
     except (KeyError, ValueError, pa.ArrowException) as error:
         raise DataProblem(f"{path} is no label table of tutelage: {error}") from error
-
-
-def _matrix(column: pa.ChunkedArray, width: int) -> Tensor:
-    """A list column as (N, width)."""
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return torch.from_numpy(np.array(flat)).reshape(-1, width)
 
 
 def _numbers(arrow: pa.Table, column: str) -> Tensor:

@@ -1,7 +1,7 @@
 """The labels of a pool in shards: one Parquet part a shard, and beside it which images to use.
 
-Row r of part n is image r of shard n, and its id is n << 32 | r. A selection has parts of the same
-names with the column `copies`, and selection.json once it is complete.
+Row r of part n is image r of shard n. A selection has parts of the same names with the column
+`copies`, and selection.json once it is complete.
 """
 
 import json
@@ -14,16 +14,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tutelage.data.label_parts import checksums, damaged, part_numbers, part_path
+from tutelage.data.label_parts import (
+    ABSENT,
+    checksums,
+    ids_of,
+    matrix,
+    part_numbers,
+    part_path,
+    read_columns,
+)
 from tutelage.errors import DataProblem
 from tutelage.files import read_json
 
 READERS = 4  # threads; Parquet leaves Python's lock
 SUMMED = ("id", "label", "confidence")  # columns by which a selection, or a run, knows the labels
-ABSENT = "label the pool to the end first, with the same command"
 
 
 @dataclass(frozen=True)
@@ -87,19 +93,20 @@ class Parts:
 
     def read(self, number: int, shard: str) -> ShardLabels:
         """A shard's labels; raises DataProblem where the part is not that shard's."""
-        table = _table(self.part(number), [*SUMMED, "path", "classes", "probs"])
+        table = read_columns(self.part(number), [*SUMMED, "path", "classes", "probs"])
         _check_shard(self.part(number), table.schema.metadata, shard)
-        if not np.array_equal(table["id"].to_numpy(), _ids(number, len(table))):
+        if not np.array_equal(table["id"].to_numpy(), ids_of(number, np.arange(len(table)))):
             raise DataProblem(f"{self.part(number)} has ids of another part: label that shard anew")
         copies, total = self._copies(number, shard, table)
+        k = table.schema.field("classes").type.list_size
         return ShardLabels(
             table["path"].to_pylist(), copies, total,
-            _matrix(table["classes"]), _matrix(table["probs"]),
+            matrix(table["classes"], k).numpy(), matrix(table["probs"], k).numpy(),
         )  # fmt: skip
 
     def name(self, number: int, row: int) -> str:
         """The name of one image in the source."""
-        name: str = _table(self.part(number), ["path"])["path"][row].as_py()
+        name: str = read_columns(self.part(number), ["path"])["path"][row].as_py()
         return name
 
     def _check_folders(self, number: int) -> None:
@@ -138,7 +145,7 @@ class Parts:
 
     def _counted(self, number: int, shard: str) -> tuple[int, int, int, tuple[str, str]]:
         """Rows, entries, checksum, and classes with teacher, of one part."""
-        table = _table(self.part(number), list(SUMMED))
+        table = read_columns(self.part(number), list(SUMMED))
         about = _check_shard(self.part(number), table.schema.metadata, shard)
         copies, total = self._copies(number, shard, table)
         return len(table), int(copies.sum()), total, about
@@ -153,7 +160,7 @@ class Parts:
         copies = readable.astype(np.int64)
         if self.selected is not None:
             path = self.part(number, selected=True)
-            chosen = _table(path, ["id", "copies"], verb="select")
+            chosen = read_columns(path, ["id", "copies"], verb="select")
             copies = chosen["copies"].to_numpy().astype(np.int64)
             if len(copies) != len(table):
                 raise DataProblem(
@@ -169,22 +176,6 @@ class Parts:
                 )
             _check_copies(path, copies, readable)
         return copies, zlib.crc32(json.dumps(sums).encode() + copies.tobytes())
-
-
-def _ids(number: int, count: int) -> NDArray[np.int64]:
-    """The ids of a part's rows."""
-    return (number << 32) + np.arange(count, dtype=np.int64)
-
-
-def _table(path: Path, columns: list[str], *, verb: str = "label") -> pa.Table:
-    """Some columns; raises DataProblem where the file is gone, broken, or lacks one."""
-    try:
-        with pq.ParquetFile(path) as file:
-            return file.read(columns=columns, use_threads=False).select(columns)
-    except FileNotFoundError as error:
-        raise DataProblem(f"{path} is gone: {ABSENT}") from error
-    except (KeyError, OSError, pa.ArrowException) as error:
-        raise damaged(path, error, verb=verb) from error
 
 
 def _check_shard(path: Path, metadata: Any, shard: str) -> tuple[str, str]:
@@ -207,12 +198,3 @@ def _check_copies(path: Path, copies: NDArray[np.int64], readable: NDArray[np.bo
         raise DataProblem(f"{path} keeps images that have no label: select anew")
     if copies.min(initial=0) < 0:
         raise DataProblem(f"{path} has negative copies: select anew")
-
-
-def _matrix(column: pa.ChunkedArray) -> NDArray[Any]:
-    """A list column as (N, k)."""
-    if not len(column):
-        return np.zeros((0, 1))
-    values = column.combine_chunks()
-    flat = values.flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(len(column), -1)

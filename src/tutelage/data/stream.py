@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tutelage.core import Dice, generator
 from tutelage.data.entries import Entries, EntryPixels, ShardedPool, joined
+from tutelage.data.label_parts import ids_of
 from tutelage.data.loader import Drawn
 from tutelage.data.pixels import THREADS
 from tutelage.data.pool import StoredTargets
@@ -187,7 +188,7 @@ class StreamedPool:
         rows = np.repeat(np.arange(len(labels.copies)), labels.copies)[wanted]
         return Entries(
             np.full(len(rows), shard, np.int32), images.offsets[rows], images.sizes[rows],
-            (shard << 32) + rows, pool.numbers[labels.top_classes[rows]], labels.top_probs[rows],
+            ids_of(shard, rows), pool.numbers[labels.top_classes[rows]], labels.top_probs[rows],
         )  # fmt: skip
 
 
