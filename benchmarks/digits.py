@@ -16,7 +16,7 @@ from sklearn.semi_supervised import LabelSpreading
 from sklearn.svm import SVC
 
 from benchmarks.journal import machine
-from tutelage.data.sources.digits import digits, split_digits, write_digits
+from tutelage.data.digits import digits, split_digits, write_digits
 from tutelage.launch import run_selftrain
 from tutelage.pipelines.digits_demo import digits_settings
 

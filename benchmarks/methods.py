@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.journal import complete, machine
 from tutelage.catalog import describe, names
-from tutelage.data.sources.digits import digits, split_digits, write_digits
+from tutelage.data.digits import digits, split_digits, write_digits
 from tutelage.settings import Noise
 from tutelage.verbs import selftrain, train
 

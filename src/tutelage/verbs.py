@@ -202,7 +202,7 @@ def demo(*, out: Path = Path("tutelage-demo"), seed: int = 0) -> Outcome:
         out: Folder for the images and the run.
         seed: Of the split and of the training.
     """
-    from tutelage.data.sources.digits import write_digits
+    from tutelage.data.digits import write_digits
     from tutelage.pipelines.digits_demo import NEXT, digits_settings
     from tutelage.progress import Screen
 
