@@ -1,6 +1,8 @@
 """An image file's bytes -> uint8 pixels, right side up, in RGB, whatever the file's mode."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
 
@@ -20,6 +22,14 @@ SUFFIXES = frozenset(
 
 ORIENTATION = 0x0112  # EXIF's tag
 RGB = 3  # torchvision's ImageReadMode
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Decoders warn of what is no trouble. To be used around threads: the filters are for all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def decode(raw: Raw, canvas: int) -> NDArray[np.uint8]:

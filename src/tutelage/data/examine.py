@@ -1,6 +1,5 @@
 """Read every image whole, once: what can't be read, and what is worth knowing of the others."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from tutelage.data.decode import opened, to_rgb
+from tutelage.data.decode import opened, quiet, to_rgb
 from tutelage.data.fact_cache import FactCache, Stamp
 from tutelage.data.facts import Facts
 from tutelage.data.near import SIDE, perceptual_hashes
@@ -31,7 +30,7 @@ def examine(images: Images, advance: Advance = lambda done: None) -> list[Facts]
     cache = FactCache.of(images.source.address)
     facts: list[Facts] = []
     try:
-        with _quiet(), _threads() as threads:
+        with quiet(), _threads() as threads:
             size = max(1, min(AT_ONCE, len(images) // (4 * THREADS)))
             tasks: list[Future[list[Facts]]] = [
                 threads.submit(_look, images, range(start, min(start + size, len(images))), cache)
@@ -54,14 +53,6 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
         yield threads
     finally:
         threads.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Decoders warn of what is no trouble; here, as the filters are one for all threads."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _look(images: Images, rows: range, cache: FactCache) -> list[Facts]:

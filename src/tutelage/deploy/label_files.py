@@ -1,7 +1,6 @@
 """`tutelage label`: a trained model over a pool -> Parquet parts, issues.csv and labels.json."""
 
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from tutelage.data.check import BAD_SHARE
+from tutelage.data.decode import quiet
 from tutelage.data.issues import Issue, stop_if_fatal
 from tutelage.data.label_parts import Portion, portions
 from tutelage.data.parts import pool_images
@@ -82,8 +82,7 @@ def _make_missing(
     labels: Labels, missing: Sequence[Portion], begin: Make, done: int, screen: Screen
 ) -> None:
     """Take the parts as they are made; what can't be read is kept on disk whatever happens."""
-    with screen.bar("label", done, done=done) as bar, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of decoders; here, as the filters are for all threads
+    with screen.bar("label", done, done=done) as bar, quiet():
         progress = _Progress(bar, missing)
         try:
             with closing(begin(missing, progress.advance, progress.opened)) as parts:

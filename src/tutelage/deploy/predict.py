@@ -1,7 +1,6 @@
 """A deployed model on image files -> a table of labels."""
 
 import glob
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.data.decode import SUFFIXES
+from tutelage.data.decode import SUFFIXES, quiet
 from tutelage.data.find import kinds, source_of
 from tutelage.data.issues import in_words, stop_if_fatal
 from tutelage.data.pixels import OnDisk
@@ -97,8 +96,7 @@ def predict_files(
     Raises DataProblem where no image can be read.
     """
     pixels = Readable(OnDisk(images, model.canvas, torch.device("cpu")))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of decoders; here, as the filters are one for all threads
+    with quiet():
         probs = predict(
             model.module, pixels, model.net.img_size, precision=precision, advance=advance
         )

@@ -1,6 +1,5 @@
 """check.html: one self-contained page with what a check has found, and pictures of the worst."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -11,6 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from tutelage.data.check import Survey
+from tutelage.data.decode import quiet
 from tutelage.data.issues import Issue
 from tutelage.data.source import Images
 from tutelage.data.twins import Pair
@@ -99,8 +99,7 @@ def _shown(title: str, kind: str, pairs: list[Pair]) -> tuple[str, int, list[tup
 def _tile(part: str, images: Images, row: int) -> Tile:
     """A small picture of an image, and what it is."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             source, tiny = picture(images.read(row))
     except Exception:  # decoders raise OSError, SyntaxError, ValueError, …
         source, tiny = "", False

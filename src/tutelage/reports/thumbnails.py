@@ -2,10 +2,9 @@
 
 import base64
 import io
-import warnings
 from dataclasses import dataclass
 
-from tutelage.data.decode import opened, to_rgb
+from tutelage.data.decode import opened, quiet, to_rgb
 from tutelage.data.pool import PseudoLabels
 from tutelage.data.source import Raw, Source
 
@@ -66,8 +65,7 @@ def _tile(table: PseudoLabels, row: int, pool: Source | None) -> Tile:
     assert table.reasons is not None, "they come with the copies"
     source, tiny, trouble = "", False, ""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             source, tiny = ("", False) if pool is None else picture(pool.read(table.names[row]))
         trouble = "the pool is not there now" if pool is None else ""
     except (FileNotFoundError, NotADirectoryError):
