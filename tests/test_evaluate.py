@@ -134,7 +134,7 @@ def test_auto_takes_the_size_that_is_best_on_the_runs_validation_images(
     assert list(shares) == candidates(size)
     val = own_validation(run, images, tmp_path / "val")
     for tried, share in list(shares.items())[::3]:
-        one = tutelage.evaluate(run, data=val, img_size=tried)
+        one = tutelage.evaluate(run, data=val, img_size=tried).accuracy
         assert round(100 * one.value, 1) == share
         assert one.total == 12
     best = max(shares.values())
@@ -142,13 +142,13 @@ def test_auto_takes_the_size_that_is_best_on_the_runs_validation_images(
     assert any(line.startswith(f"chosen: {chosen[0]} px") for line in lines)
     assert "batch norm keeps the statistics" in "".join(lines)
     capsys.readouterr()
-    expected = tutelage.evaluate(run, data=images / "test", img_size=chosen[0])
+    expected = tutelage.evaluate(run, data=images / "test", img_size=chosen[0]).accuracy
     assert f"accuracy {expected}" in lines
 
 
 def test_the_training_size_is_what_is_asked_without_a_flag(small, images):
     plain = tutelage.evaluate(small, data=images / "test")
-    assert plain == tutelage.evaluate(small, data=images / "test", img_size=32)
+    assert plain.judgement == tutelage.evaluate(small, data=images / "test", img_size=32).judgement
 
 
 def test_another_size_gives_other_answers_on_the_same_part_of_the_image(photos, images, tmp_path):

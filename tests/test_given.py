@@ -59,7 +59,7 @@ def outcome_address(run):
 
 def test_every_verb_takes_arrays(run, tmp_path, capsys):
     images, labels = pictures(6, 9)
-    assert tutelage.evaluate(run, data=(images, labels)).total == 6
+    assert tutelage.evaluate(run, data=(images, labels)).accuracy.total == 6
     found = tutelage.predict(run, images)
     assert len(found.paths) == 6
     assert found.paths[0].startswith("memory:")

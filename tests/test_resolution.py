@@ -59,7 +59,7 @@ def test_fixres_changes_the_classifier_and_the_last_norms_statistics_alone(image
     assert [row["name"] for row in rows] == ["00-supervised", "01-fix"]
     assert "the fix at 24 px is kept; there are no validation images to judge it" in outcome.summary
     found = tutelage.evaluate(out, data=images / "test", device="cpu")
-    assert found.right == rows[-1]["test"]["right"]
+    assert found.accuracy.right == rows[-1]["test"]["right"]
 
 
 def test_the_larger_network_computes_with_the_stem_it_was_trained_with(tiny):

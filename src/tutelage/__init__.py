@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tutelage.data_verbs import check, label, select
     from tutelage.deploy.model_folder import load_model
+    from tutelage.judging_verbs import evaluate
     from tutelage.settings import Noise, Optim, Select
     from tutelage.verbs import (
         demo,
         distill,
-        evaluate,
         list_methods,
         models,
         predict,
@@ -23,11 +23,11 @@ _HOME = {  # public name: module, loaded when the name is first used
     "load_model": "deploy.model_folder",
     **dict.fromkeys(["Noise", "Optim", "Select"], "settings"),
     **dict.fromkeys(["check", "label", "select"], "data_verbs"),
+    **dict.fromkeys(["evaluate"], "judging_verbs"),
     **dict.fromkeys(
         [
             "demo",
             "distill",
-            "evaluate",
             "list_methods",
             "models",
             "predict",

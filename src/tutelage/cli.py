@@ -33,7 +33,10 @@ VERBS = {  # name: what it does, an example
         "choose what to learn from, out of a pool's labels",
         "LABELS --out SELECTED --threshold 0.3 --per-class 130000",
     ),
-    "evaluate": ("accuracy of a trained model", "RUN --data TEST"),
+    "evaluate": (
+        "how good a trained model is, also under trouble",
+        "RUN --data TEST --robust c,p,fgsm,pgd",
+    ),
     "predict": ("label image files with a trained model", "RUN IMAGES... --out preds.csv"),
     "report": ("write a run's page again", "RUN"),
     "models": ("list the networks", "'efficientnet*' --pretrained"),
@@ -97,7 +100,7 @@ def _call(verb: str, arguments: list[str]) -> None:
 
     if verb not in VERBS:
         raise UsageError(f"there is no such verb{nearest(verb, VERBS)}; see tutelage --help")
-    from tutelage import data_verbs, jobs, launch, verbs
+    from tutelage import data_verbs, jobs, judging_settings, judging_verbs, launch, verbs
 
     if verb == "train":
         launch.run_train(_settings(jobs.TrainSettings, verb, arguments))
@@ -105,10 +108,12 @@ def _call(verb: str, arguments: list[str]) -> None:
         launch.run_selftrain(_settings(jobs.SelftrainSettings, verb, arguments))
     elif verb == "distill":
         launch.run_distill(_settings(jobs.DistillSettings, verb, arguments))
+    elif verb == "evaluate":
+        judging_verbs.run_evaluate(_tyro(judging_settings.EvaluateSettings, verb, arguments))
     else:
         functions: dict[str, Callable[..., object]] = {
             "check": data_verbs.check, "label": data_verbs.label, "select": data_verbs.select,
-            "evaluate": verbs.evaluate, "predict": verbs.predict, "report": verbs.report,
+            "predict": verbs.predict, "report": verbs.report,
             "models": verbs.models, "demo": verbs.demo, "methods": verbs.list_methods,
         }  # fmt: skip
         _tyro(functions[verb], verb, arguments)

@@ -135,6 +135,8 @@ class Dice(IntEnum):
     LABELED_MIX = 14
     POOL_MIX = 15
     POOL_WINDOW = 16
+    ROBUST = 17
+    CALIBRATION = 18
 
 
 def fold(seed: int, use: Dice, step: int) -> int:

@@ -12,10 +12,8 @@ from tyro.conf import Positional
 from tutelage.data_verbs import Images
 from tutelage.deploy.predictions import Predictions, show, table_path, write_predictions
 from tutelage.errors import UsageError
-from tutelage.evaluation.intervals import Accuracy
 from tutelage.jobs import DistillSettings, SelftrainSettings, TrainSettings
 from tutelage.launch import Outcome, run_distill, run_selftrain, run_train
-from tutelage.settings import Auto
 from tutelage.values import from_plain
 
 
@@ -62,36 +60,6 @@ def distill(*, teacher: Any, recipe: str | None = None, **settings: Any) -> Outc
     plain, given = with_addresses(settings)
     merged = with_recipe(recipe, "distill", plain | {"teacher": names})
     return run_distill(from_plain(DistillSettings, merged), modules, given)
-
-
-def evaluate(
-    run: Positional[Path],
-    *,
-    data: Images,
-    img_size: int | Auto | None = None,
-    val: Images | None = None,
-    out: Path | None = None,
-    device: str = "auto",
-) -> Accuracy:
-    """Accuracy of a trained model on labeled images, with a 95 % interval, overall and by class.
-
-    Args:
-        run: A run folder, or a model folder.
-        data: Labeled images: a folder with one folder a class, or any source of docs/data.md.
-        img_size: Image side in pixels; auto: the best on validation images; default: as trained.
-        val: Labeled images for auto to choose on; default: the run's own validation part.
-        out: A .csv or .parquet file for the answer on each image.
-        device: cpu, cuda, mps; auto: the first accelerator, else the CPU.
-    """
-    from tutelage.data.find import source_of
-    from tutelage.pipelines.evaluate import evaluate as pipeline
-    from tutelage.progress import Screen
-
-    out = None if out is None else table_path(out)
-    return pipeline(
-        Path(run), source_of(data), out, device=device, img_size=img_size,
-        val=None if val is None else source_of(val), screen=Screen(),
-    )  # fmt: skip
 
 
 def predict(

@@ -1,6 +1,4 @@
-"""`tutelage evaluate`: a trained model on a labeled folder."""
-
-from pathlib import Path
+"""A trained model's answers on images of a source."""
 
 import torch
 from torch import Tensor
@@ -14,31 +12,8 @@ from tutelage.data.parts import labeled_images
 from tutelage.data.pixels import OnDisk
 from tutelage.data.source import Images, Source
 from tutelage.deploy.model_folder import Model
-from tutelage.deploy.predict import as_predictions
-from tutelage.deploy.predictions import write_predictions
-from tutelage.evaluation.accuracy import accuracy, confusion, predict
-from tutelage.evaluation.intervals import Accuracy
+from tutelage.evaluation.accuracy import predict
 from tutelage.progress import Screen
-
-
-def judge(model: Model, images: Images, out: Path | None, screen: Screen) -> Accuracy:
-    """Top-1 accuracy with its interval, also said for each class, worst first."""
-    probs = answers(model, images, screen, "evaluate")
-    labels = images.label_tensor()
-    if out is not None:
-        found = as_predictions(images.places, probs, model.classes, top=5)
-        write_predictions(out, found)
-    overall = accuracy(probs, labels)
-    print(f"accuracy {overall}")
-    table = confusion(probs, labels)
-    per_class = [
-        (Accuracy(int(table[k, k]), int(table[k].sum())), name)
-        for k, name in enumerate(model.classes)
-        if table[k].sum()
-    ]
-    for one, name in sorted(per_class, key=lambda pair: pair[0].value):
-        print(f"  {name:<20} {one}")
-    return overall
 
 
 def answers(model: Model, images: Images, screen: Screen, name: str) -> Tensor:
@@ -48,10 +23,8 @@ def answers(model: Model, images: Images, screen: Screen, name: str) -> Tensor:
         return predict(model.module, pixels, model.net.img_size, advance=bar.advance)
 
 
-def labeled_part(
-    root: Source, model: Model, part: str, screen: Screen
-) -> tuple[Images, set[str]]:  # fmt: skip
-    """The source's readable images with the model's class numbers, and hashes of their contents.
+def labeled_part(root: Source, model: Model, part: str, screen: Screen) -> Part:
+    """The source's readable images, with the model's class numbers, and what is known of them.
 
     Raises DataProblem where a class is not the model's, or too many images can't be read.
     """
@@ -67,4 +40,4 @@ def labeled_part(
     dropped: list[Issue] = [issue for issue in bad if issue.severity == "dropped"]
     for issue in dropped:
         screen.say(f"left out {issue.path}: {issue.detail}")
-    return kept.images, set(kept.copies())
+    return kept

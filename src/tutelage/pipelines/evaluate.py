@@ -1,50 +1,112 @@
 """`tutelage evaluate`: as trained, at another image size, or at the best on validation images."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from tutelage.data.facts import Part
+from tutelage.data.find import Given, open_source
 from tutelage.data.source import Images, Source
-from tutelage.deploy.judge import answers, judge, labeled_part
+from tutelage.deploy.judge import answers, labeled_part
 from tutelage.deploy.model_folder import Model, load_model, model_at
+from tutelage.deploy.predict import as_predictions
+from tutelage.deploy.predictions import table_path, write_predictions
 from tutelage.deploy.teacher_check import run_of
 from tutelage.errors import DataProblem, UsageError
 from tutelage.evaluation.image_size import best_size, candidates, reason, size_table
 from tutelage.evaluation.intervals import Accuracy
+from tutelage.evaluation.judgement import Judgement, judged
+from tutelage.evaluation.kept import Kept, kept_for
+from tutelage.judging_settings import EvaluateSettings
 from tutelage.learner import choose_device
-from tutelage.networks.build import normalizes_batches
+from tutelage.networks.build import normalizes_batches, weight_digest
 from tutelage.pipelines.manifest import contents_of, has_manifest, read_manifest
+from tutelage.pipelines.robust import under_trouble
 from tutelage.progress import Screen
-from tutelage.settings import Auto, at_least
+from tutelage.reports.page import write_report
+from tutelage.robustness.suite import Summary
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `tutelage evaluate` found, which is also kept in `folder`."""
+
+    judgement: Judgement
+    robust: tuple[Summary, ...]
+    folder: Path
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """Top-1."""
+        return self.judgement.accuracy
 
 
 def evaluate(
-    run: Path, data: Source, out: Path | None, *, device: str, img_size: int | Auto | None,
-    val: Source | None, screen: Screen,
-) -> Accuracy:  # fmt: skip
-    """Top-1 accuracy on labeled images, also said for each class.
+    settings: EvaluateSettings, screen: Screen, *, given: Given | None = None
+) -> Evaluation:
+    """A model on labeled images, and under the trouble that is asked for.
 
     Raises UsageError where the network can't take the size, or there is nothing to choose it on;
     DataProblem where images aren't the model's, or the size would be chosen on the wrong ones.
     """
-    if val is not None and img_size != "auto":
-        raise UsageError("--val is what --img-size auto chooses on: give both, or leave out --val")
-    if isinstance(img_size, int):
-        at_least("img_size", img_size, 1)
-    model = load_model(run, choose_device(device))
-    run = run_of(run) or run
-    if img_size == "auto" and val is None and _own_validation(run) is None:
+    out = None if settings.out is None else table_path(settings.out)
+    model = load_model(settings.run, choose_device(settings.device))
+    run = run_of(settings.run) or settings.run
+    data = open_source(settings.data, given)
+    val = None if settings.val is None else open_source(settings.val, given)
+    if settings.img_size == "auto" and val is None and _own_validation(run) is None:
         raise UsageError(
             f"{run} has no validation images to choose the size on, and test images are not for "
             "choosing: give --val FOLDER, or a size"
         )
-    test, contents = labeled_part(data, model, "test", screen)
-    if img_size == "auto":
+    test = labeled_part(data, model, "test", screen)
+    if settings.img_size == "auto":
+        contents = set(test.copies())
         model = _at_best_size(model, *_validation(run, val, model, contents, screen), screen)
-    elif img_size is not None:
-        model = model_at(model, img_size)
-        screen.say(f"images at {img_size} px; {_note(model)}")
-    return judge(model, test, out, screen)
+    elif isinstance(settings.img_size, int):
+        model = model_at(model, settings.img_size)
+        screen.say(f"images at {settings.img_size} px; {_note(model)}")
+    kept = _kept(settings.run, data, model, test)
+    probs = answers(model, test.images, screen, "evaluate")
+    found = _judge(probs, model, test, kept, out)
+    robust = under_trouble(settings, model, test, kept, screen, given=given)
+    about = {
+        "data": data.address,
+        "images": len(test.images),
+        "img_size": model.net.img_size,
+        "weights": weight_digest(model.module),
+        **found.plain(),
+        "robust": [summary.plain() for summary in robust],
+    }
+    kept.write(about)
+    if (settings.run / "run.json").exists():
+        screen.say(f"report: {write_report(settings.run)}")
+    return Evaluation(found, tuple(robust), kept.path)
+
+
+def _kept(path: Path, data: Source, model: Model, test: Part) -> Kept:
+    """Where the evaluation is kept."""
+    return kept_for(
+        path, data.address, weights=weight_digest(model.module), size=model.net.img_size,
+        contents=[fact.content for fact in test.facts], labels=test.images.label_tensor(),
+    )  # fmt: skip
+
+
+def _judge(
+    probs: Tensor, model: Model, test: Part, kept: Kept, out: Path | None
+) -> Judgement:  # fmt: skip
+    """Say how good the answers are, and keep them."""
+    images = test.images
+    if out is not None:
+        write_predictions(out, as_predictions(images.places, probs, model.classes, top=5))
+    contents = [fact.content for fact in test.facts]
+    labels = images.label_tensor()
+    kept.write_answers(images.places, contents, labels, probs, model.classes)
+    found = judged(probs, labels, model.classes)
+    for line in found.lines():
+        print(line)
+    return found
 
 
 def _validation(
@@ -52,7 +114,8 @@ def _validation(
 ) -> tuple[Images, str]:
     """Labeled images to choose on, none of them judged on, and what they are called."""
     if val is not None:
-        found, contents = labeled_part(val, model, "val", screen)
+        part = labeled_part(val, model, "val", screen)
+        found, contents = part.images, set(part.copies())
         if has_manifest(run) and contents & contents_of(run, ("labeled",)):
             raise DataProblem(
                 f"{val.address} holds images that {run} was trained on, which say nothing about "

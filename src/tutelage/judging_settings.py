@@ -1,0 +1,83 @@
+"""What judging a model is asked. No torch here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from tutelage.errors import UsageError
+from tutelage.settings import Auto, at_least
+from tutelage.values import nearest
+
+SUITES = ("c", "c-extra", "p", "fgsm", "pgd", "pgd-l2", "autoattack")  # that need no address
+PUBLISHED = ("c", "cifar-c", "a", "r", "v2", "sketch")  # as NAME=ADDRESS
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """`tutelage evaluate`: a trained model on labeled images."""
+
+    run: Positional[Path]
+    """A run folder, or a model folder."""
+    data: str
+    """Labeled images: a folder with one folder a class, or any source of docs/data.md."""
+    img_size: int | Auto | None = None
+    """Image side in pixels; auto: the best on validation images; default: as trained."""
+    val: str | None = None
+    """Labeled images for auto to choose on; default: the run's own validation part."""
+    out: Path | None = None
+    """A .csv or .parquet file for the answer on each image."""
+    device: str = "auto"
+    """cpu, cuda, mps; auto: the first accelerator, else the CPU."""
+    robust: str = ""
+    """Also under trouble, as in c,p,fgsm,pgd. c, c-extra: corruptions; p: sequences; fgsm, pgd,
+    pgd-l2, autoattack: attacks; as published: c=FOLDER, cifar-c, a, r, v2, sketch."""
+    reference: Path | None = None
+    """Another run to compare errors under trouble with."""
+    robust_images: int | None = None
+    """At most so many images for trouble, drawn evenly from the classes; default: all."""
+    epsilon: tuple[float, ...] = ()
+    """Sizes of the attacks: levels of 255 for each pixel; for pgd-l2 the Euclidean length over all
+    pixels in [0, 1]. Default: each attack's own."""
+    attack_steps: int = 10
+    """Steps of pgd."""
+    restarts: int = 2
+    """Random starts of pgd; an image counts as right where all of them fail."""
+    seed: int = 0
+    """Of all that is drawn."""
+
+    def __post_init__(self) -> None:
+        """Reject what is out of range, before anything is read."""
+        if isinstance(self.img_size, int):
+            at_least("img_size", self.img_size, 1)
+        if self.val is not None and self.img_size != "auto":
+            raise UsageError(
+                "--val is what --img-size auto chooses on: give both, or leave out --val"
+            )
+        at_least("attack_steps", self.attack_steps, 1)
+        at_least("restarts", self.restarts, 1)
+        if self.robust_images is not None:
+            at_least("robust_images", self.robust_images, 1)
+        if any(not 0 <= value <= 255 for value in self.epsilon):
+            raise UsageError(f"epsilon is 0 to 255, got {self.epsilon}")
+        if self.reference is not None and not self.robust:
+            raise UsageError("--reference is for --robust: give both, or leave out --reference")
+        self.suites()
+
+    def suites(self) -> list[tuple[str, str | None]]:
+        """Each suite's name, and the address of its images where they are published ones."""
+        found: list[tuple[str, str | None]] = []
+        for word in filter(None, (part.strip() for part in self.robust.split(","))):
+            name, equals, address = word.partition("=")
+            known = PUBLISHED if equals else SUITES
+            if name not in known:
+                raise UsageError(
+                    f"--robust doesn't know {word!r}{nearest(name, known)}: it takes "
+                    f"{', '.join(SUITES)}, and {', '.join(f'{one}=FOLDER' for one in PUBLISHED)}"
+                )
+            if equals and not address:
+                raise UsageError(f"--robust {word}: give the folder of the published images")
+            found.append((name, address or None))
+        if len({name for name, _ in found}) < len(found):
+            raise UsageError(f"--robust names a suite twice: {self.robust}")
+        return found

@@ -1,0 +1,176 @@
+"""`tutelage evaluate --robust`: each suite's cases, one after another, none of them twice."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tutelage.core import Dice, generator
+from tutelage.data.facts import Part
+from tutelage.data.find import Given
+from tutelage.data.memory import memory_for
+from tutelage.data.pixels import Pixels, bytes_held, open_pixels
+from tutelage.deploy.model_folder import Model, load_model, model_at
+from tutelage.errors import UsageError
+from tutelage.evaluation.kept import Kept, kept_for
+from tutelage.judging_settings import EvaluateSettings
+from tutelage.learner import choose_device
+from tutelage.networks.build import device_of, weight_digest
+from tutelage.progress import Screen
+from tutelage.robustness.corrupted import Corrupted
+from tutelage.robustness.suite import (
+    Columns,
+    Reference,
+    Subject,
+    Suite,
+    Summary,
+    answered,
+    joined,
+)
+from tutelage.values import digest
+
+Maker = Callable[[EvaluateSettings, str | None, Given | None], Suite]
+
+
+def _corrupted(settings: EvaluateSettings, address: str | None, given: Given | None) -> Suite:
+    return Corrupted(seed=settings.seed)
+
+
+def _extra(settings: EvaluateSettings, address: str | None, given: Given | None) -> Suite:
+    return Corrupted(extra=True, seed=settings.seed)
+
+
+MAKERS: dict[str, Maker] = {"c": _corrupted, "c-extra": _extra}  # what each name in --robust is
+
+
+def under_trouble(
+    settings: EvaluateSettings, model: Model, test: Part, kept: Kept, screen: Screen,
+    *, given: Given | None,
+) -> list[Summary]:  # fmt: skip
+    """What each suite that is asked for comes to, said and returned.
+
+    Cases that an earlier start of the same evaluation finished are not run again. Raises what the
+    suites raise.
+    """
+    suites = [MAKERS[name](settings, address, given) for name, address in settings.suites()]
+    if not suites:
+        return []
+    rows = chosen(test.images.label_tensor(), settings.robust_images, settings.seed)
+    part = test.keep(rows.tolist())
+    if len(rows) < len(test.images):
+        screen.say(f"under trouble: {len(rows):,} of {len(test.images):,} images")
+    subject = _subject(model, part, screen)
+    for suite in suites:
+        suite.check(subject)
+    other = None if settings.reference is None else _other(settings, model, part, subject, screen)
+    summaries = []
+    for suite in suites:
+        found = _run(suite, subject, kept, screen)
+        reference = None
+        if other is not None and settings.reference is not None:
+            name, beside, its = settings.reference.name, *other
+            reference = Reference(name, beside.clean, _run(suite, beside, its, screen))
+        summary = suite.summary(subject, found, reference)
+        _say(summary, screen)
+        summaries.append(summary)
+    return summaries
+
+
+def chosen(labels: Tensor, most: int | None, seed: int) -> Tensor:
+    """Rows (M,) of at most so many images, as many of each class as there are, in order."""
+    if most is None or most >= len(labels):
+        return torch.arange(len(labels))
+    order = torch.randperm(len(labels), generator=generator(seed, Dice.ROBUST, 0))
+    one_hot = torch.nn.functional.one_hot(labels[order])
+    place = ((one_hot.cumsum(0) * one_hot).sum(1) - 1).argsort(stable=True)  # round by round
+    return order[place[:most]].sort().values
+
+
+def _subject(model: Model, part: Part, screen: Screen) -> Subject:
+    """The model with the images, held in memory where they fit, and its answers to them clean."""
+    device = device_of(model.module)
+    memory = memory_for("auto")
+    held = bytes_held(len(part.images), model.canvas) <= memory.limit
+    with screen.bar("decode", len(part.images) if held else 0) as bar:
+        pixels: Pixels = open_pixels(
+            part.images, model.canvas, device, in_memory=held, memory=memory, advance=bar.advance
+        )
+    subject = Subject(
+        module=model.module.eval().requires_grad_(False),
+        classes=model.classes,
+        size=model.net.img_size,
+        pixels=pixels,
+        labels=part.images.label_tensor(),
+        names=part.images.names,
+        clean={},
+    )
+    clean = joined([answered(subject.logits(images)) for _, images in subject.batches()])
+    return replace(subject, clean=clean)
+
+
+def _other(
+    settings: EvaluateSettings, model: Model, part: Part, subject: Subject, screen: Screen
+) -> tuple[Subject, Kept]:
+    """The reference model on the same images, and where its cases are kept."""
+    assert settings.reference is not None, "asked for"
+    path: Path = settings.reference
+    other = load_model(path, choose_device(settings.device))
+    if other.classes != model.classes:
+        odd = sorted(set(other.classes) ^ set(model.classes))[:5]
+        raise UsageError(
+            f"--reference {path} has other classes ({', '.join(odd) or 'in another order'}): "
+            "compare models of the same classes"
+        )
+    if other.net.img_size != model.net.img_size:
+        other = model_at(other, model.net.img_size)
+    kept = kept_for(
+        path, settings.data, weights=weight_digest(other.module), size=other.net.img_size,
+        contents=[fact.content for fact in part.facts], labels=subject.labels,
+    )  # fmt: skip
+    return _subject(other, part, screen), kept
+
+
+def _run(suite: Suite, subject: Subject, kept: Kept, screen: Screen) -> Mapping[str, Columns]:
+    """The columns of all cases by key; those that are kept are read."""
+    images = [*subject.names, *map(str, subject.labels.tolist())]
+    place = f"{suite.name}-{digest([suite.settings, digest(images)])[:8]}"
+    cases = suite.cases(subject)
+    found: dict[str, Columns] = {}
+    for case in cases:
+        done = kept.case(place, case.key)
+        if done is not None:
+            found[case.key] = done
+    left = [case for case in cases if case.key not in found]
+    total = len(subject.labels) * sum(case.passes for case in left)
+    with screen.bar(suite.name, total, unit="passes") as bar:
+        for case in left:
+            begun = bar.done
+            found[case.key] = suite.run(case, subject, found, bar.advance)
+            kept.write_case(place, case.key, found[case.key])
+            bar.advance(len(subject.labels) * case.passes - (bar.done - begun), note=case.key)
+    return {case.key: found[case.key] for case in cases}
+
+
+def _say(summary: Summary, screen: Screen) -> None:
+    """The summary on the terminal."""
+    screen.result(f"{summary.title}:")
+    if summary.columns:
+        widths = [
+            max(len(_cell(row[place])) for row in (summary.columns, *summary.rows))
+            for place in range(len(summary.columns))
+        ]
+        for row in (summary.columns, *summary.rows):
+            cells = [
+                _cell(value).ljust(width) if place == 0 else _cell(value).rjust(width)
+                for place, (value, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            screen.result("  " + "  ".join(cells).rstrip())
+    for line in (*summary.lines, *(f"note: {note}" for note in summary.notes)):
+        screen.result(f"  {line}")
+
+
+def _cell(value: str | float) -> str:
+    """A cell of the table: shares in percent."""
+    return value if isinstance(value, str) else f"{value:.1%}".replace("%", " %")

@@ -1,0 +1,66 @@
+"""The 19 corruptions of ImageNet-C on batches of uint8 images, on whatever device they are.
+
+Paper: Hendrycks and Dietterich 2019, Benchmarking neural network robustness to common corruptions
+and perturbations (arXiv 1903.12261), section 4.1. What each file of this folder deviates in, it
+says. The published images were also saved as JPEG of quality 85, which these are not; so they are
+called generated, and results on the published images are not the same.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from tutelage.data.operations import as_float
+from tutelage.robustness.blur import defocus_blur, gaussian_blur, motion_blur, zoom_blur
+from tutelage.robustness.color import brightness, contrast, saturate
+from tutelage.robustness.compression import jpeg_compression, pixelate
+from tutelage.robustness.draws import Draws
+from tutelage.robustness.elastic import elastic_transform
+from tutelage.robustness.fog import fog
+from tutelage.robustness.frost import frost
+from tutelage.robustness.glass import glass_blur
+from tutelage.robustness.levels import EXTRA, TEST, Level, level
+from tutelage.robustness.noise import gaussian_noise, impulse_noise, shot_noise, speckle_noise
+from tutelage.robustness.snow import snow
+from tutelage.robustness.spatter import spatter
+
+# images (B, 3, H, W) float32 in [0, 1], its numbers, randomness -> the same shape, to be clipped
+Corruption = Callable[[Tensor, Level, Draws], Tensor]
+CORRUPTIONS: dict[str, Corruption] = {
+    "gaussian_noise": gaussian_noise, "shot_noise": shot_noise, "impulse_noise": impulse_noise,
+    "defocus_blur": defocus_blur, "glass_blur": glass_blur, "motion_blur": motion_blur,
+    "zoom_blur": zoom_blur, "snow": snow, "frost": frost, "fog": fog, "brightness": brightness,
+    "contrast": contrast, "elastic_transform": elastic_transform, "pixelate": pixelate,
+    "jpeg_compression": jpeg_compression, "speckle_noise": speckle_noise,
+    "gaussian_blur": gaussian_blur, "spatter": spatter, "saturate": saturate,
+}  # fmt: skip
+assert tuple(CORRUPTIONS) == TEST + EXTRA
+
+# of a level of 255: float32 rounding must not push a whole number below itself, for what follows
+# truncates; the authors compute in float64
+SLACK = 2**-10
+
+
+@torch.no_grad()
+def corrupt(
+    images: Tensor, name: str, severity: int, *, keys: Sequence[str], seed: int = 0
+) -> Tensor:
+    """Images (B, 3, H, W) uint8 under a corruption at a severity of 1 to 5; 0 leaves them as is.
+
+    `keys` tell the images apart, such as their names: an image's randomness follows from the seed,
+    its key, the corruption and the severity.
+    """
+    if severity == 0:
+        return images
+    numbers = level(name, severity, min(images.shape[-2:]))
+    draws = Draws([f"{seed}/{key}/{name}/{severity}" for key in keys], images.device)
+    return truncated(CORRUPTIONS[name](as_float(images), numbers, draws))
+
+
+def truncated(images: Tensor) -> Tensor:
+    """Floats (B, 3, H, W) clipped to [0, 1] -> uint8, cut off and not rounded, as the authors do.
+
+    Changes what it is given.
+    """
+    return images.clamp_(0, 1).mul_(255).add_(SLACK).to(torch.uint8)
