@@ -1,7 +1,9 @@
 """`tutelage evaluate`: as trained, at another image size, or at the best on validation images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -77,12 +79,19 @@ def evaluate(
         "img_size": model.net.img_size,
         "weights": weight_digest(model.module),
         **found.plain(),
-        "robust": [summary.plain() for summary in robust],
+        "robust": _with_earlier(robust, kept),
     }
     kept.write(about)
     if (settings.run / "run.json").exists():
         screen.say(f"report: {write_report(settings.run)}")
     return Evaluation(found, tuple(robust), kept.path)
+
+
+def _with_earlier(robust: Sequence[Summary], kept: Kept) -> list[dict[str, Any]]:
+    """The summaries, and those of suites that were asked for before and not now."""
+    names = {summary.suite for summary in robust}
+    earlier = [one for one in kept.read().get("robust", []) if one["suite"] not in names]
+    return [*earlier, *(summary.plain() for summary in robust)]
 
 
 def _kept(path: Path, data: Source, model: Model, test: Part) -> Kept:

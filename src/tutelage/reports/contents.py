@@ -16,6 +16,7 @@ from tutelage.data.source import Source
 from tutelage.errors import UsageError
 from tutelage.files import read_json
 from tutelage.progress import read_metrics
+from tutelage.reports.robust_cards import EvaluationCard, cards
 from tutelage.run import read_run
 from tutelage.values import flat, load_yaml
 
@@ -34,6 +35,7 @@ class Contents:
     metrics: dict[str, list[dict[str, Any]]]  # round -> lines of metrics.jsonl
     labels: dict[str, PseudoLabels]  # student round -> what it learned from
     pool: Source | None  # None where there is none, or it can't be opened now
+    evaluations: tuple[EvaluationCard, ...]  # what `tutelage evaluate` kept
     answers: tuple[tuple[str, str], ...]  # (true, answered) class of each judging image, last round
     issues: tuple[Issue, ...]
     starts: tuple[dict[str, Any], ...]  # of environment.json
@@ -67,6 +69,7 @@ def gather(run: Path, given: Given | None = None) -> Contents:
         metrics=dict(_metrics(run / "rounds")),
         labels=dict(_labels(run / "labels")),
         pool=_opened(sources["pool"], given) if "pool" in sources else None,
+        evaluations=tuple(cards(run)),
         answers=_answers(run, content),
         issues=_issues(run),
         starts=tuple(_json(run / "environment.json", [])),

@@ -73,6 +73,7 @@ def _parts(contents: Contents) -> Mapping[str, Any]:
         "learning": _learning(contents),
         "labelings": [_labeling(contents, *item) for item in contents.labels.items()],
         "confusion": tables.confusion(contents),
+        "evaluations": contents.evaluations,
         "gallery": [(name, strips(table, contents.pool)) for name, table in shown],
         "settings": tables.setting_rows(contents.settings),
         "images": contents.notes("check").get("images", {}),

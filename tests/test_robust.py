@@ -1,0 +1,189 @@
+"""`tutelage evaluate --robust`: cases kept, none run twice, and what the page shows of them."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+import torch
+import toy
+
+import tutelage
+from tutelage.cli import main
+from tutelage.pipelines import robust
+from tutelage.pipelines.robust import chosen
+from tutelage.robustness.suite import Case, Curve, Suite, Summary, answered, joined
+
+
+@dataclass(frozen=True)
+class Dark(Suite):
+    """Images at parts of their brightness; stops before a case where it is told to."""
+
+    asked: list
+    stop: str = ""
+    shift: float = 0.0
+
+    @property
+    def name(self):
+        return "c"
+
+    @property
+    def settings(self):
+        return {"shift": self.shift}
+
+    def check(self, subject):
+        self.asked.append("check")
+
+    def cases(self, subject):
+        return tuple(Case("c", "dark", str(level)) for level in (1, 2, 3))
+
+    def run(self, case, subject, before, advance):
+        if case.key == self.stop:
+            raise KeyboardInterrupt
+        self.asked.append(case.key)
+        parts = []
+        for rows, images in subject.batches():
+            dark = images.float() / 255 * (1 - 0.3 * int(case.level) + self.shift)
+            parts.append(answered(subject.logits(dark)))
+            advance(len(rows))
+        return joined(parts)
+
+    def summary(self, subject, found, reference):
+        right = [float((c["predicted"] == subject.labels).double().mean()) for c in found.values()]
+        numbers = {"mean": sum(right) / 3}
+        if reference is not None:
+            beside = [c["predicted"] == subject.labels for c in reference.found.values()]
+            numbers["other"] = float(torch.stack(beside).double().mean())
+        return Summary(
+            suite="c", title="darkness", numbers=numbers, lines=("about 5 % <dark>",),
+            notes=("of no use",), columns=("level", "right"),
+            rows=tuple((str(k), share) for k, share in enumerate(right)),
+            curve=Curve("level", "accuracy", (1, 2, 3), tuple(right)),
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return toy.write_toy(tmp_path_factory.mktemp("toy"), labeled=12)
+
+
+def trained(images, out, **more):
+    settings = {"steps": 12, "batch": 16, "device": "cpu", "img_size": 32} | more
+    tutelage.train(
+        data=images / "labeled", test=images / "test", model="test_resnet", out=out, **settings
+    )
+    return out
+
+
+@pytest.fixture
+def run(images, tmp_path):
+    return trained(images, tmp_path / "run")
+
+
+@pytest.fixture
+def suite(monkeypatch):
+    """Puts a suite in the place of c; returns what it is asked."""
+
+    def put(**settings):
+        asked = []
+        monkeypatch.setitem(
+            robust.MAKERS, "c", lambda given, address, sources: Dark(asked, **settings)
+        )
+        return asked
+
+    return put
+
+
+def test_a_stopped_suite_goes_on_with_the_next_case(run, images, suite, tmp_path, capsys):
+    whole = trained(images, tmp_path / "whole")
+    suite()
+    expected = tutelage.evaluate(whole, data=images / "test", robust="c")
+    asked = suite(stop="c-dark-3")
+    flags = [str(run), "--data", str(images / "test"), "--robust", "c"]
+    assert main(["evaluate", *flags]) == 4
+    assert "to go on: tutelage evaluate" in capsys.readouterr().err
+    assert asked == ["check", "c-dark-1", "c-dark-2"]
+    asked = suite()
+    found = tutelage.evaluate(run, data=images / "test", robust="c")
+    assert asked == ["check", "c-dark-3"]
+    assert found.robust == expected.robust
+    assert found.judgement == expected.judgement
+    tutelage.evaluate(run, data=images / "test", robust="c")
+    assert asked == ["check", "c-dark-3", "check"]
+
+
+def test_other_settings_images_and_weights_are_asked_anew(run, images, suite, tmp_path):
+    asked = suite()
+    tutelage.evaluate(run, data=images / "test", robust="c")
+    first = list(asked)
+    asked = suite(shift=0.1)
+    tutelage.evaluate(run, data=images / "test", robust="c")
+    assert asked == first
+    asked = suite()
+    tutelage.evaluate(run, data=images / "test", robust="c", robust_images=5)
+    assert asked == first
+    asked = suite()
+    tutelage.evaluate(run, data=images / "labeled", robust="c")
+    assert asked == first
+    other = trained(images, run, steps=13, overwrite=True)
+    asked = suite()
+    tutelage.evaluate(other, data=images / "test", robust="c")
+    assert asked == first
+
+
+def test_the_reference_is_asked_the_same_and_kept_beside_it(run, images, suite, tmp_path):
+    other = trained(images, tmp_path / "other", seed=1)
+    asked = suite()
+    found = tutelage.evaluate(run, data=images / "test", robust="c", reference=other)
+    assert asked == ["check", *2 * ["c-dark-1", "c-dark-2", "c-dark-3"]]
+    asked = suite()
+    alone = tutelage.evaluate(other, data=images / "test", robust="c")
+    assert asked == ["check"]  # all was kept when it was the reference
+    assert alone.robust[0].numbers["mean"] == pytest.approx(found.robust[0].numbers["other"])
+
+
+def test_the_evaluation_is_kept_and_the_page_shows_it(run, images, suite):
+    suite()
+    found = tutelage.evaluate(run, data=images / "test", robust="c")
+    about = json.loads((found.folder / "evaluation.json").read_text())
+    assert about["images"] == found.accuracy.total
+    assert about["robust"][0]["numbers"] == found.robust[0].numbers
+    page = (run / "report" / "index.html").read_text()
+    assert "about 5\u00a0% &lt;dark&gt;" in page
+    assert str(found.accuracy).replace(" %", "\u00a0%") in page
+    assert "darkness: 1: " in page  # the curve, as it is spoken
+    suite(stop="c-dark-1")
+    tutelage.evaluate(run, data=images / "test")
+    assert (run / "report" / "index.html").read_text() == page  # what was asked before stays
+
+
+@pytest.mark.parametrize("most", [1, 4, 7, 30, 31, 99, None])
+def test_chosen_images_are_spread_evenly_over_the_classes(most):
+    labels = torch.tensor([0] * 20 + [1] * 8 + [2] * 3)
+    rows = chosen(labels, most, seed=3)
+    count = min(most or 31, 31)
+    assert len(set(rows.tolist())) == len(rows) == count
+    assert torch.equal(rows, rows.sort().values)
+    assert torch.equal(rows, chosen(labels, most, seed=3))
+    counts = torch.bincount(labels[rows], minlength=3)
+    full = torch.tensor([20, 8, 3])
+    most_of = counts.max()
+    assert all(c >= min(most_of - 1, f) for c, f in zip(counts, full, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--robust", "c,pdg"], "doesn't know 'pdg'; did you mean"),
+        (["--robust", "c,c"], "twice"),
+        (["--robust", "a="], "give the folder"),
+        (["--robust", "pgd=x"], "doesn't know"),
+        (["--reference", "x"], "--reference is for --robust"),
+        (["--robust", "c", "--robust-images", "0"], "robust_images"),
+        (["--robust", "fgsm", "--epsilon", "-1"], "epsilon"),
+        (["--robust", "c", "--reference", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_wishes_are_refused_before_anything_is_read(run, flags, message, images, capsys):
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--data", str(images / "test"), *flags]) == 2
+    assert message in capsys.readouterr().err
