@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import toy
 
-from tutelage import data_verbs, launch, verbs
+from tutelage import data_verbs, judging_verbs, launch, verbs
 from tutelage.catalog import describe, names
 from tutelage.cli import main
 from tutelage.data.find import kinds
@@ -42,7 +42,8 @@ def test_every_command_of_the_docs_is_understood(command, folders, monkeypatch):
     called = []
     done = [(launch, name) for name in ("run_train", "run_selftrain", "run_distill")]
     done += [(data_verbs, name) for name in ("check", "label", "select")]
-    done += [(verbs, name) for name in ("evaluate", "predict", "report")]
+    done += [(verbs, name) for name in ("predict", "report")]
+    done += [(judging_verbs, "run_evaluate")]
     for module, name in done:
         real = getattr(module, name)
 
