@@ -37,12 +37,15 @@ class EvaluateSettings:
     robust_images: int | None = None
     """At most so many images for trouble, drawn evenly from the classes; default: all."""
     epsilon: tuple[float, ...] = ()
-    """Sizes of the attacks: levels of 255 for each pixel; for pgd-l2 the Euclidean length over all
-    pixels in [0, 1]. Default: each attack's own."""
+    """How far fgsm, pgd and autoattack may move each value, in levels of 255. Default: each
+    attack's own, as in docs/robustness.md."""
+    epsilon_l2: tuple[float, ...] = ()
+    """How far pgd-l2 may move an image: Euclidean length over all its values in [0, 1]. Default:
+    0.05 to 1 at 32 px, more for larger images."""
     attack_steps: int = 10
-    """Steps of pgd."""
+    """Steps of pgd and pgd-l2."""
     restarts: int = 2
-    """Random starts of pgd; an image counts as right where all of them fail."""
+    """Random starts of pgd and pgd-l2; an image counts as right where all of them fail."""
     seed: int = 0
     """Of all that is drawn."""
 
@@ -60,6 +63,8 @@ class EvaluateSettings:
             at_least("robust_images", self.robust_images, 1)
         if any(not 0 <= value <= 255 for value in self.epsilon):
             raise UsageError(f"epsilon is 0 to 255, got {self.epsilon}")
+        if any(not 0 <= value < 1e6 for value in self.epsilon_l2):
+            raise UsageError(f"epsilon_l2 is a length of 0 or more, got {self.epsilon_l2}")
         if self.reference is not None and not self.robust:
             raise UsageError("--reference is for --robust: give both, or leave out --reference")
         self.suites()

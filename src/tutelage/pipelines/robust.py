@@ -19,6 +19,7 @@ from tutelage.judging_settings import EvaluateSettings
 from tutelage.learner import choose_device
 from tutelage.networks.build import device_of, weight_digest
 from tutelage.progress import Screen
+from tutelage.robustness.attacked import UnderAttack
 from tutelage.robustness.corrupted import Corrupted
 from tutelage.robustness.suite import (
     Columns,
@@ -42,7 +43,28 @@ def _extra(settings: EvaluateSettings, address: str | None, given: Given | None)
     return Corrupted(extra=True, seed=settings.seed)
 
 
-MAKERS: dict[str, Maker] = {"c": _corrupted, "c-extra": _extra}  # what each name in --robust is
+def _fgsm(settings: EvaluateSettings, address: str | None, given: Given | None) -> Suite:
+    return UnderAttack(kind="fgsm", epsilon=settings.epsilon, seed=settings.seed)
+
+
+def _pgd(settings: EvaluateSettings, address: str | None, given: Given | None) -> Suite:
+    return UnderAttack(
+        kind="pgd", epsilon=settings.epsilon, steps=settings.attack_steps,
+        restarts=settings.restarts, seed=settings.seed,
+    )  # fmt: skip
+
+
+def _pgd_l2(settings: EvaluateSettings, address: str | None, given: Given | None) -> Suite:
+    return UnderAttack(
+        kind="pgd-l2", epsilon=settings.epsilon_l2, steps=settings.attack_steps,
+        restarts=settings.restarts, seed=settings.seed,
+    )  # fmt: skip
+
+
+MAKERS: dict[str, Maker] = {  # what each name in --robust is
+    "c": _corrupted, "c-extra": _extra,
+    "fgsm": _fgsm, "pgd": _pgd, "pgd-l2": _pgd_l2,
+}  # fmt: skip
 
 
 def under_trouble(

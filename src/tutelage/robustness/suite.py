@@ -49,10 +49,14 @@ class Subject:
     clean: Columns  # `answered` of the images as they are
     batch: int = 64  # images
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows (B,), and their images (B, 3, S, S) uint8 as the model sees them, on its device."""
+    def batches(
+        self, among: Tensor | None = None, *, batch: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows (B,), and their images (B, 3, S, S) uint8 as the model sees them, on its device; of
+        all images, or of the rows among (M,)."""
         device = device_of(self.module)
-        for rows in torch.arange(len(self.labels)).split(self.batch):
+        chosen = torch.arange(len(self.labels)) if among is None else among
+        for rows in chosen.split(batch or self.batch) if len(chosen) else ():
             yield rows, as_bytes(center(self.pixels.at(rows).to(device), self.size))
 
     def keys(self, rows: Tensor) -> list[str]:
