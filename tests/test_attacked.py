@@ -18,6 +18,7 @@ from tutelage.judging_settings import EvaluateSettings
 from tutelage.pipelines.robust import MAKERS
 from tutelage.robustness.alarms import Tried, alarms
 from tutelage.robustness.attacked import UnderAttack
+from tutelage.robustness.autoattack import AutoAttacked
 from tutelage.robustness.suite import Reference, Subject
 
 KINDS = ("fgsm", "pgd", "pgd-l2")
@@ -282,7 +283,8 @@ def test_flags_reach_the_suites(tmp_path):
         run=tmp_path, data="x", epsilon=(2.0,), epsilon_l2=(0.3,), attack_steps=7, restarts=3,
         seed=5,
     )  # fmt: skip
-    made = {name: MAKERS[name](settings, None, None) for name in KINDS}
+    made = {name: MAKERS[name](settings, None, None) for name in (*KINDS, "autoattack")}
     assert made["pgd"] == UnderAttack(kind="pgd", epsilon=(2.0,), steps=7, restarts=3, seed=5)
     assert made["pgd-l2"].epsilon == (0.3,)
     assert made["fgsm"].epsilon == (2.0,)
+    assert made["autoattack"] == AutoAttacked(epsilon=(2.0,), seed=5)

@@ -20,6 +20,7 @@ from tutelage.learner import choose_device
 from tutelage.networks.build import device_of, weight_digest
 from tutelage.progress import Screen
 from tutelage.robustness.attacked import UnderAttack
+from tutelage.robustness.autoattack import AutoAttacked
 from tutelage.robustness.corrupted import Corrupted
 from tutelage.robustness.suite import (
     Columns,
@@ -61,9 +62,13 @@ def _pgd_l2(settings: EvaluateSettings, address: str | None, given: Given | None
     )  # fmt: skip
 
 
+def _autoattack(settings: EvaluateSettings, address: str | None, given: Given | None) -> Suite:
+    return AutoAttacked(epsilon=settings.epsilon, seed=settings.seed)
+
+
 MAKERS: dict[str, Maker] = {  # what each name in --robust is
     "c": _corrupted, "c-extra": _extra,
-    "fgsm": _fgsm, "pgd": _pgd, "pgd-l2": _pgd_l2,
+    "fgsm": _fgsm, "pgd": _pgd, "pgd-l2": _pgd_l2, "autoattack": _autoattack,
 }  # fmt: skip
 
 
