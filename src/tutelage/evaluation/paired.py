@@ -22,7 +22,7 @@ class Paired:
     total: int  # images
     gained: int  # right only after
     lost: int  # right only before
-    low: float  # 95 % bootstrap interval of the difference
+    low: float  # bootstrap interval of the difference: 95 %, where nothing else was asked for
     high: float
     p_value: float  # McNemar's exact test
 
@@ -47,14 +47,21 @@ class Paired:
         Normal approximation of the paired test: (z_0.975 + z_0.8)^2 (d - delta^2) / delta^2, with
         d the share of images on which the two differ and delta the difference in accuracy.
         """
+        return self.images_needed(Z)
+
+    def images_needed(self, z: float) -> int:
+        """As `images_to_decide`, for an interval of z standard errors to each side."""
         spread = max(self.gained + self.lost, 1) / self.total
         difference = max(abs(self.difference), WORTH)
         variance = max(spread - difference**2, 0)
-        return max(self.total + 1, math.ceil((Z + POWER) ** 2 * variance / difference**2))
+        return max(self.total + 1, math.ceil((z + POWER) ** 2 * variance / difference**2))
 
 
-def compare(before: Tensor, after: Tensor, *, seed: int = 0) -> Paired:
-    """Compare two models by which images (N,) bool each gets right.
+def compare(
+    before: Tensor, after: Tensor, *, seed: int = 0, alpha: float = 0.05,
+    resamples: int = RESAMPLES,
+) -> Paired:  # fmt: skip
+    """Compare two models by which images (N,) bool each gets right, at 1 - alpha.
 
     The paired bootstrap (Efron 1979) resamples images. As an image's difference is 1, 0 or -1,
     a resample is one multinomial draw. McNemar's exact test (1947) looks at the images on which
@@ -66,8 +73,8 @@ def compare(before: Tensor, after: Tensor, *, seed: int = 0) -> Paired:
     gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
     rng = np.random.default_rng(fold(seed, Dice.BOOTSTRAP, 0))
     shares = [gained / total, lost / total, 1 - (gained + lost) / total]
-    draws = rng.multinomial(total, shares, size=RESAMPLES)
-    low, high = np.quantile((draws[:, 0] - draws[:, 1]) / total, [0.025, 0.975])
+    draws = rng.multinomial(total, shares, size=resamples)
+    low, high = np.quantile((draws[:, 0] - draws[:, 1]) / total, [alpha / 2, 1 - alpha / 2])
     return Paired(
         total=total, gained=gained, lost=lost, low=float(low), high=float(high),
         p_value=mcnemar(gained, lost),
