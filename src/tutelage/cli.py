@@ -37,6 +37,10 @@ VERBS = {  # name: what it does, an example
         "how good a trained model is, also under trouble",
         "RUN --data TEST --robust c,p,fgsm,pgd",
     ),
+    "compare": (
+        "which of several models is better, and which is faster",
+        "RUN_A RUN_B --latency cpu --out COMPARISON",
+    ),
     "predict": ("label image files with a trained model", "RUN IMAGES... --out preds.csv"),
     "report": ("write a run's page again", "RUN"),
     "models": ("list the networks", "'efficientnet*' --pretrained"),
@@ -110,6 +114,8 @@ def _call(verb: str, arguments: list[str]) -> None:
         launch.run_distill(_settings(jobs.DistillSettings, verb, arguments))
     elif verb == "evaluate":
         judging_verbs.run_evaluate(_tyro(judging_settings.EvaluateSettings, verb, arguments))
+    elif verb == "compare":
+        judging_verbs.run_compare(_tyro(judging_settings.CompareSettings, verb, arguments))
     else:
         functions: dict[str, Callable[..., object]] = {
             "check": data_verbs.check, "label": data_verbs.label, "select": data_verbs.select,

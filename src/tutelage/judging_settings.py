@@ -11,6 +11,7 @@ from tutelage.values import nearest
 
 SUITES = ("c", "c-extra", "p", "fgsm", "pgd", "pgd-l2", "autoattack")  # that need no address
 PUBLISHED = ("c", "cifar-c", "a", "r", "v2", "sketch")  # as NAME=ADDRESS
+BACKENDS = ("cpu", "cuda", "onnx")  # what models can be timed on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,3 +87,51 @@ class EvaluateSettings:
         if len({name for name, _ in found}) < len(found):
             raise UsageError(f"--robust names a suite twice: {self.robust}")
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings:
+    """`tutelage compare`: trained models on the same labeled images, every pair of them."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Two or more run folders, RUN/rounds/NAME folders, or, with --data, model folders."""
+    data: str | None = None
+    """Labeled images that all are asked about; default: the answers that each run has stored on its
+    test images, which have to be the same."""
+    latency: str = ""
+    """Also how fast they are, as in cpu,cuda,onnx; onnx: ONNX Runtime on the CPU."""
+    out: Path | None = None
+    """Folder for compare.html and compare.json, which a stopped comparison goes on from."""
+    threads: int | None = None
+    """CPU threads for times; default: as many as PyTorch takes."""
+    again: bool = False
+    """Take times again that --out has already."""
+    device: str = "auto"
+    """Where --data is answered. cpu, cuda, mps; auto: the first accelerator, else the CPU."""
+    seed: int = 0
+    """Of the bootstrap's draws."""
+
+    def __post_init__(self) -> None:
+        """Reject what can't be compared, before anything is read."""
+        if len(self.runs) < 2:
+            raise UsageError("compare needs two models or more: tutelage compare RUN_A RUN_B")
+        paths = [path.absolute() for path in self.runs]
+        twice = [str(path) for path in self.runs if paths.count(path.absolute()) > 1]
+        if twice:
+            raise UsageError(f"{twice[0]} is named twice: name each model once")
+        if self.threads is not None:
+            at_least("threads", self.threads, 1)
+        if self.again and (not self.latency or self.out is None):
+            raise UsageError("--again is for times that --out has: give --latency and --out too")
+        self.backends()
+
+    def backends(self) -> tuple[str, ...]:
+        """What to take times on, each once."""
+        words = tuple(filter(None, (part.strip() for part in self.latency.split(","))))
+        for word in words:
+            if word not in BACKENDS:
+                raise UsageError(
+                    f"--latency doesn't know {word!r}{nearest(word, BACKENDS)}: it takes "
+                    f"{', '.join(BACKENDS)}"
+                )
+        return tuple(dict.fromkeys(words))

@@ -1,15 +1,16 @@
-"""The verbs that judge models: evaluate; in Python and in the shell alike.
+"""The verbs that judge models: evaluate, compare; in Python and in the shell alike.
 
-Nothing heavy is imported until a verb is called. `evaluate` takes the fields of its settings in
+Nothing heavy is imported until a verb is called. Each takes the fields of its settings in
 judging_settings.py as keyword arguments.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tutelage.judging_settings import EvaluateSettings
+from tutelage.judging_settings import CompareSettings, EvaluateSettings
 
 if TYPE_CHECKING:
+    from tutelage.pipelines.compare import Comparison
     from tutelage.pipelines.evaluate import Evaluation
 
 
@@ -25,6 +26,23 @@ def evaluate(run: Path | str, **settings: Any) -> "Evaluation":
 def run_evaluate(settings: EvaluateSettings, given: Any = None) -> "Evaluation":
     """`evaluate` for settings that are made already, and images that a program gave."""
     from tutelage.pipelines.evaluate import evaluate as pipeline
+    from tutelage.progress import Screen
+
+    return pipeline(settings, Screen(), given=given)
+
+
+def compare(*runs: Path | str, **settings: Any) -> "Comparison":
+    """Trained models on the same images; keyword arguments are the fields of `CompareSettings`."""
+    from tutelage.data.find import with_addresses
+    from tutelage.values import from_plain
+
+    plain, given = with_addresses({"runs": [str(run) for run in runs]} | settings)
+    return run_compare(from_plain(CompareSettings, plain), given)
+
+
+def run_compare(settings: CompareSettings, given: Any = None) -> "Comparison":
+    """`compare` for settings that are made already, and images that a program gave."""
+    from tutelage.pipelines.compare import compare as pipeline
     from tutelage.progress import Screen
 
     return pipeline(settings, Screen(), given=given)

@@ -1,0 +1,232 @@
+"""The models that are to be compared: what each answers on the same test images."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from tutelage.data.find import Given, open_source
+from tutelage.data.source import Source
+from tutelage.deploy.judge import answers, labeled_part
+from tutelage.deploy.model_folder import is_model, load_model
+from tutelage.deploy.teacher_check import run_of
+from tutelage.errors import UsageError
+from tutelage.evaluation.intervals import Accuracy
+from tutelage.evaluation.judgement import judged
+from tutelage.evaluation.kept import FOLDER, Kept, kept_for
+from tutelage.files import read_json
+from tutelage.judging_settings import CompareSettings
+from tutelage.learner import choose_device
+from tutelage.networks.build import weight_digest
+from tutelage.pipelines.manifest import has_manifest
+from tutelage.progress import Screen
+from tutelage.reports.contents import JUDGES
+from tutelage.run import read_run
+from tutelage.values import flat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What one model answers on its test images, in an order that all models share."""
+
+    name: str
+    path: Path
+    network: str
+    img_size: int  # pixels
+    weights: str  # digest
+    classes: tuple[str, ...]
+    images: tuple[tuple[str, str], ...]  # content hash and class of each, sorted
+    right: Tensor  # (N,) bool
+    measures: dict[str, float]  # beside the accuracy, as far as they are known
+    kept: Kept | None  # the evaluation of these images, where there is one
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """Top-1."""
+        return Accuracy(int(self.right.sum()), len(self.right))
+
+
+def all_answers(
+    settings: CompareSettings, screen: Screen, given: Given | None = None
+) -> list[Answers]:
+    """The answers of all models on the same images.
+
+    Raises UsageError where images, labels or classes differ, and where a run has no test answers.
+    """
+    names = distinct_names(settings.runs)
+    if settings.data is None:
+        found = [_stored(path, name) for path, name in zip(settings.runs, names, strict=True)]
+    else:
+        source = open_source(settings.data, given)
+        found = [
+            _asked(path, name, source, settings, screen)
+            for path, name in zip(settings.runs, names, strict=True)
+        ]
+    for other in found[1:]:
+        _check_same(found[0], other, settings)
+    return found
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """As few last parts of each path as tell it from the others; RUN/model counts as RUN."""
+    whole = [path.absolute() for path in paths]
+    runs = [path.parent if path.name == "model" and run_of(path) else path for path in whole]
+    parts = [
+        path.parts if run in whole else run.parts for path, run in zip(whole, runs, strict=True)
+    ]
+    longest = max(map(len, parts))
+    for count in range(1, longest + 1):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
+
+
+def _stored(path: Path, name: str) -> Answers:
+    """What a run has written down of its test images."""
+    run = run_of(path)
+    if run is None:
+        if is_model(path):
+            raise UsageError(f"{path} is a model alone and has no stored answers: give --data TEST")
+        read_run(path)  # says what is wrong
+        raise UsageError(f"{path} holds no model")
+    outcome = read_run(run)["stages"].get("evaluate", {})
+    if outcome.get("state") != "done":
+        raise UsageError(f"{run} has not been judged yet: let the run finish, then compare")
+    if outcome["judge"] != "test" or not has_manifest(run):
+        judge = outcome["judge"]
+        why = "without labeled images" if judge is None else f"on {JUDGES[judge]} images only"
+        raise UsageError(
+            f"{run} was judged {why}, which is no comparison: give --data TEST, labeled images "
+            "that no model has learned from"
+        )
+    config = read_json((path / "model" if path.absolute() == run else path) / "config.json")
+    folder = _judged_round(path, run, [row["name"] for row in outcome["rounds"]], config["weights"])
+    table = pq.read_table(folder / "predictions-test.parquet")
+    contents = _contents(run)
+    names, labels = table["path"].to_pylist(), table["label"].to_pylist()
+    images = [(contents[image], label) for image, label in zip(names, labels, strict=True)]
+    classes = tuple(config["classes"])
+    numbers = torch.tensor([classes.index(label) for label in labels])
+    probs = torch.from_numpy(np.stack(table["probs"].to_numpy(zero_copy_only=False)))
+    found = _in_order(
+        Answers(
+            name=name, path=path, network=config["net"]["name"],
+            img_size=config["net"]["img_size"], weights=config["weights"], classes=classes,
+            images=tuple(images), right=probs.argmax(-1) == numbers,
+            measures=measures(judged(probs, numbers, classes).plain()), kept=None,
+        )
+    )  # fmt: skip
+    return replace(found, kept=_evaluation(found, path, run))
+
+
+def _judged_round(path: Path, run: Path, rounds: Sequence[str], weights: str) -> Path:
+    """The folder of the judged round whose network this is."""
+    if path.absolute().parent.name == "rounds":
+        if path.name not in rounds:
+            raise UsageError(f"{path} was not judged: {run} has judged {', '.join(rounds)}")
+        return path
+    for name in reversed(rounds):
+        folder = run / "rounds" / name
+        if read_json(folder / "config.json")["weights"] == weights:
+            return folder
+    raise UsageError(f"the model of {run} is none of its judged rounds: give --data TEST")
+
+
+def _contents(run: Path) -> dict[str, str]:
+    """Content hash of each test image of a run, by name."""
+    columns = pq.read_table(run / "data" / "manifest.parquet").to_pydict()
+    rows = zip(columns["part"], columns["path"], columns["content"], strict=True)
+    return {name: content for part, name, content in rows if part == "test"}
+
+
+def _evaluation(found: Answers, path: Path, run: Path) -> Kept | None:
+    """What `evaluate` has kept of the same weights on the same images, whatever they are called."""
+    numbers = torch.tensor([found.classes.index(label) for _, label in found.images])
+    for model in dict.fromkeys((path, run, run / "model")):
+        kept = kept_for(
+            model, "data", weights=found.weights, size=found.img_size,
+            contents=[content for content, _ in found.images], labels=numbers,
+        )  # fmt: skip
+        key = kept.path.name.rpartition("-")[2]
+        for file in sorted((model / FOLDER).glob(f"*-{key}/evaluation.json")):
+            return Kept(file.parent)
+    return None
+
+
+def _asked(
+    path: Path, name: str, source: Source, settings: CompareSettings, screen: Screen
+) -> Answers:
+    """What a model answers on these images, as `evaluate` keeps it; read where it is kept."""
+    model = load_model(path, choose_device(settings.device))
+    test = labeled_part(source, model, "test", screen)
+    labels, weights = test.images.label_tensor(), weight_digest(model.module)
+    contents = [fact.content for fact in test.facts]
+    kept = kept_for(
+        path, source.address, weights=weights, size=model.net.img_size, contents=contents,
+        labels=labels,
+    )  # fmt: skip
+    file = kept.path / "answers.parquet"
+    if not file.exists() or not kept.read():
+        probs = answers(model, test.images, screen, name)
+        kept.write_answers(test.images.places, contents, labels, probs, model.classes)
+        kept.write(
+            {
+                "data": source.address, "images": len(labels), "img_size": model.net.img_size,
+                "weights": weights, **judged(probs, labels, model.classes).plain(), "robust": [],
+            }
+        )  # fmt: skip
+    table = pq.read_table(file, columns=["content", "label", "predicted"]).to_pydict()
+    right = [a == b for a, b in zip(table["label"], table["predicted"], strict=True)]
+    return _in_order(
+        Answers(
+            name=name, path=path, network=model.net.name, img_size=model.net.img_size,
+            weights=weights, classes=model.classes,
+            images=tuple(zip(table["content"], table["label"], strict=True)),
+            right=torch.tensor(right), measures=measures(kept.read()), kept=kept,
+        )
+    )  # fmt: skip
+
+
+def measures(plain: dict[str, Any]) -> dict[str, float]:
+    """The judgement's numbers beside the accuracy: whatever stands there as a fraction."""
+    return {name: value for name, value in flat(plain).items() if isinstance(value, float)}
+
+
+def _in_order(found: Answers) -> Answers:
+    """By content, so that file names and folders don't matter. Copies have one answer."""
+    order = sorted(range(len(found.images)), key=lambda row: found.images[row])
+    images = tuple(found.images[row] for row in order)
+    return replace(found, images=images, right=found.right[torch.tensor(order)])
+
+
+def _check_same(one: Answers, other: Answers, settings: CompareSettings) -> None:
+    """Raises UsageError where two models have other classes, images or labels."""
+    if sorted(one.classes) != sorted(other.classes):
+        odd = sorted(set(one.classes) ^ set(other.classes))
+        raise UsageError(
+            f"{one.name} and {other.name} have different classes ({', '.join(odd[:5])}"
+            f"{', …' if len(odd) > 5 else ''}): compare models of the same classes"
+        )
+    if one.images == other.images:
+        return
+    mine, its = (Counter(content for content, _ in a.images) for a in (one, other))
+    only, missing, shared = (mine - its).total(), (its - mine).total(), (mine & its).total()
+    again = f"tutelage compare {' '.join(map(str, settings.runs))} --data TEST"
+    if only or missing:
+        raise UsageError(
+            f"{one.name} and {other.name} were judged on different test images: {only:,} are in "
+            f"the first one's alone, {missing:,} in the second one's alone, {shared:,} in both. "
+            f"To judge all on one set: {again}"
+        )
+    same = (Counter(one.images) & Counter(other.images)).total()
+    raise UsageError(
+        f"{one.name} and {other.name} were judged on the same images, of which {shared - same:,} "
+        f"have different labels. To judge all by one set of labels: {again}"
+    )

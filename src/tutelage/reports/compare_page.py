@@ -1,0 +1,87 @@
+"""compare.html: one self-contained page that shows a comparison, from what compare.json holds."""
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from tutelage.files import write_text
+from tutelage.reports import compare_figures as figures
+from tutelage.reports.compare_text import (
+    amount,
+    shared_measures,
+    speed_cells,
+    speed_notes,
+    threads,
+    words,
+)
+
+
+def write_compare_page(path: Path, content: Mapping[str, Any]) -> Path:
+    """Write the page, and return its path; the same comparison gives the same bytes."""
+    here = resources.files("tutelage.reports")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string((here / "compare.html.j2").read_text(encoding="utf-8"))
+    css = Markup((here / "page.css").read_text(encoding="utf-8"))
+    page = template.render(
+        css=css, words=words, amount=amount, threads=threads, **_contents(content)
+    )
+    # a path that is no Unicode is shown with ?, for it can't be written
+    write_text(path, page.encode("utf-8", "replace").decode("utf-8"), shared=True)
+    return path
+
+
+def _contents(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Everything that the template shows."""
+    models = sorted(content["models"], key=lambda one: -one["accuracy"]["value"])
+    outcome, headline = _headline(content, models)
+    return {
+        "content": content,
+        "models": models,
+        "outcome": outcome,
+        "headline": headline,
+        "measures": shared_measures(models),
+        "accuracy_figure": figures.accuracy(models, content["test"]["images"]),
+        "pairs": [figures.turned(pair) for pair in content["pairs"]],
+        "pairs_figure": figures.differences(content["pairs"]),
+        "speeds": [
+            {
+                "group": group,
+                "rows": [(row, speed_cells(row), speed_notes(row)) for row in group["rows"]],
+                "figure": figures.pareto(group, content["models"]),
+            }
+            for group in content["speed"]
+        ],
+        "environment": _plain_rows(content["environment"]),
+    }
+
+
+def _headline(content: Mapping[str, Any], models: list[Any]) -> tuple[str, str]:
+    """The outcome in one sentence: the pair's, or of several how the most accurate one stands."""
+    if len(models) == 2:
+        (pair,) = content["pairs"]
+        return "help" if pair["outcome"] != "open" else "open", pair["sentence"]
+    best = models[0]["name"]
+    mine = [
+        figures.turned(pair) for pair in content["pairs"] if best in (pair["first"], pair["second"])
+    ]
+    beaten = sum(pair["outcome"] == "better" for pair in mine)
+    if beaten == len(mine):
+        return "help", f"{best} is better than each of the {len(mine)} others"
+    if beaten:
+        return "open", f"{best} is better than {beaten} of the {len(mine)} others; no model leads"
+    return "open", f"no model leads: {best} has the most right answers, which may be chance"
+
+
+def _plain_rows(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of each fact about the machine."""
+    return [
+        (name, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict)
+         else str(value))
+        for name, value in environment.items()
+    ]  # fmt: skip
