@@ -20,7 +20,7 @@ from tutelage.judging_settings import CompareSettings
 from tutelage.pipelines import answers as answers_module
 from tutelage.pipelines import compare as pipeline
 from tutelage.pipelines import speeds as speeds_module
-from tutelage.pipelines.answers import distinct_names
+from tutelage.pipelines.answers import distinct_names, measures
 from tutelage.progress import Screen
 from tutelage.speed.counts import Counts
 from tutelage.speed.rows import Row
@@ -335,6 +335,21 @@ def test_other_threads_or_models_are_timed_anew(runs, tmp_path, monkeypatch):
     quick(runs, out=tmp_path, threads=2)
     quick(runs[::-1], out=tmp_path)
     assert len(taken) == 3
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"format": 99}', "{"])
+def test_a_file_of_something_else_is_not_written_over(text, runs, tmp_path):
+    (tmp_path / "compare.json").write_text(text)
+    with pytest.raises(UsageError, match=r"compare.json is not of this version's making"):
+        quick(runs, out=tmp_path)
+    assert (tmp_path / "compare.json").read_text() == text
+
+
+def test_whatever_a_judgement_measures_as_a_fraction_is_shown():
+    plain = {"accuracy": {"right": 3, "total": 4}, "nll": 0.5, "calibration": {"ece": 0.25}}
+    assert measures(plain | {"per_class": [["cat", {}]], "images": 4, "data": "x"}) == {
+        "nll": 0.5, "calibration.ece": 0.25
+    }  # fmt: skip
 
 
 def test_a_model_that_can_not_be_timed_is_a_row_with_the_reason(runs, monkeypatch, capsys):

@@ -114,7 +114,8 @@ def _stored(path: Path, name: str) -> Answers:
     images = [(contents[image], label) for image, label in zip(names, labels, strict=True)]
     classes = tuple(config["classes"])
     numbers = torch.tensor([classes.index(label) for label in labels])
-    probs = torch.from_numpy(np.stack(table["probs"].to_numpy(zero_copy_only=False)))
+    flattened = np.array(table["probs"].combine_chunks().flatten())
+    probs = torch.from_numpy(flattened.reshape(len(names), len(classes)))
     found = _in_order(
         Answers(
             name=name, path=path, network=config["net"]["name"],

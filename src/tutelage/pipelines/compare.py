@@ -16,7 +16,7 @@ from tutelage.evaluation.pairs import Pair, all_pairs
 from tutelage.files import write_json
 from tutelage.judging_settings import CompareSettings
 from tutelage.pipelines.answers import Answers, all_answers
-from tutelage.pipelines.speeds import check_backends, read_earlier, speeds
+from tutelage.pipelines.speeds import FORMAT, check_backends, read_earlier, speeds
 from tutelage.progress import Screen
 from tutelage.reports.compare_page import write_compare_page
 from tutelage.reports.compare_text import (
@@ -30,8 +30,6 @@ from tutelage.speed.machine import environment
 from tutelage.speed.pareto import pareto_front
 from tutelage.speed.timing import Protocol
 from tutelage.values import digest
-
-FORMAT = 1  # of compare.json
 
 
 @dataclass(frozen=True)

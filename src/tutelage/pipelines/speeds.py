@@ -31,11 +31,12 @@ from tutelage.speed.timing import (
 )
 from tutelage.values import digest, to_plain
 
+FORMAT = 1  # of compare.json
 ROOM = 0.25  # share of the free memory that estimated activations may take, on a CPU
 
 
 @dataclass(frozen=True)
-class Subject:
+class Candidate:
     """A model that is ready to be timed."""
 
     runner: Runner
@@ -104,7 +105,7 @@ def _measured(
     backend: str, found: Sequence[Answers], threads: int, protocol: Protocol, screen: Screen
 ) -> list[Row]:
     """A row for each model; one that fails has a row with the reason."""
-    subjects: dict[str, Subject] = {}
+    candidates: dict[str, Candidate] = {}
     failed: dict[str, Row] = {}
     with TemporaryDirectory(prefix="tutelage-") as folder:
         for place, one in enumerate(found):
@@ -113,80 +114,90 @@ def _measured(
                 model = load_model(one.path, torch.device("cuda" if backend == "cuda" else "cpu"))
                 counts = count(model.net)
                 file = Path(folder) / f"{place}.onnx"
-                subjects[one.name] = MAKERS[backend](one, model, counts, file, threads)
+                candidates[one.name] = MAKERS[backend](one, model, counts, file, threads)
             except Exception as error:  # of one model, which the others don't wait for
                 screen.say(f"{one.name} on {backend}: {reason(error)}")
                 failed[one.name] = Row(
                     name=one.name, counts=counts, file_bytes=0,
                     one=Timed(1, failure=reason(error)),
                 )  # fmt: skip
-        rows = _timed(subjects, protocol, backend)
-        for subject in subjects.values():
-            subject.runner.close()
+        rows = _timed(candidates, protocol, backend)
+        for candidate in candidates.values():
+            candidate.runner.close()
     return [failed.get(one.name) or rows[one.name] for one in found]
 
 
 def _timed(
-    subjects: Mapping[str, Subject], protocol: Protocol, backend: str
+    candidates: Mapping[str, Candidate], protocol: Protocol, backend: str
 ) -> Mapping[str, Row]:  # fmt: skip
     """One image at a time, in turns; then each one's best batch, in turns as well."""
-    runners = {name: subject.runner for name, subject in subjects.items()}
+    runners = {name: candidate.runner for name, candidate in candidates.items()}
     single = time_in_turns(runners, dict.fromkeys(runners, 1), protocol)
     searched: dict[str, Searched] = {}
     failed: dict[str, Timed] = {}
-    for name, subject in subjects.items():
+    for name, candidate in candidates.items():
         if single[name].failure:
             continue
         try:
-            searched[name] = best_batch(subject.runner, protocol, fits=_fits(subject, backend))
+            searched[name] = best_batch(candidate.runner, protocol, fits=_fits(candidate, backend))
         except Exception as error:
             failed[name] = Timed(0, failure=reason(error))
     batches = {name: one.batch for name, one in searched.items() if one.batch}
     many = time_in_turns({name: runners[name] for name in batches}, batches, protocol) | failed
     return {
         name: Row(
-            name=name, counts=subject.counts, file_bytes=subject.file_bytes, one=single[name],
-            many=many.get(name), searched=searched.get(name), notes=subject.notes,
+            name=name, counts=candidate.counts, file_bytes=candidate.file_bytes, one=single[name],
+            many=many.get(name), searched=searched.get(name), notes=candidate.notes,
         )
-        for name, subject in subjects.items()
+        for name, candidate in candidates.items()
     }  # fmt: skip
 
 
-def _fits(subject: Subject, backend: str) -> Callable[[int], bool]:
+def _fits(candidate: Candidate, backend: str) -> Callable[[int], bool]:
     """Whether a batch may be tried: on a CPU, running out of memory would end the process."""
-    free, each = free_bytes(), subject.counts.activation_bytes
+    free, each = free_bytes(), candidate.counts.activation_bytes
     if backend == "cuda" or free is None or each is None:
         return lambda batch: True
     return lambda batch: batch * each <= ROOM * free
 
 
-def _eager(one: Answers, model: Model, counts: Counts, file: Path, threads: int) -> Subject:
+def _eager(one: Answers, model: Model, counts: Counts, file: Path, threads: int) -> Candidate:
     """PyTorch, on the device where the model is."""
     device = next(model.module.parameters()).device
     folder = one.path / "model" if (one.path / "run.json").exists() else one.path
     weights = folder / "model.safetensors"
     runner = Eager(model.module, model.net.img_size, device)
-    return Subject(runner, counts, weights.stat().st_size)
+    return Candidate(runner, counts, weights.stat().st_size)
 
 
-def _onnx(one: Answers, model: Model, counts: Counts, file: Path, threads: int) -> Subject:
+def _onnx(one: Answers, model: Model, counts: Counts, file: Path, threads: int) -> Candidate:
     """ONNX Runtime, after the exported network has answered as PyTorch does."""
     export_onnx(model, file)
     off = parity(model, file)
     runner = Onnx(file, model.net.img_size, threads)
     note = f"logits differ from PyTorch's by {off:.0e} of their standard deviation"
-    return Subject(runner, counts, file.stat().st_size, (note,))
+    return Candidate(runner, counts, file.stat().st_size, (note,))
 
 
-MAKERS: dict[str, Callable[[Answers, Model, Counts, Path, int], Subject]] = {
+MAKERS: dict[str, Callable[[Answers, Model, Counts, Path, int], Candidate]] = {
     "cpu": _eager, "cuda": _eager, "onnx": _onnx,
 }  # fmt: skip
 
 
 def read_earlier(out: Path | None) -> list[dict[str, Any]]:
-    """Times that an earlier start has left in the folder."""
+    """Times that an earlier start has left in the folder.
+
+    Raises UsageError where its compare.json is something else.
+    """
     file = None if out is None else out / "compare.json"
     if file is None or not file.exists():
         return []
-    groups: list[dict[str, Any]] = read_json(file).get("speed", [])
+    try:
+        content = read_json(file)
+        known = content["format"] == FORMAT
+    except (ValueError, TypeError, KeyError):
+        known = False
+    if not known:
+        raise UsageError(f"{file} is not of this version's making: choose another --out")
+    groups: list[dict[str, Any]] = content["speed"]
     return groups
