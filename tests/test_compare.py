@@ -14,7 +14,7 @@ import toy
 
 import tutelage
 from tutelage.cli import main
-from tutelage.errors import UsageError
+from tutelage.errors import TutelageError, UsageError
 from tutelage.files import write_json
 from tutelage.judging_settings import CompareSettings
 from tutelage.pipelines import answers as answers_module
@@ -263,7 +263,15 @@ def quick(runs, **more):
     return pipeline.compare(asked, Screen(), protocol=QUICK)
 
 
-def test_a_comparison_is_kept_as_json_and_as_a_page(runs, tmp_path, capsys):
+def test_a_comparison_is_kept_as_json_and_as_a_page(runs, tmp_path, monkeypatch, capsys):
+    real = speeds_module.export_onnx
+
+    def export_first(model, file):
+        if file.stem == "1":
+            raise TutelageError("test_resnet can't be exported: it is told so")
+        real(model, file)
+
+    monkeypatch.setattr(speeds_module, "export_onnx", export_first)
     threads = torch.get_num_threads()
     found = quick(runs, latency="cpu,onnx", out=tmp_path)
     assert torch.get_num_threads() == threads
@@ -282,6 +290,9 @@ def test_a_comparison_is_kept_as_json_and_as_a_page(runs, tmp_path, capsys):
         assert {"device", "threads", "precision", "date", "front", "protocol"} <= set(group)
         assert group["front"]
         for row in group["rows"]:
+            if group["backend"] == "onnx" and row["name"] == "two":
+                assert row["failure"] == "test_resnet can't be exported: it is told so"
+                continue
             assert row["failure"] == ""
             times = row["samples"]["latency"]
             assert len(times) >= QUICK.passes
@@ -290,6 +301,10 @@ def test_a_comparison_is_kept_as_json_and_as_a_page(runs, tmp_path, capsys):
             assert row["macs"] > 1_000_000
             assert row["memory_is"] == "estimated"
     assert all(len(line) <= 80 for line in out.splitlines() if line[:2] in ("* ", "*?", " ?"))
+    assert content["command"] == (
+        f"tutelage compare {runs[0]} {runs[1]} --latency cpu,onnx --threads 1 "
+        "--device auto --seed 0"
+    )
     page = found.page.read_text()
     assert page.count("<svg") == 4
     for words in ("Every pair, image by image", "Speed on onnx", "milliseconds for one image"):

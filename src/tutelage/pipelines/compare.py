@@ -1,7 +1,6 @@
 """`tutelage compare`: several models on the same images, every pair of them, and their speed."""
 
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -88,7 +87,7 @@ def _content(
     return {
         "format": FORMAT,
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": shlex.join(["tutelage", *sys.argv[1:]]),
+        "command": _command(settings),
         "environment": environment(settings.threads or torch.get_num_threads()),
         "test": {
             "data": settings.data,
@@ -112,6 +111,17 @@ def _content(
         "robust": list(robust),
         "robust_notes": list(notes),
     }  # fmt: skip
+
+
+def _command(settings: CompareSettings) -> str:
+    """The command that does the same, whether it came from the shell or from Python."""
+    words = ["tutelage", "compare", *map(str, settings.runs)]
+    if settings.data is not None:
+        words += ["--data", settings.data]
+    if settings.latency:
+        words += ["--latency", settings.latency]
+        words += ["--threads", str(settings.threads or torch.get_num_threads())]
+    return shlex.join([*words, "--device", settings.device, "--seed", str(settings.seed)])
 
 
 def _front(group: Mapping[str, Any], rows: Sequence[Answers]) -> list[str]:
