@@ -144,10 +144,10 @@ def test_the_table_is_shown_in_tab_separated_lines(capsys):
     assert len(lines) == 3
 
 
-def test_probs_become_names():
+def test_probs_become_names(model):
     probs = torch.tensor([[0.1, 0.7, 0.2]])
-    found = as_predictions([Path("x.png")], probs, ("a", "b", "c"), top=2)
-    assert found.top_classes == (("b", "c"),)
+    found = as_predictions(model, ["x.png"], probs, top=2)
+    assert found.top_classes == (("dog", "eel, grüner"),)
     assert found.top_probs == ((0.7, 0.2),)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tutelage.data_verbs import check, label, select
     from tutelage.deploy.model_folder import load_model
-    from tutelage.judging_verbs import compare, evaluate
+    from tutelage.judging_verbs import calibrate, compare, evaluate
     from tutelage.settings import Noise, Optim, Select
     from tutelage.verbs import (
         demo,
@@ -23,7 +23,7 @@ _HOME = {  # public name: module, loaded when the name is first used
     "load_model": "deploy.model_folder",
     **dict.fromkeys(["Noise", "Optim", "Select"], "settings"),
     **dict.fromkeys(["check", "label", "select"], "data_verbs"),
-    **dict.fromkeys(["compare", "evaluate"], "judging_verbs"),
+    **dict.fromkeys(["calibrate", "compare", "evaluate"], "judging_verbs"),
     **dict.fromkeys(
         [
             "demo",
@@ -43,6 +43,7 @@ __all__ = [
     "Noise",
     "Optim",
     "Select",
+    "calibrate",
     "check",
     "compare",
     "demo",

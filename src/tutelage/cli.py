@@ -41,6 +41,10 @@ VERBS = {  # name: what it does, an example
         "which of several models is better, and which is faster",
         "RUN_A RUN_B --latency cpu --out COMPARISON",
     ),
+    "calibrate": (
+        "make a model's confidences true, on images that training has not seen",
+        "RUN --data LABELED",
+    ),
     "predict": ("label image files with a trained model", "RUN IMAGES... --out preds.csv"),
     "report": ("write a run's page again", "RUN"),
     "models": ("list the networks", "'efficientnet*' --pretrained"),
@@ -116,6 +120,8 @@ def _call(verb: str, arguments: list[str]) -> None:
         judging_verbs.run_evaluate(_tyro(judging_settings.EvaluateSettings, verb, arguments))
     elif verb == "compare":
         judging_verbs.run_compare(_tyro(judging_settings.CompareSettings, verb, arguments))
+    elif verb == "calibrate":
+        judging_verbs.run_calibrate(_tyro(judging_settings.CalibrateSettings, verb, arguments))
     else:
         functions: dict[str, Callable[..., object]] = {
             "check": data_verbs.check, "label": data_verbs.label, "select": data_verbs.select,

@@ -135,3 +135,16 @@ class CompareSettings:
                     f"{', '.join(BACKENDS)}"
                 )
         return tuple(dict.fromkeys(words))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateSettings:
+    """`tutelage calibrate`: a trained model's confidences, on labeled images that training has not
+    seen. A run with a validation part has done it at its end."""
+
+    run: Positional[Path]
+    """A run folder, or a model folder."""
+    data: str
+    """Labeled images: a folder with one folder a class, or any source of docs/data.md."""
+    device: str = "auto"
+    """cpu, cuda, mps; auto: the first accelerator, else the CPU."""

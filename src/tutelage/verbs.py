@@ -68,6 +68,7 @@ def predict(
     *,
     out: Path | None = None,
     top: int = 5,
+    max_error: float | None = None,
     device: str = "auto",
 ) -> Predictions:
     """Label image files with a trained model.
@@ -77,22 +78,31 @@ def predict(
         images: Files, folders (at any depth) and globs, or one address of any other source.
         out: A .csv or .parquet file; default: a table on the terminal.
         top: How many classes to name for each image.
+        max_error: Answer "unknown" where the model is not sure enough, so that of its answers at
+            most this share is wrong, with 95 % confidence, as in 0.02.
         device: cpu, cuda, mps; auto: the first accelerator, else the CPU.
     """
     from tutelage.deploy.model_folder import load_model
     from tutelage.deploy.predict import images_of, predict_files
+    from tutelage.deploy.refuse import answer_from, say_answered
     from tutelage.learner import choose_device
     from tutelage.progress import Screen
 
     if top < 1:
         raise UsageError(f"--top is at least 1, got {top}")
+    if max_error is not None and not 0 < max_error < 1:
+        raise UsageError(f"--max-error is above 0 and below 1, as in 0.02, got {max_error}")
     if out is not None:
         out = table_path(out)
     screen = Screen()
     found_images = images_of(images, screen.say)
     model = load_model(Path(run), choose_device(device))
+    least = None if max_error is None else answer_from(model, Path(run), max_error, screen)
     with screen.bar("predict", len(found_images)) as bar:
-        found = predict_files(model, found_images, top=top, advance=bar.advance)
+        found = predict_files(
+            model, found_images, top=top, answer_from=least, advance=bar.advance
+        )  # fmt: skip
+    say_answered(found, screen)
     for path, problem in found.unreadable:
         screen.say(f"left out {path}: {problem}")
     if out is None:

@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tutelage.errors import UsageError
+from tutelage.evaluation.calibrated import Calibration
 from tutelage.evaluation.image_size import canvas_at
 from tutelage.files import read_json, write_json, write_text
 from tutelage.networks.build import Net, weight_digest
@@ -25,9 +26,15 @@ class Model:
     net: Net
     classes: tuple[str, ...]
     canvas: int  # pixels; the shorter side is resized to it, then the center is cut out
+    calibration: Calibration | None = None  # of its confidences; None: not done, as in old models
+
+    def probs(self, raw: Tensor) -> Tensor:
+        """The network's probabilities (N, K), calibrated where that was done."""
+        return raw if self.calibration is None else self.calibration.probs(raw)
 
     def config(self) -> dict[str, object]:
         """config.json's content."""
+        more = {} if self.calibration is None else {"calibration": to_plain(self.calibration)}
         return {
             "format": FORMAT,
             "net": to_plain(self.net),
@@ -40,6 +47,7 @@ class Model:
                 "normalization": "in the network: buffers mean and std",
             },
             "weights": weight_digest(self.module),
+            **more,
         }
 
 
@@ -48,6 +56,13 @@ def save_model(folder: Path, model: Model, card: str) -> None:
     save_weights(folder / "model.safetensors", model.module)
     write_text(folder / "README.md", card)
     write_json(folder / "config.json", model.config())
+
+
+def save_calibration(path: Path, model: Model) -> Path:
+    """Write config.json anew, of the run folder or model folder that the model was loaded from."""
+    file = _folder(Path(path)) / "config.json"
+    write_json(file, model.config())
+    return file
 
 
 def is_model(path: Path) -> bool:
@@ -61,7 +76,7 @@ def load_model(path: Path, device: torch.device | None = None) -> Model:
     Raises UsageError where there is none, and where the weights aren't the ones config.json names.
     """
     path = Path(path)
-    folder = path / "model" if (path / "run.json").exists() else path
+    folder = _folder(path)
     if not (folder / "config.json").exists():
         state = "the run has not finished yet" if folder != path else "it has no config.json"
         raise UsageError(f"{path} holds no model: {state}")
@@ -73,12 +88,21 @@ def load_model(path: Path, device: torch.device | None = None) -> Model:
     if weight_digest(module) != config["weights"]:
         raise UsageError(f"the weights in {folder} are not those that its config.json names")
     canvas = config["preprocessing"]["resize_shorter_side"]
-    return Model(module, net, tuple(config["classes"]), canvas)
+    calibration = None
+    if "calibration" in config:
+        calibration = from_plain(Calibration, config["calibration"], "calibration.")
+    return Model(module, net, tuple(config["classes"]), canvas, calibration)
+
+
+def _folder(path: Path) -> Path:
+    """The model folder of a run folder, or itself."""
+    return path / "model" if (path / "run.json").exists() else path
 
 
 def model_at(model: Model, size: int) -> Model:
     """The model for images of `size` pixels, which show as much of each image: to ask, not to save.
 
+    Another size than it was calibrated at has no calibration, as it may be sure of other things.
     Raises UsageError where the network can't take the size.
     """
     trained = model.net.img_size
@@ -87,4 +111,5 @@ def model_at(model: Model, size: int) -> Model:
         module=at_input_size(model.module, model.net, size),
         net=replace(model.net, img_size=size),
         canvas=canvas_at(size, trained=trained, canvas=model.canvas),
+        calibration=model.calibration if size == trained else None,
     )

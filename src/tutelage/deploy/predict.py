@@ -89,9 +89,12 @@ def predict_files(
     *,
     top: int = 5,
     precision: str = "fp32",
+    answer_from: float | None = None,
     advance: Callable[[int], None] = lambda done: None,
 ) -> Predictions:
     """The model's surest `top` classes for each image; unreadable ones are listed apart.
+
+    Where `answer_from` is given, what the model is less sure of than that is not answered.
 
     Raises DataProblem where no image can be read.
     """
@@ -107,7 +110,9 @@ def predict_files(
     bad = [(images.where(row), pixels.problems[row]) for row in sorted(pixels.problems)]
     if not good:
         raise DataProblem(f"none of {len(images)} images can be read; {bad[0][0]}: {bad[0][1]}")
-    found = as_predictions(images.keep(good).places, probs[good], model.classes, top=top)
+    found = as_predictions(
+        model, images.keep(good).places, probs[good], top=top, answer_from=answer_from
+    )
     return replace(found, unreadable=tuple(bad))
 
 
@@ -133,12 +138,19 @@ class Readable:
 
 
 def as_predictions(
-    places: Sequence[str], probs: Tensor, classes: Sequence[str], *, top: int
-) -> Predictions:
-    """Probabilities (N, K) as the surest `top` classes by name."""
-    best = probs.topk(min(top, probs.shape[-1]))
+    model: Model, places: Sequence[str], probs: Tensor, *, top: int,
+    answer_from: float | None = None,
+) -> Predictions:  # fmt: skip
+    """The network's probabilities (N, K) as the model's surest `top` classes by name; calibrated
+    where the model has a calibration, and in the network's order."""
+    best = probs.topk(min(top, probs.shape[-1])).indices
+    shares = model.probs(probs).gather(1, best)
+    answered = None
+    if answer_from is not None:
+        answered = tuple((shares[:, 0].double() >= answer_from).tolist())
     return Predictions(
         paths=tuple(places),
-        top_classes=tuple(tuple(classes[i] for i in row) for row in best.indices.tolist()),
-        top_probs=tuple(tuple(round(p, 6) for p in row) for row in best.values.tolist()),
+        top_classes=tuple(tuple(model.classes[i] for i in row) for row in best.tolist()),
+        top_probs=tuple(tuple(round(p, 6) for p in row) for row in shares.tolist()),
+        answered=answered,
     )

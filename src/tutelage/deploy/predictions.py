@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 from tutelage.errors import UsageError
 from tutelage.files import whole
 
+UNKNOWN = "unknown"  # the label of an image that is not answered
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -19,14 +21,24 @@ class Predictions:
     top_classes: tuple[tuple[str, ...], ...]  # k names an image
     top_probs: tuple[tuple[float, ...], ...]  # k probabilities an image
     unreadable: tuple[tuple[str, str], ...] = ()  # path and problem of what was left out
+    answered: tuple[bool, ...] | None = None  # whether it is sure enough; None: not asked for
 
     def columns(self) -> dict[str, list[object]]:
-        """path, label, confidence, then label_2, probability_2, …"""
+        """path, label, confidence, then label_2, probability_2, …
+
+        Where the surest class is not always answered, the label is "unknown" for the others, and
+        `answered` and `surest` stand after the confidence, which is that of the surest class.
+        """
+        surest = [names[0] for names in self.top_classes]
+        answered = self.answered or (True,) * len(surest)
+        pairs = zip(surest, answered, strict=True)
         table: dict[str, list[object]] = {
             "path": list(self.paths),
-            "label": [names[0] for names in self.top_classes],
+            "label": [name if sure else UNKNOWN for name, sure in pairs],
             "confidence": [probs[0] for probs in self.top_probs],
         }
+        if self.answered is not None:
+            table |= {"answered": list(self.answered), "surest": list(surest)}
         for k in range(1, len(self.top_classes[0])):
             table[f"label_{k + 1}"] = [names[k] for names in self.top_classes]
             table[f"probability_{k + 1}"] = [probs[k] for probs in self.top_probs]

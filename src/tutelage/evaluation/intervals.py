@@ -1,6 +1,7 @@
 """How sure an accuracy is."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 Z = 1.959964  # standard normal quantile of 0.975
@@ -37,3 +38,17 @@ def wilson(right: int, total: int, *, z: float = Z) -> tuple[float, float]:
     middle = (share + z * z / (2 * total)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def share_of_classes(per_class: Sequence[Accuracy]) -> tuple[float, float, float]:
+    """The mean of the classes' accuracies, each class counting alike, and its 95 % interval.
+
+    Zou and Donner 2008 (Statistics in Medicine 27), equation 2: limits of a sum from those of its
+    terms, here Wilson's; unlike a normal interval it has a width also where a class is all right.
+    """
+    values = [found.value for found in per_class]
+    mean = math.fsum(values) / len(values)
+    pairs = [(value, found.interval) for value, found in zip(values, per_class, strict=True)]
+    below = math.sqrt(math.fsum((value - low) ** 2 for value, (low, _) in pairs)) / len(pairs)
+    above = math.sqrt(math.fsum((high - value) ** 2 for value, (_, high) in pairs)) / len(pairs)
+    return mean, max(0.0, mean - below), min(1.0, mean + above)

@@ -107,12 +107,13 @@ def _judge(
 ) -> Judgement:  # fmt: skip
     """Say how good the answers are, and keep them."""
     images = test.images
+    said = model.probs(probs)
     if out is not None:
-        write_predictions(out, as_predictions(images.places, probs, model.classes, top=5))
+        write_predictions(out, as_predictions(model, images.places, probs, top=5))
     contents = [fact.content for fact in test.facts]
     labels = images.label_tensor()
-    kept.write_answers(images.places, contents, labels, probs, model.classes)
-    found = judged(probs, labels, model.classes)
+    kept.write_answers(images.places, contents, labels, said, model.classes)
+    found = judged(probs, labels, model.classes, calibration=model.calibration)
     for line in found.lines():
         print(line)
     return found

@@ -1,17 +1,21 @@
 """The end of a run: judge every network once, say what the pool was worth, keep the model."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from torch import Tensor
 
 from tutelage.deploy.model_folder import load_model, save_model
 from tutelage.evaluation.accuracy import accuracy, predict
+from tutelage.evaluation.calibrated import Calibration, calibrated
 from tutelage.evaluation.intervals import Accuracy
+from tutelage.evaluation.judgement import judged
 from tutelage.evaluation.paired import compare, sentence
 from tutelage.files import whole
 from tutelage.networks.build import parameters
@@ -29,9 +33,12 @@ def conclude(rounds: Sequence[Round], run: Run, prepared: Prepared) -> None:
     if not run.is_done("evaluate"):
         with run.stage("evaluate") as notes:
             notes |= _judge(rounds, run, prepared)
+            _add_calibration(notes["rounds"], rounds[-1].name, run, prepared)
     if not run.is_done("model"):
-        with run.stage("model"):
-            _keep(rounds[-1], run, prepared)
+        with run.stage("model") as notes:
+            found = _keep(rounds[-1], run, prepared)
+            if found is not None:
+                notes["calibration"] = found.line()
 
 
 def _judge(rounds: Sequence[Round], run: Run, prepared: Prepared) -> dict[str, Any]:
@@ -90,13 +97,48 @@ def write_predictions(path: Path, prepared: Prepared, part: str, probs: Tensor) 
         pq.write_table(table, part_path, compression="zstd")
 
 
-def _keep(one: Round, run: Run, prepared: Prepared) -> None:
-    """Copy the network into model/, with classes, preprocessing and a card."""
+def _keep(one: Round, run: Run, prepared: Prepared) -> Calibration | None:
+    """Copy the network into model/, with classes, preprocessing, calibration and a card."""
     model = load_model(run.path / "rounds" / one.name)
-    save_model(run.path / "model", model, _card(one, run, prepared))
+    its = _calibration(one.name, run, prepared)
+    lines = [] if its is None else [its.line()]
+    model = replace(model, calibration=its)
+    save_model(run.path / "model", model, _card(one, run, prepared, lines))
+    return its
 
 
-def _card(one: Round, run: Run, prepared: Prepared) -> str:
+def _calibration(name: str, run: Run, prepared: Prepared) -> Calibration | None:
+    """That of a round, from its answers to the validation images; None where there are none."""
+    if "val" not in prepared.parts:
+        return None
+    probs = _answers(run.path / "rounds" / name, "val")
+    labels = prepared.parts["val"].label_tensor()
+    return calibrated(probs, labels, "the run's validation part")
+
+
+def _answers(folder: Path, part: str) -> Tensor:
+    """The probabilities (N, K) that `write_predictions` kept."""
+    column = pq.read_table(folder / f"predictions-{part}.parquet", columns=["probs"])["probs"]
+    return torch.tensor(np.stack(column.to_numpy()))
+
+
+def _add_calibration(
+    rows: list[dict[str, Any]], last: str, run: Run, prepared: Prepared
+) -> None:  # fmt: skip
+    """What the confidences of the last round come to on each part, into its row."""
+    if not rows:
+        return
+    its = _calibration(last, run, prepared)
+    for part in ("val", "test"):
+        if part in rows[-1]:
+            probs = _answers(run.path / "rounds" / last, part)
+            found = judged(
+                probs, prepared.parts[part].label_tensor(), prepared.classes, calibration=its
+            )
+            rows[-1].setdefault("calibration", {})[part] = found.plain()
+
+
+def _card(one: Round, run: Run, prepared: Prepared, more: Sequence[str]) -> str:
     """A short README for whoever gets the model."""
     lines = [
         f"# {one.recipe.net.name} for {len(prepared.classes)} classes",
@@ -104,6 +146,7 @@ def _card(one: Round, run: Run, prepared: Prepared) -> str:
         f"Classes: {', '.join(prepared.classes)}.",
         "",
         *summary(run.content),
+        *more,
         "",
         "Use: `tutelage predict MODEL_FOLDER IMAGES...`, or in Python "
         "`tutelage.load_model(MODEL_FOLDER)`.",
@@ -133,4 +176,5 @@ def summary(content: dict[str, Any]) -> list[str]:
         lines.append(f"  ({verdict['gained']} images gained, {verdict['lost']} lost, {test})")
         if verdict["outcome"] == "hurt" and guard is None:
             lines.append("  the labels alone do better here: `tutelage train` makes that model")
-    return lines
+    kept = content["stages"].get("model", {})
+    return [*lines, kept["calibration"]] if "calibration" in kept else lines

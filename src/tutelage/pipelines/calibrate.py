@@ -1,0 +1,62 @@
+"""`tutelage calibrate`: a model's temperature and reject curve, from images new to it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from tutelage.data.find import Given, open_source
+from tutelage.data.source import Source
+from tutelage.deploy.judge import answers, labeled_part
+from tutelage.deploy.model_folder import load_model, save_calibration
+from tutelage.deploy.teacher_check import run_of
+from tutelage.errors import DataProblem
+from tutelage.evaluation.calibrated import Calibration, calibrated
+from tutelage.judging_settings import CalibrateSettings
+from tutelage.learner import choose_device
+from tutelage.pipelines.manifest import contents_of, has_manifest
+from tutelage.progress import Screen
+
+FEW = 30  # images, below which the temperature is hardly known
+
+
+def calibrate(
+    settings: CalibrateSettings, screen: Screen, *, given: Given | None = None
+) -> Calibration:
+    """Fit the model's calibration on labeled images and keep it in its config.json.
+
+    Raises DataProblem where the model was trained on some of them; UsageError where there is no
+    model.
+    """
+    path = settings.run
+    model = load_model(path, choose_device(settings.device))
+    source = open_source(settings.data, given)
+    part = labeled_part(source, model, "val", screen)
+    _check_unseen(run_of(path) or path, source, set(part.copies()), screen)
+    probs = answers(model, part.images, screen, "calibrate")
+    found = calibrated(probs, part.images.label_tensor(), source.address)
+    file = save_calibration(path, replace(model, calibration=found))
+    screen.result(found.line())
+    if len(part.images) < FEW:
+        screen.result(f"  {len(part.images)} images tell little: see the interval")
+    screen.say(f"kept in {file}")
+    return found
+
+
+def _check_unseen(run: Path, source: Source, contents: set[str], screen: Screen) -> None:
+    """Raises DataProblem for images of the run's training part; says what else the run knows."""
+    if not has_manifest(run):
+        return
+    seen = contents & contents_of(run, ("labeled",))
+    if seen:
+        raise DataProblem(
+            f"{len(seen):,} of {len(contents):,} images of {source.address} are among those that "
+            f"{run} was trained on, of which it is surer than of others: give images that training "
+            "has not seen"
+        )
+    asides = {
+        "test": "the run's test images: judged on them, calibration will look better than it is",
+        "pool": "in the run's pool, which may have been learned from: other images are better",
+    }
+    for part, why in asides.items():
+        known = contents & contents_of(run, (part,))
+        if known:
+            screen.say(f"note: {len(known):,} of {len(contents):,} images are {why}")
