@@ -15,8 +15,9 @@ from tutelage.data.issues import Issue, stop_if_fatal
 from tutelage.data.label_parts import Portion, portions
 from tutelage.data.parts import pool_images
 from tutelage.data.source import Source
+from tutelage.deploy.label_quality import labels_quality, quality_line, quality_notes
 from tutelage.deploy.labels_folder import Labels, Totals, totals
-from tutelage.deploy.model_folder import is_model, load_model
+from tutelage.deploy.model_folder import Model, is_model, load_model
 from tutelage.errors import UsageError
 from tutelage.files import read_json, write_json
 from tutelage.labeling.cluster import workers
@@ -61,6 +62,8 @@ def label_files(
         if not missing and (out / "labels.json").exists():
             content: dict[str, Any] = read_json(out / "labels.json")
             screen.say(f"all {content['count']:,} images are labeled already in {out}")
+            if _add_accuracy(content, out, len(wanted), model, screen):
+                write_json(out / "labels.json", content)
             return content
         (out / "labels.json").unlink(missing_ok=True)  # which says that nothing is missing
         if there:
@@ -73,9 +76,26 @@ def label_files(
         found = totals(out, len(wanted), len(teacher.classes))
         content = _content(found, teacher, pool, time.monotonic() - start, found.images - done)
         labels.write_issues(found.unreadable)
-        write_json(out / "labels.json", content)
         _say(found, labels, content, screen)
+        _add_accuracy(content, out, len(wanted), model, screen)
+        write_json(out / "labels.json", content)
     return content
+
+
+def _add_accuracy(
+    content: dict[str, Any], out: Path, num_parts: int, model: Model, screen: Screen
+) -> bool:
+    """Put the estimated accuracy of the labels into labels.json's content, and say it, where the
+    model's calibration tells it and it isn't there; whether that was so."""
+    its, before = model.calibration, content.get("accuracy", {})
+    if its is None or content["count"] == content["unreadable"]:
+        return False
+    if before.get("temperature") == its.temperature.value:
+        return False
+    found = labels_quality(out, num_parts, len(model.classes), its)
+    content["accuracy"] = quality_notes(found, its)
+    screen.say(quality_line(found))
+    return True
 
 
 def _make_missing(

@@ -105,24 +105,24 @@ def _interval(logs: Tensor, labels: Tensor, best: float, seed: int) -> tuple[flo
     betas = np.exp(grid)
     pulls = np.stack([_pulls(logs, labels, beta)[0].numpy() for beta in betas.tolist()], 1)
     slopes = resampled(pulls, seed=seed) * len(logs) * betas + grid
-    roots = np.array([_root(grid, row) for row in slopes])
+    roots = _roots(grid, slopes)
     low, high = np.quantile(roots, [0.025, 0.975]).tolist()
     half = Z / math.sqrt(bend)
     low, high = min(low, math.log(best) - half), max(high, math.log(best) + half)
     return math.exp(max(low, edge_low)), math.exp(min(high, edge_high))
 
 
-def _root(grid: NDArray[np.float64], slopes: NDArray[np.float64]) -> float:
-    """Where the slopes over the grid change from below to above zero; an end where they don't."""
-    above = np.flatnonzero(slopes > 0)
-    if not len(above):
-        return float(grid[-1])
-    place = int(above[0])
-    if place == 0:
-        return float(grid[0])
-    before, after = slopes[place - 1], slopes[place]
-    share = before / (before - after)
-    return float(grid[place - 1] + share * (grid[place] - grid[place - 1]))
+def _roots(grid: NDArray[np.float64], slopes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where each row of slopes (R, G) over the grid (G,) changes from below to above zero (R,); an
+    end of the grid where it doesn't."""
+    above = slopes > 0
+    rows = np.arange(len(slopes))
+    place = np.clip(above.argmax(1), 1, None)
+    before, after = slopes[rows, place - 1], slopes[rows, place]
+    share = np.divide(before, before - after, out=np.zeros_like(before), where=after > before)
+    found = grid[place - 1] + share * (grid[place] - grid[place - 1])
+    found = np.where(above[:, 0], grid[0], found)
+    return np.where(above.any(1), found, grid[-1])
 
 
 def resampled(

@@ -16,6 +16,7 @@ from tutelage.jobs import SelftrainSettings
 from tutelage.labeling.label import label_pool
 from tutelage.labeling.select import select
 from tutelage.learner import modes
+from tutelage.pipelines.pool_quality import judge_labels, new_to, some_of, write_quality
 from tutelage.pipelines.prepare import Prepared, canvas_for
 from tutelage.pipelines.rounds import Round
 from tutelage.run import Run
@@ -47,10 +48,12 @@ def _table(
         return label_table.load(path)
     with run.stage(stage) as notes:
         teacher, size, name = _teacher(run, prepared, student, given)
+        val, unseen = _validation(run, prepared, student, given, size)
         names = prepared.parts["pool"].names
         pixels = prepared.pixels("pool", canvas_for(size))
         if settings.teacher_noise:
             pixels = NoisedPixels(pixels, settings, size)
+            val = None if val is None else NoisedPixels(val, settings, size)
             teacher = NoisedTeacher(teacher, settings.seed)
         with prepared.screen.bar(f"label with {name}", len(names)) as bar:
             table = label_pool(
@@ -62,11 +65,33 @@ def _table(
         label_table.save(path, table)
         kept = len(table.rows())
         notes["teacher"], notes["kept"] = name, kept
-    prepared.screen.say(
-        f"  {stage}: {kept:,} of {len(names):,} pool images kept, mean confidence "
-        f"{float(table.confidence.mean()):.2f}"
-    )
+        said = [
+            f"{kept:,} of {len(names):,} pool images kept, mean confidence "
+            f"{float(table.confidence.mean()):.2f}"
+        ]
+        if val is not None:
+            found = judge_labels(
+                table, teacher, val, prepared.parts["val"].label_tensor()[unseen], size=size,
+                precision=student.recipe.precision, ceiling=settings.select.ceiling,
+            )  # fmt: skip
+            write_quality(run.path / "labels" / f"{student.name}-quality.json", found)
+            notes["accuracy"] = {"overall": vars(found.overall), "kept": vars(found.kept)}
+            said.append(found.line())
+    for line in said:
+        prepared.screen.say(f"  {stage}: {line}")
     return table
+
+
+def _validation(
+    run: Run, prepared: Prepared, student: Round, given: Teacher | None, size: int
+) -> tuple[Pixels | None, Tensor]:
+    """The validation images that the teacher has not learned from, and their rows (M,); None where
+    there are none."""
+    trained = None if student.teacher is not None or given is None else given.run
+    rows = new_to(trained, run, prepared)
+    if not len(rows):
+        return None, rows
+    return some_of(prepared.pixels("val", canvas_for(size)), rows), rows
 
 
 def _teacher(
