@@ -88,7 +88,7 @@ def _validation(
     """The validation images that the teacher has not learned from, and their rows (M,); None where
     there are none."""
     trained = None if student.teacher is not None or given is None else given.run
-    rows = new_to(trained, run, prepared)
+    rows = new_to(trained, run.path, prepared)
     if not len(rows):
         return None, rows
     return some_of(prepared.pixels("val", canvas_for(size)), rows), rows

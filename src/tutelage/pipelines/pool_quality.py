@@ -18,12 +18,11 @@ from tutelage.evaluation.temperature import fit_temperature
 from tutelage.files import write_json
 from tutelage.pipelines.manifest import contents_of, has_manifest
 from tutelage.pipelines.prepare import Prepared
-from tutelage.run import Run
 
 ASSUMPTION = "validation images and pool are alike"
 
 
-def new_to(teacher: Path | None, run: Run, prepared: Prepared) -> Tensor:
+def new_to(teacher: Path | None, run: Path, prepared: Prepared) -> Tensor:
     """Rows (M,) of the run's validation images that the run which trained a given teacher did not
     train on; empty where there are no validation images."""
     if "val" not in prepared.parts:
@@ -33,7 +32,7 @@ def new_to(teacher: Path | None, run: Run, prepared: Prepared) -> Tensor:
         return torch.arange(len(images))
     seen = contents_of(teacher, ("labeled",))
     table = pq.read_table(
-        run.path / "data" / "manifest.parquet", columns=["part", "path", "content"]
+        run / "data" / "manifest.parquet", columns=["part", "path", "content"]
     ).to_pydict()
     rows = zip(table["part"], table["path"], table["content"], strict=True)
     content = {path: content for part, path, content in rows if part == "val"}

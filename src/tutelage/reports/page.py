@@ -12,8 +12,9 @@ from markupsafe import Markup
 
 from tutelage.data.find import Given
 from tutelage.data.pool import PseudoLabels
+from tutelage.evaluation.pool_accuracy import Estimate
 from tutelage.files import write_text
-from tutelage.reports import figures, tables
+from tutelage.reports import figures, figures_judgement, tables
 from tutelage.reports.contents import JUDGES, Contents, gather
 from tutelage.reports.thumbnails import strips
 
@@ -34,6 +35,7 @@ class Labeling:
     balance: list[tuple[str, int, int, int]]
     classes: int
     figures: tuple[Markup, ...]
+    right: str  # the estimated share of right labels among those kept; empty where there is none
 
 
 def write_report(run: Path, given: Given | None = None) -> Path:
@@ -70,6 +72,8 @@ def _parts(contents: Contents) -> Mapping[str, Any]:
         "judge": JUDGES[contents.judge] if contents.judge else "",
         "rounds": tables.accuracy_rows(contents),
         "accuracy_figure": _accuracy(contents),
+        "class_rows": figures_judgement.class_rows(contents.answers),
+        "reliability": _reliability(contents),
         "learning": _learning(contents),
         "labelings": [_labeling(contents, *item) for item in contents.labels.items()],
         "confusion": tables.confusion(contents),
@@ -99,6 +103,15 @@ def _accuracy(contents: Contents) -> Markup:
     return figures.accuracies([row["name"] for row in rows], shares, images)
 
 
+def _reliability(contents: Contents) -> figures_judgement.Reliability | None:
+    """The confidences of the last judged round; None where older runs did not look at them."""
+    if contents.judge is None or not contents.rounds:
+        return None
+    last = contents.rounds[-1]
+    found = last.get("calibration", {}).get(contents.judge, {})
+    return figures_judgement.reliability_of(last["name"], found)
+
+
 def _learning(contents: Contents) -> list[tuple[str, Markup]]:
     """Each begun round with its learning curves, all on the same scales."""
     lines = [line for rows in contents.metrics.values() for line in rows]
@@ -118,9 +131,10 @@ def _labeling(contents: Contents, name: str, table: PseudoLabels) -> Labeling:
     before, after = tables.class_counts(table)
     kept = table.copies > 0
     threshold = contents.settings.get("select.threshold")
+    notes = contents.notes(name.replace("student", "labels"))
     return Labeling(
         name=name,
-        teacher=contents.notes(name.replace("student", "labels")).get("teacher", ""),
+        teacher=notes.get("teacher", ""),
         images=len(table),
         kept=int(kept.sum()),
         used=int(table.copies.sum()),
@@ -132,4 +146,5 @@ def _labeling(contents: Contents, name: str, table: PseudoLabels) -> Labeling:
             figures.confidences(name, table.confidence.double().numpy(), kept.numpy(), threshold),
             figures.balance(name, table.classes, before.numpy(), after.numpy()),
         ),
+        right=str(Estimate(**notes["accuracy"]["kept"])) if "accuracy" in notes else "",
     )
