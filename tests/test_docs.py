@@ -42,7 +42,8 @@ def test_every_command_of_the_docs_is_understood(command, folders, monkeypatch):
     called = []
     done = [(launch, name) for name in ("run_train", "run_selftrain", "run_distill")]
     done += [(data_verbs, name) for name in ("check", "label", "select")]
-    done += [(judging_verbs, name) for name in ("run_evaluate", "run_compare")]
+    judges = ("run_calibrate", "run_compare", "run_evaluate")
+    done += [(judging_verbs, name) for name in judges]
     done += [(verbs, name) for name in ("predict", "report")]
     for module, name in done:
         real = getattr(module, name)

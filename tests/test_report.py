@@ -156,7 +156,7 @@ def test_a_finished_run_has_its_verdict_and_every_section_in_order(finished):
     assert f'content="{SENTENCE}"' in finished[1]
     assert 'class="verdict help"' in finished[1]
     assert page.sections() == [
-        "accuracy", "learning", "labels", "confusion", "gallery", "data", "settings",
+        "accuracy", "classes", "learning", "labels", "confusion", "gallery", "data", "settings",
         "environment", "time",
     ]  # fmt: skip
     for words in ("8 images gained", "p = 0.04", "54 of 60", "79.9 % to 95.3 %", "1m12s"):
@@ -264,7 +264,7 @@ def test_a_run_stopped_before_the_verdict_shows_what_it_has(tmp_path):
 def test_a_train_run_shows_its_accuracy_and_no_pool(tmp_path):
     page = Page(write_report(write_run(tmp_path / "run", verb="train", verdict=None)).read_text())
     assert "accuracy on the test images: 80.0 % (68.2 % to 88.2 %, 60 images)" in page.text
-    assert page.sections()[:3] == ["accuracy", "learning", "confusion"]
+    assert page.sections()[:4] == ["accuracy", "classes", "learning", "confusion"]
     assert not {"labels", "gallery"} & set(page.sections())
 
 

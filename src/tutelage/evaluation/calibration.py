@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +22,7 @@ BINS = 15
 DRAWS = 400  # simulated data sets
 MOST_DRAWN = 20_000_000  # simulated answers in all
 PORTION = 2_000_000  # random numbers in memory at once
+ROWS = 4096  # images whose probabilities are in double precision at once
 TINY = 1e-38  # the smallest probability whose logarithm is taken; float32 has none below
 
 Numbers = NDArray[np.float64]
@@ -167,6 +169,6 @@ def log_losses(probs: Tensor, labels: Tensor) -> Tensor:
 def brier_scores(probs: Tensor, labels: Tensor) -> Tensor:
     """Each image's Brier score (N,) float64: the squared distance of probs (N, K) from the truth,
     summed over classes, 0 to 2."""
-    wide = probs.double()
-    true = wide.gather(1, labels[:, None])[:, 0]
-    return wide.square().sum(-1) - 2 * true + 1
+    true = probs.gather(1, labels[:, None])[:, 0].double()
+    squares = [some.double().square().sum(-1) for some in probs.split(ROWS)]  # small copies
+    return torch.cat(squares) - 2 * true + 1

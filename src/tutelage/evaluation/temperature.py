@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.core import Dice, fold
-from tutelage.evaluation.calibration import TINY
+from tutelage.evaluation.calibration import ROWS, TINY
 from tutelage.evaluation.intervals import Z
 
 LOWEST, HIGHEST = 0.05, 20.0
@@ -40,7 +40,12 @@ def tempered(probs: Tensor, temperature: float) -> Tensor:
     """
     if temperature == 1:
         return probs
-    return (probs.double().clamp(min=TINY).log() / temperature).softmax(-1).float()
+    return torch.cat(
+        [
+            (some.double().clamp(min=TINY).log() / temperature).softmax(-1).float()
+            for some in probs.split(ROWS)
+        ]
+    )
 
 
 def fit_temperature(probs: Tensor, labels: Tensor, *, seed: int = 0) -> Temperature:

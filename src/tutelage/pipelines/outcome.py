@@ -25,6 +25,9 @@ from tutelage.pipelines.rounds import Round, network_of
 from tutelage.reports.contents import CAUSES, JUDGES
 from tutelage.run import Run
 
+# what run.json has of a part's judgement, beside the accuracy
+SHOWN = ("nll", "brier", "calibration", "temperature", "before_temperature")
+
 
 def conclude(rounds: Sequence[Round], run: Run, prepared: Prepared) -> None:
     """Judge all rounds on the judging images and keep the last network as the model, or the one
@@ -135,7 +138,8 @@ def _add_calibration(
             found = judged(
                 probs, prepared.parts[part].label_tensor(), prepared.classes, calibration=its
             )
-            rows[-1].setdefault("calibration", {})[part] = found.plain()
+            plain = found.plain()
+            rows[-1].setdefault("calibration", {})[part] = {key: plain[key] for key in SHOWN}
 
 
 def _card(one: Round, run: Run, prepared: Prepared, more: Sequence[str]) -> str:
