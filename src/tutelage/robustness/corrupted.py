@@ -7,9 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from tutelage.evaluation.intervals import Accuracy
+from tutelage.robustness import grid as grids
 from tutelage.robustness.corruptions import corrupt
+from tutelage.robustness.imagenet import NUM_CLASSES, is_imagenet
 from tutelage.robustness.levels import EXTRA, SEVERITIES, TEST, set_for
+from tutelage.robustness.scores import Mean
 from tutelage.robustness.suite import (
     Advance,
     Case,
@@ -21,6 +26,8 @@ from tutelage.robustness.suite import (
     answered,
     joined,
 )
+
+RELEASED = 224  # pixels of the published images, which AlexNet's errors are of
 
 
 @dataclass(frozen=True)
@@ -66,25 +73,52 @@ class Corrupted(Suite):
         self, subject: Subject, found: Mapping[str, Columns], reference: Reference | None
     ) -> Summary:
         """The accuracy of each corruption at each severity, and their mean."""
-        right = {key: columns["predicted"] == subject.labels for key, columns in found.items()}
-        rows: list[tuple[str | float, ...]] = []
-        numbers: dict[str, float] = {}
-        names = EXTRA if self.extra else TEST
-        for name in names:
-            shares = [float(right[f"{self.name}-{name}-{s}"].double().mean()) for s in SEVERITIES]
-            mean = sum(shares) / len(shares)
-            numbers[f"error_{name}"] = 1 - mean
-            rows.append((name.replace("_", " "), *shares, mean))
-        clean = Accuracy(
-            int((subject.clean["predicted"] == subject.labels).sum()), len(subject.labels)
-        )
-        mean_error = sum(numbers.values()) / len(names)
-        numbers["mean_error"] = mean_error
+        cases, labels = self.cases(subject), subject.labels
+        grid = grids.grid_of(cases, found, labels)
+        beside = None
+        if reference is not None:
+            other = grids.grid_of(cases, reference.found, labels)
+            beside = grids.Beside(reference.name, other)
+        alexnet, notes = self._alexnet(subject)
+        clean = Accuracy(int((subject.clean["predicted"] == labels).sum()), len(labels))
+        error = 1 - clean.value
+        numbers = grids.numbers_of(grid, clean_error=error, beside=beside, alexnet=alexnet)
+        columns, rows = grids.table(grid, beside=beside, alexnet=alexnet)
         return Summary(
             suite=self.name,
             title=f"corruptions, generated as for ImageNet-C at {set_for(subject.size)} px",
             numbers=numbers,
-            lines=(f"clean {clean}; mean under corruption {1 - mean_error:.1%}",),
-            columns=("accuracy at severity", *map(str, SEVERITIES), "mean"),
+            lines=(f"clean accuracy {clean}", *grids.sentences(grid, numbers, beside=beside)),
+            notes=(*self._notes(), *notes),
+            columns=columns,
             rows=tuple(rows),
+            curve=grids.curve_of(grid, Mean(clean.value, *clean.interval, clean.total)),
         )
+
+    def _notes(self) -> tuple[str, ...]:
+        """What is not as published."""
+        textures = "" if self.extra else ", and frost has textures of our own"
+        return (f"generated, not the published images: these have no JPEG step{textures}",)
+
+    def _alexnet(self, subject: Subject) -> tuple[bool, tuple[str, ...]]:
+        """Whether AlexNet's errors are of such images, and what to know of scores by them."""
+        if not is_imagenet(subject.classes):
+            return False, ()
+        why = _unlike(subject.labels, subject.size)
+        if why:
+            return False, (f"no errors relative to AlexNet's: {why}",)
+        what = "CE" if self.extra else "mCE"
+        return True, (
+            f"{what} of generated corruptions, not comparable with the published images, which "
+            "the authors ask for: --robust c=FOLDER",
+        )
+
+
+def _unlike(labels: Tensor, size: int) -> str:
+    """Why the images are not as those of AlexNet's errors; empty where they are."""
+    if size != RELEASED:
+        return f"they are of images of {RELEASED} px, and these have {size}"
+    there = len(labels.unique())
+    if there < NUM_CLASSES:
+        return f"they are of all {NUM_CLASSES:,} classes, and the images are of {there:,}"
+    return ""
