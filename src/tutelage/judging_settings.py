@@ -36,7 +36,8 @@ class EvaluateSettings:
     reference: Path | None = None
     """Another run to compare errors under trouble with."""
     robust_images: int | None = None
-    """At most so many images for trouble, drawn evenly from the classes; default: all."""
+    """At most so many images for trouble, also of published ones, drawn evenly from the classes;
+    default: all."""
     epsilon: tuple[float, ...] = ()
     """How far fgsm, pgd and autoattack may move each value, in levels of 255. Default: each
     attack's own, as in docs/robustness.md."""

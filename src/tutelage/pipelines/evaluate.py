@@ -24,7 +24,7 @@ from tutelage.judging_settings import EvaluateSettings
 from tutelage.learner import choose_device
 from tutelage.networks.build import normalizes_batches, weight_digest
 from tutelage.pipelines.manifest import contents_of, has_manifest, read_manifest
-from tutelage.pipelines.robust import under_trouble
+from tutelage.pipelines.robust import suites_for, under_trouble
 from tutelage.progress import Screen
 from tutelage.reports.page import write_report
 from tutelage.robustness.suite import Summary
@@ -53,6 +53,7 @@ def evaluate(
     DataProblem where images aren't the model's, or the size would be chosen on the wrong ones.
     """
     out = None if settings.out is None else table_path(settings.out)
+    suites = suites_for(settings, given)
     model = load_model(settings.run, choose_device(settings.device))
     run = run_of(settings.run) or settings.run
     data = open_source(settings.data, given)
@@ -72,7 +73,7 @@ def evaluate(
     kept = _kept(settings.run, data, model, test)
     probs = answers(model, test.images, screen, "evaluate")
     found = _judge(probs, model, test, kept, out)
-    robust = under_trouble(settings, model, test, kept, screen, given=given)
+    robust = under_trouble(settings, model, test, kept, screen, suites=suites)
     about = {
         "data": data.address,
         "images": len(test.images),

@@ -1,15 +1,12 @@
 """`tutelage evaluate --robust`: each suite's cases, one after another, none of them twice."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from tutelage.core import Dice, generator
 from tutelage.data.facts import Part
-from tutelage.data.find import Given
+from tutelage.data.find import Given, open_source
 from tutelage.data.memory import memory_for
 from tutelage.data.pixels import Pixels, bytes_held, open_pixels
 from tutelage.deploy.model_folder import Model, load_model, model_at
@@ -21,7 +18,13 @@ from tutelage.networks.build import device_of, weight_digest
 from tutelage.progress import Screen
 from tutelage.robustness.attacked import UnderAttack
 from tutelage.robustness.autoattack import AutoAttacked
+from tutelage.robustness.choice import chosen
 from tutelage.robustness.corrupted import Corrupted
+from tutelage.robustness.corrupted_arrays import CorruptedArrays
+from tutelage.robustness.corrupted_folders import CorruptedFolders
+from tutelage.robustness.published_corruptions import PublishedCorruptions
+from tutelage.robustness.published_images import RELEASES, PublishedImages
+from tutelage.robustness.release import CorruptedRelease
 from tutelage.robustness.suite import (
     Columns,
     Reference,
@@ -37,7 +40,19 @@ Maker = Callable[[EvaluateSettings, str | None, Given | None], Suite]
 
 
 def _corrupted(settings: EvaluateSettings, address: str | None, given: Given | None) -> Suite:
-    return Corrupted(seed=settings.seed)
+    if address is None:
+        return Corrupted(seed=settings.seed)
+    return _published("imagenet-c", CorruptedFolders(address, given), settings)
+
+
+def _cifar(settings: EvaluateSettings, address: str | None, given: Given | None) -> Suite:
+    assert address is not None, "settings see to it"
+    return _published("cifar-c", CorruptedArrays(address), settings)
+
+
+def _published(kind: str, release: CorruptedRelease, settings: EvaluateSettings) -> Suite:
+    release.cases()  # before anything takes time
+    return PublishedCorruptions(kind, release, settings.robust_images, settings.seed)
 
 
 def _extra(settings: EvaluateSettings, address: str | None, given: Given | None) -> Suite:
@@ -66,22 +81,35 @@ def _autoattack(settings: EvaluateSettings, address: str | None, given: Given | 
     return AutoAttacked(epsilon=settings.epsilon, seed=settings.seed)
 
 
+def _natural(
+    release: str, settings: EvaluateSettings, address: str | None, given: Given | None
+) -> Suite:  # fmt: skip
+    assert address is not None, "settings see to it"
+    open_source(address, given)  # before anything takes time
+    return PublishedImages(release, address, settings.robust_images, settings.seed, given)
+
+
 MAKERS: dict[str, Maker] = {  # what each name in --robust is
-    "c": _corrupted, "c-extra": _extra,
+    "c": _corrupted, "c-extra": _extra, "cifar-c": _cifar,
     "fgsm": _fgsm, "pgd": _pgd, "pgd-l2": _pgd_l2, "autoattack": _autoattack,
+    **{release: partial(_natural, release) for release in RELEASES},
 }  # fmt: skip
+
+
+def suites_for(settings: EvaluateSettings, given: Given | None) -> list[Suite]:
+    """The suites that are asked for; raises UsageError where there is no such folder."""
+    return [MAKERS[name](settings, address, given) for name, address in settings.suites()]
 
 
 def under_trouble(
     settings: EvaluateSettings, model: Model, test: Part, kept: Kept, screen: Screen,
-    *, given: Given | None,
+    *, suites: Sequence[Suite],
 ) -> list[Summary]:  # fmt: skip
     """What each suite that is asked for comes to, said and returned.
 
     Cases that an earlier start of the same evaluation finished are not run again. Raises what the
     suites raise.
     """
-    suites = [MAKERS[name](settings, address, given) for name, address in settings.suites()]
     if not suites:
         return []
     rows = chosen(test.images.label_tensor(), settings.robust_images, settings.seed)
@@ -105,16 +133,6 @@ def under_trouble(
     return summaries
 
 
-def chosen(labels: Tensor, most: int | None, seed: int) -> Tensor:
-    """Rows (M,) of at most so many images, as many of each class as there are, in order."""
-    if most is None or most >= len(labels):
-        return torch.arange(len(labels))
-    order = torch.randperm(len(labels), generator=generator(seed, Dice.ROBUST, 0))
-    one_hot = torch.nn.functional.one_hot(labels[order])
-    place = ((one_hot.cumsum(0) * one_hot).sum(1) - 1).argsort(stable=True)  # round by round
-    return order[place[:most]].sort().values
-
-
 def _subject(model: Model, part: Part, screen: Screen) -> Subject:
     """The model with the images, held in memory where they fit, and its answers to them clean."""
     device = device_of(model.module)
@@ -132,6 +150,7 @@ def _subject(model: Model, part: Part, screen: Screen) -> Subject:
         labels=part.images.label_tensor(),
         names=part.images.names,
         clean={},
+        canvas=model.canvas,
     )
     clean = joined([answered(subject.logits(images)) for _, images in subject.batches()])
     return replace(subject, clean=clean)
@@ -170,13 +189,13 @@ def _run(suite: Suite, subject: Subject, kept: Kept, screen: Screen) -> Mapping[
         if done is not None:
             found[case.key] = done
     left = [case for case in cases if case.key not in found]
-    total = len(subject.labels) * sum(case.passes for case in left)
-    with screen.bar(suite.name, total, unit="passes") as bar:
+    totals = {case.key: suite.num_images(case, subject) * case.passes for case in left}
+    with screen.bar(suite.name, sum(totals.values()), unit="passes") as bar:
         for case in left:
             begun = bar.done
             found[case.key] = suite.run(case, subject, found, bar.advance)
             kept.write_case(place, case.key, found[case.key])
-            bar.advance(len(subject.labels) * case.passes - (bar.done - begun), note=case.key)
+            bar.advance(totals[case.key] - (bar.done - begun), note=case.key)
     return {case.key: found[case.key] for case in cases}
 
 

@@ -29,11 +29,12 @@ class Case:
     name: str  # such as gaussian_noise
     level: str  # such as 3
     passes: int = 1  # forward passes an image that it takes, about; a backward one counts two
+    mark: str = ""  # digest of what it reads, where it has files of its own
 
     @property
     def key(self) -> str:
         """Its file's name."""
-        return "-".join(part for part in (self.suite, self.name, self.level) if part)
+        return "-".join(part for part in (self.suite, self.name, self.level, self.mark) if part)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Subject:
     names: tuple[str, ...]  # of the images, which their randomness follows from
     clean: Columns  # `answered` of the images as they are
     batch: int = 64  # images
+    canvas: int = 0  # pixels that an image's shorter side is resized to; 0: those of `size`
 
     def batches(
         self, among: Tensor | None = None, *, batch: int | None = None
@@ -130,6 +132,10 @@ class Suite(ABC):
     @abstractmethod
     def cases(self, subject: Subject) -> tuple[Case, ...]:
         """All cases, in order."""
+
+    def num_images(self, case: Case, subject: Subject) -> int:
+        """Images that a case asks about: the subject's, but for suites that bring their own."""
+        return len(subject.labels)
 
     @abstractmethod
     def run(
