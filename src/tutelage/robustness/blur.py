@@ -16,11 +16,6 @@ def defocus_blur(images: Tensor, level: Level, draws: Draws) -> Tensor:
     return images + 0 * level[0] * len(draws)
 
 
-def motion_blur(images: Tensor, level: Level, draws: Draws) -> Tensor:
-    """To be filled."""
-    return images + 0 * level[0] * len(draws)
-
-
 def zoom_blur(images: Tensor, level: Level, draws: Draws) -> Tensor:
     """To be filled."""
     return images + 0 * level[0] * len(draws)

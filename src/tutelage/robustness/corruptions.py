@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tutelage.data.operations import as_float
-from tutelage.robustness.blur import defocus_blur, gaussian_blur, motion_blur, zoom_blur
+from tutelage.robustness.blur import defocus_blur, gaussian_blur, zoom_blur
 from tutelage.robustness.color import brightness, contrast, saturate
 from tutelage.robustness.compression import jpeg_compression, pixelate
 from tutelage.robustness.draws import Draws
@@ -21,6 +21,7 @@ from tutelage.robustness.fog import fog
 from tutelage.robustness.frost import frost
 from tutelage.robustness.glass import glass_blur
 from tutelage.robustness.levels import EXTRA, TEST, Level, level
+from tutelage.robustness.motion import motion_blur
 from tutelage.robustness.noise import gaussian_noise, impulse_noise, shot_noise, speckle_noise
 from tutelage.robustness.snow import snow
 from tutelage.robustness.spatter import spatter
