@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from tutelage.data.operations import as_float
-from tutelage.robustness.blur import defocus_blur, gaussian_blur, zoom_blur
+from tutelage.data.operations import as_float, cut_off
+from tutelage.robustness.blur import defocus_blur, gaussian_blur
 from tutelage.robustness.color import brightness, contrast, saturate
 from tutelage.robustness.compression import jpeg_compression, pixelate
 from tutelage.robustness.draws import Draws
@@ -20,11 +20,13 @@ from tutelage.robustness.elastic import elastic_transform
 from tutelage.robustness.fog import fog
 from tutelage.robustness.frost import frost
 from tutelage.robustness.glass import glass_blur
-from tutelage.robustness.levels import EXTRA, TEST, Level, level
+from tutelage.robustness.levels import EXTRA, SLACK, TEST, Level, level
 from tutelage.robustness.motion import motion_blur
 from tutelage.robustness.noise import gaussian_noise, impulse_noise, shot_noise, speckle_noise
 from tutelage.robustness.snow import snow
 from tutelage.robustness.spatter import spatter
+from tutelage.robustness.workers import workers
+from tutelage.robustness.zoom import zoom_blur
 
 # images (B, 3, H, W) float32 in [0, 1], its numbers, randomness -> the same shape, to be clipped
 Corruption = Callable[[Tensor, Level, Draws], Tensor]
@@ -38,25 +40,29 @@ CORRUPTIONS: dict[str, Corruption] = {
 }  # fmt: skip
 assert tuple(CORRUPTIONS) == TEST + EXTRA
 
-# of a level of 255: float32 rounding must not push a whole number below itself, for what follows
-# truncates; the authors compute in float64
-SLACK = 2**-10
 
-
-@torch.no_grad()
 def corrupt(
     images: Tensor, name: str, severity: int, *, keys: Sequence[str], seed: int = 0
 ) -> Tensor:
     """Images (B, 3, H, W) uint8 under a corruption at a severity of 1 to 5; 0 leaves them as is.
 
     `keys` tell the images apart, such as their names: an image's randomness follows from the seed,
-    its key, the corruption and the severity.
+    its key, the corruption and the severity. On a CPU the images are made one by one in threads, so
+    that they don't depend on their batch to the last bit.
     """
     if severity == 0:
         return images
     numbers = level(name, severity, min(images.shape[-2:]))
-    draws = Draws([f"{seed}/{key}/{name}/{severity}" for key in keys], images.device)
-    return truncated(CORRUPTIONS[name](as_float(images), numbers, draws))
+
+    @torch.no_grad()
+    def some(rows: slice) -> Tensor:
+        draws = Draws([f"{seed}/{key}/{name}/{severity}" for key in keys[rows]], images.device)
+        return truncated(CORRUPTIONS[name](as_float(images[rows]), numbers, draws))
+
+    if images.device.type != "cpu":
+        return some(slice(None))
+    ones = [slice(row, row + 1) for row in range(len(images))]
+    return torch.cat([images[:0], *workers().map(some, ones)])
 
 
 def truncated(images: Tensor) -> Tensor:
@@ -64,4 +70,4 @@ def truncated(images: Tensor) -> Tensor:
 
     Changes what it is given.
     """
-    return images.clamp_(0, 1).mul_(255).add_(SLACK).to(torch.uint8)
+    return cut_off(images.clamp_(0, 1).mul_(255).add_(SLACK))

@@ -4,11 +4,9 @@ So a corrupted image depends on the seed, its name and the corruption, and not o
 device or on how many threads work.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from hashlib import blake2b
-from os import cpu_count
 
 import numpy as np
 import torch
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.data.buffers import empty
+from tutelage.robustness.workers import threads as threads
 
 
 class Draws:
@@ -32,9 +31,7 @@ class Draws:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers (B, *shape) float32."""
-        return self.fill(
-            shape, lambda dice, room, _: dice.standard_normal(out=room, dtype=np.float32)
-        )
+        return self.fill(shape, _normal)
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Numbers (B, *shape) float32 from low to high."""
@@ -67,17 +64,29 @@ class Draws:
         def one(row: int) -> None:
             draw(self.generators[row], parts[row], row)
 
-        for _ in threads().map(one, range(len(self))):
+        rows = range(len(self))
+        for _ in threads().map(one, rows) if len(self) > 1 else map(one, rows):
             pass
         return room.to(self.device)
+
+
+def _normal(dice: np.random.Generator, room: NDArray[np.float32], _: int) -> None:
+    """Fill with standard normal numbers by Box's and Muller's formula.
+
+    Half the time of NumPy's own way, which takes them one by one (November 2026). Those beyond 5.8
+    don't occur, for a float32 has no finer chance.
+    """
+    half = (room.size + 1) // 2
+    numbers = torch.from_numpy(dice.random(2 * half, dtype=np.float32))
+    length, turn = numbers[:half], numbers[half:]
+    length.neg_().add_(1).log_().mul_(-2).sqrt_()
+    turn.mul_(2 * math.pi)
+    across = turn.sin().mul_(length)
+    torch.mul(length, turn.cos_(), out=length)
+    turn.copy_(across)
+    room[...] = numbers.numpy()[: room.size].reshape(room.shape)
 
 
 def _seed(key: str) -> int:
     """A seed that depends on the whole key."""
     return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big")
-
-
-@cache
-def threads() -> ThreadPoolExecutor:
-    """Those that work on single images."""
-    return ThreadPoolExecutor(cpu_count() or 1)

@@ -10,6 +10,10 @@ import math
 Level = tuple[float, ...]
 Set = tuple[Level, Level, Level, Level, Level]  # severities 1 to 5
 
+# of a level of 255: float32 rounding must not push a whole number below itself, for what follows
+# truncates; the authors compute in float64
+SLACK = 2**-10
+
 SIZES = (224, 64, 32)  # pixels
 TEST = (
     "gaussian_noise", "shot_noise", "impulse_noise",

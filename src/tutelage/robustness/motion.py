@@ -54,5 +54,5 @@ def _along(image: Tensor, places: NDArray[np.int64], weights: list[float], out: 
     bottom, right = places.max(axis=1)
     wide = functional.pad(image[None], (left, right, top, bottom), mode="replicate")[0]
     out.zero_()
-    for weight, down, across in zip(weights, *(places + [[top], [left]]).tolist(), strict=True):
+    for weight, (down, across) in zip(weights, (places.T - places.min(1)).tolist(), strict=True):
         out.add_(wide[:, down : down + height, across : across + width], alpha=weight)

@@ -1,26 +1,74 @@
-"""To be filled."""
+"""Noise of a sensor: Gaussian, of photons, of broken pixels, and in step with the brightness.
 
+Paper: Hendrycks and Dietterich 2019 (arXiv 1903.12261), section 4.1. Each channel of a pixel gets
+noise of its own. The counts of photons are drawn for whole gray levels, from tables.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
 from torch import Tensor
 
 from tutelage.robustness.draws import Draws
 from tutelage.robustness.levels import Level
 
+GRAYS = 256  # gray levels
+GUIDES = 1024  # shares of the random numbers from 0 to 1 whose first count is known
+
 
 def gaussian_noise(images: Tensor, level: Level, draws: Draws) -> Tensor:
-    """To be filled."""
-    return images + 0 * level[0] * len(draws)
-
-
-def shot_noise(images: Tensor, level: Level, draws: Draws) -> Tensor:
-    """To be filled."""
-    return images + 0 * level[0] * len(draws)
-
-
-def impulse_noise(images: Tensor, level: Level, draws: Draws) -> Tensor:
-    """To be filled."""
-    return images + 0 * level[0] * len(draws)
+    """Images (B, 3, H, W) and normal noise of the same strength everywhere."""
+    (sigma,) = level
+    return draws.normal(*images.shape[1:]).mul_(sigma).add_(images)
 
 
 def speckle_noise(images: Tensor, level: Level, draws: Draws) -> Tensor:
-    """To be filled."""
-    return images + 0 * level[0] * len(draws)
+    """Images (B, 3, H, W) and normal noise in proportion to them."""
+    (sigma,) = level
+    return draws.normal(*images.shape[1:]).mul_(sigma).mul_(images).add_(images)
+
+
+def impulse_noise(images: Tensor, level: Level, draws: Draws) -> Tensor:
+    """Images (B, 3, H, W), a share of their values black and white by even chances."""
+    (amount,) = level
+    chance = draws.uniform(*images.shape[1:])
+    kept = images * (chance >= amount)
+    return kept.add_(chance < amount / 2)
+
+
+def shot_noise(images: Tensor, level: Level, draws: Draws) -> Tensor:
+    """Images (B, 3, H, W) as counts of photons, of which white has `level` on average."""
+    (photons,) = level
+    return counts(images, photons, draws.uniform(*images.shape[1:])).div_(photons)
+
+
+def counts(images: Tensor, photons: float, chance: Tensor) -> Tensor:
+    """Poisson counts (B, 3, H, W) float32 at chances from 0 to 1, of images in [0, 1] as levels."""
+    rising, guide = (table.to(images.device) for table in _tables(photons))
+    width = len(rising) // GRAYS
+    gray = images.mul(GRAYS - 1).round_().to(torch.int32)
+    spot = chance.double().add_(gray).flatten()  # in the rising chances of all levels
+    place = guide.index_select(0, (gray * GUIDES).add_((chance * GUIDES).int()).flatten())
+    place += rising.index_select(0, place) <= spot
+    left = (rising.index_select(0, place) <= spot).nonzero()[:, 0]  # ends, with many counts a share
+    place[left] = torch.searchsorted(rising, spot[left], right=True, out_int32=True)
+    return place.view_as(gray).sub_(gray.mul_(width)).float()
+
+
+@lru_cache(32)
+def _tables(photons: float) -> tuple[Tensor, Tensor]:
+    """Chances of at most n counts, for all gray levels in a row, and where to begin in them.
+
+    The level plus the chance (256 * N,) float64, N counts a level; places in them (256 * 1024,).
+    """
+    rates = photons * np.arange(GRAYS)[:, None] / (GRAYS - 1)
+    number = np.arange(int(photons + 8 * np.sqrt(photons) + 16))
+    logs = np.cumsum(np.log(np.maximum(number, 1)))  # of n!
+    each = np.exp(number * np.log(np.maximum(rates, 1e-300)) - rates - logs)
+    rising = np.cumsum(each, axis=1)
+    rising[:, -1] = 1  # nothing is beyond
+    rising = (rising.clip(max=1) + np.arange(GRAYS)[:, None]).ravel()
+    starts = np.arange(GRAYS * GUIDES) / GUIDES
+    places = np.searchsorted(rising, starts, side="right").astype(np.int32)
+    return torch.from_numpy(rising), torch.from_numpy(places)
