@@ -1,0 +1,95 @@
+"""What holds for each corruption of ImageNet-C."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from tutelage.robustness.corruptions import CORRUPTIONS, corrupt
+from tutelage.robustness.levels import SEVERITIES, SIZES
+
+ALL = pytest.mark.parametrize("name", CORRUPTIONS)
+DRAWN = (
+    "gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "glass_blur", "motion_blur",
+    "snow", "frost", "fog", "spatter", "elastic_transform",
+)  # fmt: skip
+
+
+def photos(count, size, seed=0):
+    """Soft images with all gray levels (N, 3, S, S) uint8."""
+    coarse = torch.rand(count, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
+    soft = functional.interpolate(coarse * 1.4 - 0.2, (size, size), mode="bicubic")
+    return soft.clamp(0, 1).mul(255).byte()
+
+
+def keys(count):
+    return [f"cat/{row}.png" for row in range(count)]
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@ALL
+def test_bytes_of_the_same_shape_come_out_and_what_goes_in_stays(name):
+    for size in (224, 64, 45, 32):
+        images = photos(1, size)
+        kept = images.clone()
+        for severity in SEVERITIES if size in SIZES[1:] else (1, 5):
+            found = corrupt(images, name, severity, keys=keys(1))
+            assert found.dtype == torch.uint8
+            assert found.shape == images.shape
+            assert found.is_contiguous()
+            assert not torch.equal(found, images)
+            assert torch.equal(images, kept)
+
+
+@ALL
+def test_severity_0_is_the_image(name):
+    images = photos(2, 32)
+    assert torch.equal(corrupt(images, name, 0, keys=keys(2)), images)
+
+
+@ALL
+@pytest.mark.usefixtures("threads")
+def test_an_image_is_the_same_to_the_last_bit_in_any_batch_and_by_any_number_of_threads(name):
+    images = photos(5, 40)
+    together = corrupt(images, name, 3, keys=keys(5))
+    order = [4, 1, 3]
+    some = corrupt(images[order], name, 3, keys=[keys(5)[row] for row in order])
+    assert torch.equal(some, together[order])
+    torch.set_num_threads(2)
+    assert torch.equal(corrupt(images, name, 3, keys=keys(5)), together)
+
+
+@ALL
+def test_randomness_follows_from_the_seed_and_the_image(name):
+    same = photos(1, 32).expand(2, -1, -1, -1)
+    one, other = corrupt(same, name, 3, keys=keys(2), seed=1)
+    again = corrupt(same, name, 3, keys=keys(2), seed=2)[0]
+    assert torch.equal(one, other) == (name not in DRAWN)
+    assert torch.equal(one, again) == (name not in DRAWN)
+
+
+@ALL
+def test_an_empty_batch_stays_empty(name):
+    assert corrupt(photos(1, 32)[:0], name, 3, keys=[]).shape == (0, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "name", ["gaussian_blur", "glass_blur", "motion_blur", "zoom_blur", "pixelate", "contrast"]
+)
+def test_gray_stays_gray_when_it_is_blurred(name):
+    for size, level in ((224, 128), (64, 77), (32, 201)):
+        gray = torch.full((1, 3, size, size), level, dtype=torch.uint8)
+        for severity in SEVERITIES:
+            assert torch.equal(corrupt(gray, name, severity, keys=keys(1)), gray)
+
+
+def test_threads_of_the_program_keep_their_own_number():
+    before = torch.get_num_threads()
+    corrupt(photos(2, 32), "gaussian_blur", 1, keys=keys(2))
+    assert torch.get_num_threads() == before
