@@ -5,6 +5,7 @@ needed here: its kernel is applied by OpenCV, which is the fastest of these libr
 """
 
 from collections.abc import Iterator
+from itertools import count
 
 import cv2
 import numpy as np
@@ -55,7 +56,7 @@ def glass_blur(image: Image, level: tuple[float, ...], dice: np.random.Generator
     """Blurred, exchanged pixel by pixel, blurred."""
     sigma, reach, passes = level[0], int(level[1]), int(level[2])
     pixels = (gaussian(image / 255.0, sigma=sigma, channel_axis=-1) * 255).astype(np.uint8)
-    draws = iter(lambda: dice.integers(-reach, reach, size=2), None)
+    draws = (dice.integers(-reach, reach, size=2) for _ in count())
     for _ in range(passes):
         exchange(pixels, reach, draws)
     return finished(gaussian(pixels / 255.0, sigma=sigma, channel_axis=-1))
@@ -63,13 +64,13 @@ def glass_blur(image: Image, level: tuple[float, ...], dice: np.random.Generator
 
 def moved(values: Floats, radius: float, sigma: float, angle: float) -> Floats:
     """ImageMagick's motion blur: a half bell over whole-pixel steps along the angle in degrees."""
-    count = 2 * int(radius) + 1
-    weights = np.exp(-(np.arange(count) ** 2) / (2.0 * sigma**2))
-    kernel = np.zeros((2 * count - 1, 2 * count - 1))
+    taps = 2 * int(radius) + 1
+    weights = np.exp(-(np.arange(taps) ** 2) / (2.0 * sigma**2))
+    kernel = np.zeros((2 * taps - 1, 2 * taps - 1))
     for i, weight in enumerate(weights / weights.sum()):
         down = int(np.ceil(i * np.sin(np.deg2rad(angle)) - 0.5))
         across = int(np.ceil(i * np.cos(np.deg2rad(angle)) - 0.5))
-        kernel[count - 1 + down, count - 1 + across] += weight
+        kernel[taps - 1 + down, taps - 1 + across] += weight
     return cv2.filter2D(values, -1, kernel, borderType=cv2.BORDER_REPLICATE)
 
 

@@ -1,11 +1,15 @@
 """What holds for each corruption of ImageNet-C."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch.nn import functional
 
 from tutelage.robustness.corruptions import CORRUPTIONS, corrupt
+from tutelage.robustness.draws import threads as draw_threads
 from tutelage.robustness.levels import SEVERITIES, SIZES
+from tutelage.robustness.workers import workers
 
 ALL = pytest.mark.parametrize("name", CORRUPTIONS)
 DRAWN = (
@@ -89,7 +93,18 @@ def test_gray_stays_gray_when_it_is_blurred(name):
             assert torch.equal(corrupt(gray, name, severity, keys=keys(1)), gray)
 
 
-def test_threads_of_the_program_keep_their_own_number():
+@pytest.mark.parametrize("pool", [workers, draw_threads])
+def test_workers_have_one_core_each_and_other_threads_as_many_as_before(pool):
+    def number():
+        torch.rand(100_000).exp()
+        return torch.get_num_threads()
+
     before = torch.get_num_threads()
-    corrupt(photos(2, 32), "gaussian_blur", 1, keys=keys(2))
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(3)
+    try:
+        assert set(pool().map(lambda _: number(), range(10))) == {1}
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(number).result() == 3
+        assert number() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -27,9 +27,15 @@ def threads() -> ThreadPoolExecutor:
 def _pool(name: str, count: int) -> ThreadPoolExecutor:
     """All threads are started at once, as their own setting is also that of later threads."""
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, name, torch.set_num_threads, (1,))
+    pool = ThreadPoolExecutor(count, name, _alone)
     together = Barrier(count)
     for _ in pool.map(lambda _: together.wait(), range(count)):
         pass
     torch.set_num_threads(before)
     return pool
+
+
+def _alone() -> None:
+    """This thread's operations run on its core."""
+    torch.get_num_threads()  # or the first operation would set the program's number again
+    torch.set_num_threads(1)
