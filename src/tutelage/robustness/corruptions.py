@@ -54,15 +54,19 @@ def corrupt(
         return images
     numbers = level(name, severity, min(images.shape[-2:]))
 
+    made = torch.empty_like(images, memory_format=torch.contiguous_format)
+
     @torch.no_grad()
-    def some(rows: slice) -> Tensor:
+    def some(rows: slice) -> None:
         draws = Draws([f"{seed}/{key}/{name}/{severity}" for key in keys[rows]], images.device)
-        return truncated(CORRUPTIONS[name](as_float(images[rows]), numbers, draws))
+        made[rows] = truncated(CORRUPTIONS[name](as_float(images[rows]), numbers, draws))
 
     if images.device.type != "cpu":
-        return some(slice(None))
-    ones = [slice(row, row + 1) for row in range(len(images))]
-    return torch.cat([images[:0], *workers().map(some, ones)])
+        some(slice(None))
+        return made
+    for _ in workers().map(some, [slice(row, row + 1) for row in range(len(images))]):
+        pass
+    return made
 
 
 def truncated(images: Tensor) -> Tensor:
