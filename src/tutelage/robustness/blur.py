@@ -63,13 +63,28 @@ def defocus_blur(images: Tensor, level: Level, draws: Draws) -> Tensor:
 def defocused(images: Tensor, radius: float, sigma: float) -> Tensor:
     """Images (B, C, H, W) float, each pixel spread over a disk whose edge a bell smooths."""
     height, width = images.shape[-2:]
-    kernel = _trimmed(disk(radius, sigma))
+    kernel = _kernel(radius, sigma)
     reach = len(kernel) // 2
+    sides = _fast(height + 2 * reach), _fast(width + 2 * reach)
     wide = functional.pad(images, (reach, reach, reach, reach), mode="reflect")
-    sides = _fast(wide.shape[-2]), _fast(wide.shape[-1])
-    weights = torch.from_numpy(kernel.astype(np.float32)).to(images.device)
-    spread = torch.fft.rfft2(wide, s=sides).mul_(torch.fft.rfft2(weights, s=sides).conj())
+    spread = torch.fft.rfft2(wide, s=sides)
+    spread.mul_(_spectrum(radius, sigma, sides).to(images.device))
     return torch.fft.irfft2(spread, s=sides)[..., :height, :width]
+
+
+@lru_cache(64)
+def _spectrum(radius: float, sigma: float, sides: tuple[int, int]) -> Tensor:
+    """What the transform of an image is multiplied by, to be correlated with the disk."""
+    weights = torch.from_numpy(_kernel(radius, sigma))
+    return torch.fft.rfft2(weights, s=sides).conj().resolve_conj().to(torch.complex64)
+
+
+@lru_cache(64)
+def _kernel(radius: float, sigma: float) -> NDArray[np.float64]:
+    """The disk without rows and columns around it that weigh nothing."""
+    kernel = disk(radius, sigma)
+    empty = int(np.flatnonzero((kernel > NOTHING).any(axis=0))[0])
+    return kernel[empty : len(kernel) - empty, empty : len(kernel) - empty]
 
 
 def disk(radius: float, sigma: float) -> NDArray[np.float64]:
@@ -83,12 +98,6 @@ def disk(radius: float, sigma: float) -> NDArray[np.float64]:
         place = np.abs(here + offset)
         matrix[here, np.minimum(place, 2 * (len(along) - 1) - place)] += weight
     return matrix @ (inside / inside.sum()) @ matrix.T
-
-
-def _trimmed(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Without the rows and columns around it that weigh nothing; as many on each side."""
-    empty = int(np.flatnonzero((kernel > NOTHING).any(axis=0))[0])
-    return kernel[empty : len(kernel) - empty, empty : len(kernel) - empty]
 
 
 def _fast(side: int) -> int:

@@ -7,6 +7,7 @@ called generated, and results on the published images are not the same.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 
 import torch
 from torch import Tensor
@@ -64,8 +65,10 @@ def corrupt(
     if images.device.type != "cpu":
         some(slice(None))
         return made
-    for _ in workers().map(some, [slice(row, row + 1) for row in range(len(images))]):
-        pass
+    pool = workers()
+    done, _ = wait([pool.submit(some, slice(row, row + 1)) for row in range(len(images))])
+    for one in done:
+        one.result()  # raises what was raised there
     return made
 
 

@@ -35,8 +35,7 @@ class Draws:
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Numbers (B, *shape) float32 from low to high."""
-        unit = self.fill(shape, lambda dice, room, _: dice.random(out=room, dtype=np.float32))
-        return unit.mul_(high - low).add_(low)
+        return self.fill(shape, _uniform).mul_(high - low).add_(low)
 
     def integers(self, low: int, high: int, *shape: int) -> Tensor:
         """Whole numbers (B, *shape) int64 from low to high - 1."""
@@ -70,21 +69,32 @@ class Draws:
         return room.to(self.device)
 
 
-def _normal(dice: np.random.Generator, room: NDArray[np.float32], _: int) -> None:
+def _uniform(dice: np.random.Generator, room: NDArray[np.float32], _: int) -> None:
+    """Fill with numbers from 0 up to 1, in steps of 2 ** -24.
+
+    By two halves of each 64 bits: 0.17 ms for an image of 224 px, of NumPy's 0.29 (November 2026).
+    """
+    values = torch.from_numpy(room).view(-1)
+    raw: NDArray[np.uint64] = dice.bit_generator.random_raw((len(values) + 1) // 2)
+    bits = torch.from_numpy(raw.view(np.int32))[: len(values)]
+    values.copy_(bits.bitwise_and_(2**24 - 1)).mul_(2**-24)
+
+
+def _normal(dice: np.random.Generator, room: NDArray[np.float32], row: int) -> None:
     """Fill with standard normal numbers by Box's and Muller's formula.
 
     Half the time of NumPy's own way, which takes them one by one (November 2026). Those beyond 5.8
-    don't occur, for a float32 has no finer chance.
+    don't occur, for the chances have steps.
     """
     half = (room.size + 1) // 2
-    numbers = torch.from_numpy(dice.random(2 * half, dtype=np.float32))
-    length, turn = numbers[:half], numbers[half:]
+    numbers = torch.empty(2, half)
+    _uniform(dice, numbers.numpy(), row)
+    length, turn = numbers
     length.neg_().add_(1).log_().mul_(-2).sqrt_()
     turn.mul_(2 * math.pi)
-    across = turn.sin().mul_(length)
-    torch.mul(length, turn.cos_(), out=length)
-    turn.copy_(across)
-    room[...] = numbers.numpy()[: room.size].reshape(room.shape)
+    values = torch.from_numpy(room).view(-1)
+    torch.mul(turn.cos(), length, out=values[:half])
+    torch.mul(turn.sin_()[: len(values) - half], length[: len(values) - half], out=values[half:])
 
 
 def _seed(key: str) -> int:
