@@ -40,6 +40,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "gaussian_blur": gaussian_blur, "spatter": spatter, "saturate": saturate,
 }  # fmt: skip
 assert tuple(CORRUPTIONS) == TEST + EXTRA
+OF_BYTES = ("pixelate", "jpeg_compression")  # take bytes, too, and then give bytes
 
 
 def corrupt(
@@ -60,7 +61,10 @@ def corrupt(
     @torch.no_grad()
     def some(rows: slice) -> None:
         draws = Draws([f"{seed}/{key}/{name}/{severity}" for key in keys[rows]], images.device)
-        made[rows] = truncated(CORRUPTIONS[name](as_float(images[rows]), numbers, draws))
+        if name in OF_BYTES:
+            made[rows] = CORRUPTIONS[name](images[rows], numbers, draws)
+        else:
+            made[rows] = truncated(CORRUPTIONS[name](as_float(images[rows]), numbers, draws))
 
     if images.device.type != "cpu":
         some(slice(None))

@@ -45,30 +45,33 @@ def shot_noise(images: Tensor, level: Level, draws: Draws) -> Tensor:
 
 def counts(images: Tensor, photons: float, chance: Tensor) -> Tensor:
     """Poisson counts (B, 3, H, W) float32 at chances from 0 to 1, of images in [0, 1] as levels."""
-    rising, guide = (table.to(images.device) for table in _tables(photons))
+    rising, exact, guide = (table.to(images.device) for table in _tables(photons))
     width = len(rising) // GRAYS
-    gray = images.mul(GRAYS - 1).round_().to(torch.int32)
-    spot = chance.double().add_(gray).flatten()  # in the rising chances of all levels
-    place = guide.index_select(0, (gray * GUIDES).add_((chance * GUIDES).int()).flatten())
-    place += rising.index_select(0, place) <= spot
-    left = (rising.index_select(0, place) <= spot).nonzero()[:, 0]  # ends, with many counts a share
-    place[left] = torch.searchsorted(rising, spot[left], right=True, out_int32=True)
-    return place.view_as(gray).sub_(gray.mul_(width)).float()
+    gray = images.mul(GRAYS - 1).round_().to(torch.int32).flatten()
+    flat = chance.flatten()
+    place = guide.index_select(0, (flat * GUIDES).to(torch.int32).add_(gray, alpha=GUIDES))
+    place += rising.index_select(0, place).sub_(flat).le_(0).to(torch.int32)
+    beyond = rising.index_select(0, place).sub_(flat).le_(0)
+    left = beyond.nonzero()[:, 0]  # in shares with several counts, as those at the ends
+    spot = flat[left].double() + gray[left]
+    place[left] = torch.searchsorted(exact, spot, right=True, out_int32=True)
+    return place.sub_(gray, alpha=width).float().view_as(chance)
 
 
 @lru_cache(32)
-def _tables(photons: float) -> tuple[Tensor, Tensor]:
+def _tables(photons: float) -> tuple[Tensor, Tensor, Tensor]:
     """Chances of at most n counts, for all gray levels in a row, and where to begin in them.
 
-    The level plus the chance (256 * N,) float64, N counts a level; places in them (256 * 1024,).
+    The chance (256 * N,) float32, N counts a level; the same plus the level, float64, so that they
+    rise; the place in them (256 * 1024,) of each level and share of the chances.
     """
     rates = photons * np.arange(GRAYS)[:, None] / (GRAYS - 1)
     number = np.arange(int(photons + 8 * np.sqrt(photons) + 16))
     logs = np.cumsum(np.log(np.maximum(number, 1)))  # of n!
     each = np.exp(number * np.log(np.maximum(rates, 1e-300)) - rates - logs)
-    rising = np.cumsum(each, axis=1)
+    rising = np.cumsum(each, axis=1).clip(max=1).astype(np.float32)
     rising[:, -1] = 1  # nothing is beyond
-    rising = (rising.clip(max=1) + np.arange(GRAYS)[:, None]).ravel()
+    exact = (rising.astype(np.float64) + np.arange(GRAYS)[:, None]).ravel()
     starts = np.arange(GRAYS * GUIDES) / GUIDES
-    places = np.searchsorted(rising, starts, side="right").astype(np.int32)
-    return torch.from_numpy(rising), torch.from_numpy(places)
+    places = np.searchsorted(exact, starts, side="right").astype(np.int32)
+    return torch.from_numpy(rising.ravel()), torch.from_numpy(exact), torch.from_numpy(places)
