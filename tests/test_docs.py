@@ -131,3 +131,12 @@ def test_the_readme_lists_every_method_with_its_paper():
     text = (ROOT / "README.md").read_text()
     for one in map(describe, names()):
         assert f"| `{one.name}` | {one.paper} | {one.verb} |" in text, one.name
+
+
+def test_the_example_of_a_corruption_runs():
+    section = (ROOT / "docs" / "robustness.md").read_text().split("## Corruptions")[1]
+    code = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)[0]
+    scope = {}
+    exec(compile(code, "robustness.md", "exec"), scope)
+    assert scope["foggy"].shape == (2, 3, 64, 64)
+    assert str(scope["foggy"].dtype) == "torch.uint8"
