@@ -45,7 +45,8 @@ def shot_noise(images: Tensor, level: Level, draws: Draws) -> Tensor:
 
 def counts(images: Tensor, photons: float, chance: Tensor) -> Tensor:
     """Poisson counts (B, 3, H, W) float32 at chances from 0 to 1, of images in [0, 1] as levels."""
-    rising, exact, guide = (table.to(images.device) for table in _tables(photons))
+    rising, exact, guide = _tables(photons)
+    rising, guide = rising.to(images.device), guide.to(images.device)
     width = len(rising) // GRAYS
     gray = images.mul(GRAYS - 1).round_().to(torch.int32).flatten()
     flat = chance.flatten()
@@ -53,8 +54,8 @@ def counts(images: Tensor, photons: float, chance: Tensor) -> Tensor:
     place += rising.index_select(0, place).sub_(flat).le_(0).to(torch.int32)
     beyond = rising.index_select(0, place).sub_(flat).le_(0)
     left = beyond.nonzero()[:, 0]  # in shares with several counts, as those at the ends
-    spot = flat[left].double() + gray[left]
-    place[left] = torch.searchsorted(exact, spot, right=True, out_int32=True)
+    spot = flat[left].cpu().double() + gray[left].cpu()  # few; and not each device has doubles
+    place[left] = torch.searchsorted(exact, spot, right=True, out_int32=True).to(place.device)
     return place.sub_(gray, alpha=width).float().view_as(chance)
 
 
