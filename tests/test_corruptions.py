@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tutelage.errors import UsageError
 from tutelage.robustness.corruptions import CORRUPTIONS, corrupt
 from tutelage.robustness.draws import threads as draw_threads
 from tutelage.robustness.levels import SEVERITIES, SIZES
@@ -76,6 +77,20 @@ def test_randomness_follows_from_the_seed_and_the_image(name):
     again = corrupt(same, name, 3, keys=keys(2), seed=2)[0]
     assert torch.equal(one, other) == (name not in DRAWN)
     assert torch.equal(one, again) == (name not in DRAWN)
+
+
+@pytest.mark.parametrize(
+    ("name", "severity", "count", "said"),
+    [
+        ("gausian_noise", 1, 2, "did you mean gaussian_noise"),
+        ("fog", 6, 2, "severity 6 of fog: give 1 to 5"),
+        ("fog", -1, 2, "severity -1"),
+        ("fog", 1, 3, "3 keys for 2 images"),
+    ],
+)
+def test_what_there_is_not_is_refused(name, severity, count, said):
+    with pytest.raises(UsageError, match=said):
+        corrupt(photos(2, 32), name, severity, keys=keys(count))
 
 
 @ALL

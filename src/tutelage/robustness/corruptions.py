@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tutelage.data.operations import as_float, cut_off
+from tutelage.errors import UsageError
 from tutelage.robustness.blur import defocus_blur, gaussian_blur
 from tutelage.robustness.color import brightness, contrast, saturate
 from tutelage.robustness.compression import jpeg_compression, pixelate
@@ -21,13 +22,14 @@ from tutelage.robustness.elastic import elastic_transform
 from tutelage.robustness.fog import fog
 from tutelage.robustness.frost import frost
 from tutelage.robustness.glass import glass_blur
-from tutelage.robustness.levels import EXTRA, SLACK, TEST, Level, level
+from tutelage.robustness.levels import EXTRA, SEVERITIES, SLACK, TEST, Level, level
 from tutelage.robustness.motion import motion_blur
 from tutelage.robustness.noise import gaussian_noise, impulse_noise, shot_noise, speckle_noise
 from tutelage.robustness.snow import snow
 from tutelage.robustness.spatter import spatter
 from tutelage.robustness.workers import workers
 from tutelage.robustness.zoom import zoom_blur
+from tutelage.values import nearest
 
 # images (B, 3, H, W) float32 in [0, 1], its numbers, randomness -> the same shape, to be clipped
 Corruption = Callable[[Tensor, Level, Draws], Tensor]
@@ -51,7 +53,10 @@ def corrupt(
     `keys` tell the images apart, such as their names: an image's randomness follows from the seed,
     its key, the corruption and the severity. On a CPU the images are made one by one in threads, so
     that they don't depend on their batch to the last bit.
+
+    Raises UsageError for names and severities that there are not, or not one key an image.
     """
+    _check(name, severity, len(images), len(keys))
     if severity == 0:
         return images
     numbers = level(name, severity, min(images.shape[-2:]))
@@ -74,6 +79,18 @@ def corrupt(
     for one in done:
         one.result()  # raises what was raised there
     return made
+
+
+def _check(name: str, severity: int, images: int, keys: int) -> None:
+    if name not in CORRUPTIONS:
+        known = ", ".join(CORRUPTIONS)
+        raise UsageError(
+            f"no corruption {name!r}{nearest(name, CORRUPTIONS) or '.'} There are {known}"
+        )
+    if severity not in (0, *SEVERITIES):
+        raise UsageError(f"severity {severity} of {name}: give 1 to 5, or 0 for the images as is")
+    if keys != images:
+        raise UsageError(f"{keys} keys for {images} images: give one an image, such as its name")
 
 
 def truncated(images: Tensor) -> Tensor:
