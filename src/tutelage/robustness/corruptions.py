@@ -42,7 +42,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "gaussian_blur": gaussian_blur, "spatter": spatter, "saturate": saturate,
 }  # fmt: skip
 assert tuple(CORRUPTIONS) == TEST + EXTRA
-OF_BYTES = ("pixelate", "jpeg_compression")  # take bytes, too, and then give bytes
+OF_BYTES = ("frost", "pixelate", "jpeg_compression")  # take bytes, too, and then give bytes
 
 
 def corrupt(

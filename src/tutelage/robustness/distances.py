@@ -31,10 +31,11 @@ def distances(mask: Tensor) -> Tensor:
     count, height, width = mask.shape
     row = width + FURTHEST
     margin = 8 * (row + 1)  # no shift is more
-    line = mask.new_full((2 * margin + count * (height + FURTHEST) * row,), END)
-    planes = line[margin:-margin].view(count, height + FURTHEST, row)[:, :height, :width]
+    length = (count * (height + FURTHEST) - FURTHEST) * row
+    line = mask.new_full((length + 2 * margin,), END)
+    strides = ((height + FURTHEST) * row, row, 1)
+    planes = line.as_strided((count, height, width), strides, margin)
     torch.bitwise_and(mask, BEGIN - END, out=planes).add_(END)
-    length = len(line) - 2 * margin
 
     def aside(count: int) -> Tensor:
         """The less of what is `count` to the left and to the right, for the line but its ends."""
@@ -51,8 +52,8 @@ def distances(mask: Tensor) -> Tensor:
 
     here = line[margin : margin + length]
     for times in (1, 2, 4, 8, 4):
-        found = torch.minimum(of_rows(line, times), of_rows(aside(times), 0))
-        nearer(found, times * SHORT_MOVES[0])
+        found, beside = of_rows(line, times), aside(times)[margin - times :][:length]
+        nearer(torch.minimum(found, beside, out=found), times * SHORT_MOVES[0])
     for times in (1, 2, 4, 7):
         nearer(of_rows(aside(times), times), times * SHORT_MOVES[1])
     for times in (1, 2, 4, 2):

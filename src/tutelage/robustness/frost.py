@@ -4,28 +4,37 @@ Paper: Hendrycks and Dietterich 2019 (arXiv 1903.12261), section 4.1. The pictur
 textures.py, so results are not comparable with published ones.
 """
 
+import torch
 from torch import Tensor
 
+from tutelage.data.operations import cut_off
 from tutelage.robustness.draws import Draws
-from tutelage.robustness.levels import Level
+from tutelage.robustness.levels import SLACK, Level
 from tutelage.robustness.textures import textures
 
 
 def frost(images: Tensor, level: Level, draws: Draws) -> Tensor:
-    """Images (B, 3, H, W) behind a part, drawn for each, of one of five pictures."""
+    """Images (B, 3, H, W) behind a part, drawn for each, of one of five pictures.
+
+    Bytes become bytes, cut off and not rounded; floats in [0, 1] become floats.
+    """
     of_image, of_frost, scale = level
     height, width = images.shape[-2:]
     pictures = textures(scale, images.device)
-    _, _, side, _ = pictures.shape
-    kinds = draws.integers(0, len(pictures))
-    places = draws.integers(0, side, 2)
-    frosted = images * of_image
-    for image, kind, (top, left) in zip(frosted, kinds.tolist(), places.tolist(), strict=True):
+    side = pictures.shape[-1]
+    frosted = images.float() if images.dtype == torch.uint8 else images * 255
+    frosted *= of_image
+    spots = draws.integers(0, len(pictures) * side * side)
+    for image, spot in zip(frosted, spots.tolist(), strict=True):
+        line, left = divmod(spot, side)
+        kind, top = divmod(line, side)
         for rows, down in parts(top, height, side):
             for columns, across in parts(left, width, side):
-                ice = pictures[kind, :, down, across]
-                image[:, rows, columns].add_(ice, alpha=of_frost / 255)
-    return frosted
+                ice = pictures[kind, :, down, across].float()
+                image[:, rows, columns].add_(ice, alpha=of_frost)
+    if images.dtype == torch.uint8:
+        return cut_off(frosted.add_(SLACK).clamp_(max=255))
+    return frosted.div_(255)
 
 
 def parts(start: int, length: int, side: int) -> list[tuple[slice, slice]]:
