@@ -32,7 +32,7 @@ class Accuracy:
         )
 
 
-def wilson(right: int, total: int, *, z: float = Z) -> tuple[float, float]:
+def wilson(right: float, total: float, *, z: float = Z) -> tuple[float, float]:
     """Wilson's score interval of a share (Wilson 1927): always inside [0, 1]."""
     share, scale = right / total, 1 + z * z / total
     middle = (share + z * z / (2 * total)) / scale

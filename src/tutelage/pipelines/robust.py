@@ -22,6 +22,7 @@ from tutelage.robustness.choice import chosen
 from tutelage.robustness.corrupted import Corrupted
 from tutelage.robustness.corrupted_arrays import CorruptedArrays
 from tutelage.robustness.corrupted_folders import CorruptedFolders
+from tutelage.robustness.perturbed import Perturbed
 from tutelage.robustness.published_corruptions import PublishedCorruptions
 from tutelage.robustness.published_images import RELEASES, PublishedImages
 from tutelage.robustness.release import CorruptedRelease
@@ -89,8 +90,12 @@ def _natural(
     return PublishedImages(release, address, settings.robust_images, settings.seed, given)
 
 
+def _perturbed(settings: EvaluateSettings, address: str | None, given: Given | None) -> Suite:
+    return Perturbed(seed=settings.seed)
+
+
 MAKERS: dict[str, Maker] = {  # what each name in --robust is
-    "c": _corrupted, "c-extra": _extra, "cifar-c": _cifar,
+    "c": _corrupted, "c-extra": _extra, "cifar-c": _cifar, "p": _perturbed,
     "fgsm": _fgsm, "pgd": _pgd, "pgd-l2": _pgd_l2, "autoattack": _autoattack,
     **{release: partial(_natural, release) for release in RELEASES},
 }  # fmt: skip
