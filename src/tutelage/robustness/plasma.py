@@ -22,8 +22,9 @@ def plasma(noise: Tensor, side: int, decay: float) -> Tensor:
     """
     begin = min(COARSE, side)
     matrix = _first_steps(begin, decay).to(noise.device)
-    heights = (noise[:, : begin * begin - 1] @ matrix).view(-1, begin, begin)
-    heights = _finer(heights, noise, side=side, decay=decay)
+    # in doubles, as the order of a product's sums depends on how many images there are
+    heights = (noise[:, : begin * begin - 1].double() @ matrix).float()
+    heights = _finer(heights.view(-1, begin, begin), noise, side=side, decay=decay)
     heights -= heights.amin((1, 2), keepdim=True)
     return heights.div_(heights.amax((1, 2), keepdim=True))
 
@@ -33,7 +34,7 @@ def _first_steps(side: int, decay: float) -> Tensor:
     """What each number of noise adds to the heights: (side^2 - 1, side^2)."""
     each = torch.eye(side * side - 1, dtype=torch.float64)
     flat = each.new_zeros(len(each), 1, 1)
-    return _finer(flat, each, side=side, decay=decay).flatten(1).float()
+    return _finer(flat, each, side=side, decay=decay).flatten(1)
 
 
 def _finer(heights: Tensor, noise: Tensor, *, side: int, decay: float) -> Tensor:
