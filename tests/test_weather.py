@@ -11,7 +11,7 @@ import torch
 from benchmarks import reference_weather as reference
 from scipy.ndimage import gaussian_filter
 
-from tutelage.robustness.corruptions import CORRUPTIONS, truncated
+from tutelage.robustness.corruptions import CORRUPTIONS, corrupt, truncated
 from tutelage.robustness.distances import UNIT, distances
 from tutelage.robustness.draws import Draws
 from tutelage.robustness.edges import canny
@@ -337,3 +337,14 @@ def test_weather_made_for_a_whole_batch_at_once_is_the_same(name):
         for image, key, one in zip(images, keys, every, strict=True):
             alone = CORRUPTIONS[name](image[None], numbers, Draws([key], CPU))[0]
             assert ((alone - one).abs() > 1e-5).float().mean() < 0.001
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_small_images_that_are_made_together_are_those_made_alone_to_the_last_bit(name):
+    images = torch.from_numpy(photos(12, 32).transpose(0, 3, 1, 2).copy())
+    keys = list("abcdefghijkl")
+    for severity in (1, 2, 3, 4, 5):
+        together = corrupt(images, name, severity, keys=keys)
+        for row, key in enumerate(keys):
+            alone = corrupt(images[row : row + 1], name, severity, keys=[key])
+            assert torch.equal(alone, together[row : row + 1])

@@ -8,11 +8,12 @@ called generated, and results on the published images are not the same.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
+from math import ceil
 
 import torch
 from torch import Tensor
 
-from tutelage.data.operations import PIECE, as_float, cut_off
+from tutelage.data.operations import as_float, cut_off
 from tutelage.errors import UsageError
 from tutelage.robustness.blur import defocus_blur, gaussian_blur
 from tutelage.robustness.color import brightness, contrast, saturate
@@ -42,6 +43,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "gaussian_blur": gaussian_blur, "spatter": spatter, "saturate": saturate,
 }  # fmt: skip
 assert tuple(CORRUPTIONS) == TEST + EXTRA
+AT_ONCE = 224 * 224  # pixels that a worker takes at least: a call costs as much for fewer
 OF_BYTES = ("frost", "pixelate", "jpeg_compression")  # take bytes, too, and then give bytes
 
 
@@ -51,9 +53,8 @@ def corrupt(
     """Images (B, 3, H, W) uint8 under a corruption at a severity of 1 to 5; 0 leaves them as is.
 
     `keys` tell the images apart, such as their names: an image's randomness follows from the seed,
-    its key, the corruption and the severity. On a CPU threads make as many at once as caches hold:
-    one of 224 px, 32 of 32 px. They don't depend on
-    their batch to the last bit.
+    its key, the corruption and the severity. On a CPU threads take single images, or a few that
+    are small; they come out the same to the last bit in any batch.
 
     Raises UsageError for names and severities that there are not, or not one key an image.
     """
@@ -76,9 +77,10 @@ def corrupt(
         some(slice(None))
         return made
     pool = workers()
-    few = max(1, PIECE // (images.shape[-1] * images.shape[-2]))
-    starts = range(0, len(images), few)
-    done, _ = wait([pool.submit(some, slice(start, start + few)) for start in starts])
+    few = ceil(AT_ONCE / max(1, images.shape[-2] * images.shape[-1]))
+    few = max(1, min(few, ceil(len(images) / torch.get_num_threads())))
+    parts = [slice(start, start + few) for start in range(0, len(images), few)]
+    done, _ = wait([pool.submit(some, part) for part in parts])
     for one in done:
         one.result()  # raises what was raised there
     return made
