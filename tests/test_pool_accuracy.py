@@ -181,6 +181,13 @@ def test_a_run_without_validation_images_says_nothing_and_works(images, tmp_path
     assert load_model(out).calibration is None
 
 
+def test_a_noised_teacher_is_judged_under_its_noise(images, tmp_path):
+    out = tmp_path / "run"
+    tutelage.selftrain(**settings(images, out, teacher_noise=True, rounds=1, steps=2))
+    found = json.loads((out / "labels" / "01-student-quality.json").read_text())
+    assert found["overall"]["judged"] == 12
+
+
 def test_the_estimate_changes_nothing_that_the_student_learns(images, run, tmp_path, monkeypatch):
     from tutelage.pipelines import pool_labels
 

@@ -77,6 +77,7 @@ def _table(
             write_quality(run.path / "labels" / f"{student.name}-quality.json", found)
             notes["accuracy"] = {"overall": vars(found.overall), "kept": vars(found.kept)}
             said.append(found.line())
+            prepared.forget("val", unless=prepared.size)
     for line in said:
         prepared.screen.say(f"  {stage}: {line}")
     return table
