@@ -39,7 +39,7 @@ def subject(module=None, *, count=24, rows=None, batch=64, scale=10.0):
         module=module, classes=tuple("abcdefgh"[:classes]), size=8, pixels=InMemory(images),
         labels=labels, names=tuple(f"image {i}" for i in rows.tolist()), clean={}, batch=batch,
     )  # fmt: skip
-    clean = joined([answered(found.logits(images)) for _, images in found.batches()])
+    clean = joined([answered(found.logits(images), 1.0) for _, images in found.batches()])
     return Subject(**(vars(found) | {"clean": clean}))
 
 

@@ -85,5 +85,5 @@ def subject(
     one = Subject(
         module, tuple(classes), size, pixels, torch.tensor(labels), names, {}, canvas=canvas
     )
-    clean = joined([answered(one.logits(images)) for _, images in one.batches()])
+    clean = joined([answered(one.logits(images), 1.0) for _, images in one.batches()])
     return replace(one, clean=clean)

@@ -43,7 +43,7 @@ class Dark(Suite):
         parts = []
         for rows, images in subject.batches():
             dark = images.float() / 255 * (1 - 0.3 * int(case.level) + self.shift)
-            parts.append(answered(subject.logits(dark)))
+            parts.append(answered(subject.logits(dark), 1.0))
             advance(len(rows))
         return joined(parts)
 

@@ -155,9 +155,12 @@ def _subject(model: Model, part: Part, screen: Screen) -> Subject:
         labels=part.images.label_tensor(),
         names=part.images.names,
         clean={},
+        temperature=1.0 if model.calibration is None else model.calibration.temperature.value,
         canvas=model.canvas,
     )
-    clean = joined([answered(subject.logits(images)) for _, images in subject.batches()])
+    clean = joined(
+        [answered(subject.logits(images), subject.temperature) for _, images in subject.batches()]
+    )
     return replace(subject, clean=clean)
 
 
@@ -186,7 +189,8 @@ def _other(
 def _run(suite: Suite, subject: Subject, kept: Kept, screen: Screen) -> Mapping[str, Columns]:
     """The columns of all cases by key; those that are kept are read."""
     images = [*subject.names, *map(str, subject.labels.tolist())]
-    place = f"{suite.name}-{digest([suite.settings, digest(images)])[:8]}"
+    asked = digest([suite.settings, digest(images), subject.temperature])
+    place = f"{suite.name}-{asked[:8]}"
     cases = suite.cases(subject)
     found: dict[str, Columns] = {}
     for case in cases:

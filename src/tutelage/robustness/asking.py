@@ -43,7 +43,7 @@ def ask(
     device, parts = device_of(subject.module), []
     for some, images in _ahead(rows, load, subject.batch):
         seen = center(images.to(device), subject.size)
-        parts.append(answered(match.limited(subject.logits(seen))))
+        parts.append(answered(match.limited(subject.logits(seen)), subject.temperature))
         advance(len(some))
     columns = joined(parts)
     if unreadable is not None and unreadable.found:
@@ -58,7 +58,7 @@ def ask_clean(subject: Subject, rows: Tensor, match: Match, advance: Advance) ->
         return {name: column[rows] for name, column in subject.clean.items()}
     parts = []
     for some, images in subject.batches(rows):
-        parts.append(answered(match.limited(subject.logits(images))))
+        parts.append(answered(match.limited(subject.logits(images)), subject.temperature))
         advance(len(some))
     return joined(parts)
 

@@ -65,7 +65,7 @@ class Corrupted(Suite):
         for rows, images in subject.batches():
             keys = subject.keys(rows)
             found = corrupt(images, case.name, int(case.level), keys=keys, seed=self.seed)
-            parts.append(answered(subject.logits(found)))
+            parts.append(answered(subject.logits(found), subject.temperature))
             advance(len(rows))
         return joined(parts)
 

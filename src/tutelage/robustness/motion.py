@@ -3,7 +3,6 @@
 Paper: Hendrycks and Dietterich 2019 (arXiv 1903.12261), section 4.1, whose authors call
 ImageMagick's motion blur. This is its definition: half of a Gaussian bell over whole-pixel steps
 from the pixel along the angle, beyond the edge the edge's pixels.
-and this doesn't.
 """
 
 import numpy as np

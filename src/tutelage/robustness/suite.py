@@ -49,6 +49,7 @@ class Subject:
     names: tuple[str, ...]  # of the images, which their randomness follows from
     clean: Columns  # `answered` of the images as they are
     batch: int = 64  # images
+    temperature: float = 1.0  # of its calibration, for confidences
     canvas: int = 0  # pixels that an image's shorter side is resized to; 0: those of `size`
 
     def batches(
@@ -71,9 +72,9 @@ class Subject:
         return answer(self.module, as_float(images), "fp32")
 
 
-def answered(logits: Tensor) -> Columns:
-    """The surest class, and its probability, of logits (B, K)."""
-    confidence, predicted = logits.softmax(-1).max(-1)
+def answered(logits: Tensor, temperature: float) -> Columns:
+    """The surest class, and its probability at the model's temperature, of logits (B, K)."""
+    confidence, predicted = (logits / temperature).softmax(-1).max(-1)
     return {"predicted": predicted.to(torch.int32).cpu(), "confidence": confidence.cpu()}
 
 
