@@ -52,21 +52,22 @@ def run(row: Row, given: argparse.Namespace) -> Row:
         path, data=str(given.data / "test"), robust=given.suites, robust_images=given.images,
         reference=teacher,
     )  # fmt: skip
-    numbers = {
-        f"{one.suite}.{name}": value for one in found.robust for name, value in one.numbers.items()
-    }
-    return {"accuracy": found.accuracy.value, **flat(found.judgement.plain()), **numbers}
-
-
-def flat(plain: dict[str, Any]) -> dict[str, float]:
-    """The single numbers of a judgement."""
-    return {name: value for name, value in plain.items() if isinstance(value, int | float)}
+    judgement, numbers = found.judgement, {}
+    for one in found.robust:
+        numbers |= {f"{one.suite} {name}": float(value) for name, value in one.numbers.items()}
+    return {
+        "accuracy": found.accuracy.value, "balanced accuracy": judgement.balanced.value,
+        "log loss": judgement.nll.value, "Brier score": judgement.brier.value,
+        "calibration error": judgement.ece, "temperature": judgement.temperature,
+        "log loss without temperature": judgement.raw_nll,
+        "calibration error without temperature": judgement.raw_ece, **numbers,
+    }  # fmt: skip
 
 
 def table(rows: list[Row]) -> None:
     """Mean and standard deviation over the seeds of each number."""
     networks = list(dict.fromkeys(row["network"] for row in rows))
-    names = [name for name, value in rows[0].items() if isinstance(value, float)]
+    names = list(dict.fromkeys(k for row in rows for k, v in row.items() if isinstance(v, float)))
     print(f"| number, mean and sd of {len({row['seed'] for row in rows})} seeds |", end="")
     print(" | ".join(networks), "|")
     print("| --- |" + " --- |" * len(networks))
