@@ -1,13 +1,14 @@
 """Teacher, Noisy Student and USI-distilled student side by side: clean, under trouble, calibrated.
 
-python -m benchmarks.robust CIFAR [--seeds 3] [--images 500] [--out bench-out/robust] [--threads 1]
-    [--suites c,p,fgsm,pgd] [--table]
+python -m benchmarks.robust CIFAR [--seeds 3] [--images 500] [--few 200] [--threads 1] [--table]
+    [--out bench-out/robust]
 
 CIFAR is the folder that has labelled_4000.csv, unlabelled/ and test/. One teacher a seed, trained
 on 3,600 labels; both students learn from its answers, the one under noise from its labels of the
 pool, the other from its answers as they train, in the same number of steps and images. 400 labels
-validate: they fit the temperature. Runs and cases that are there are not made again, and a row is
-kept in rows.jsonl as soon as it is there, so a stopped benchmark goes on.
+validate: they fit the temperature. Corruptions are on --images test images, sequences and attacks,
+which ask hundreds of times an image, on --few. Runs and cases that are there are not made again,
+and a row is kept in rows.jsonl as soon as it is there, so a stopped benchmark goes on.
 """
 
 import argparse
@@ -48,13 +49,15 @@ def run(row: Row, given: argparse.Namespace) -> Row:
     """Train where needed and judge one network."""
     path = trained(row["network"], row["seed"], given)
     teacher = None if row["network"] == "teacher" else given.out / f"seed-{row['seed']}" / "teacher"
-    found = evaluate(
-        path, data=str(given.data / "test"), robust=given.suites, robust_images=given.images,
-        reference=teacher,
-    )  # fmt: skip
-    judgement, numbers = found.judgement, {}
-    for one in found.robust:
-        numbers |= {f"{one.suite} {name}": float(value) for name, value in one.numbers.items()}
+    numbers = {}
+    for suites, images in (("c", given.images), ("p,fgsm,pgd", given.few)):
+        found = evaluate(
+            path, data=str(given.data / "test"), robust=suites, robust_images=images,
+            reference=teacher,
+        )  # fmt: skip
+        for one in found.robust:
+            numbers |= {f"{one.suite} {name}": float(value) for name, value in one.numbers.items()}
+    judgement = found.judgement
     return {
         "accuracy": found.accuracy.value, "balanced accuracy": judgement.balanced.value,
         "log loss": judgement.nll.value, "Brier score": judgement.brier.value,
@@ -86,14 +89,14 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--suites", default="c,p,fgsm,pgd")
+    parser.add_argument("--few", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("bench-out/robust"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
     given = parser.parse_args()
     networks = ("teacher", "noisy-student", "usi")
     wanted = [] if given.table else [
-        {"network": network, "seed": seed, "suites": given.suites, "images": given.images}
+        {"network": network, "seed": seed, "images": given.images, "few": given.few}
         for seed in range(given.seeds) for network in networks
     ]  # fmt: skip
     rows = complete(given.out, wanted, lambda row: run(row, given), threads=given.threads)
