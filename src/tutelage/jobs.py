@@ -19,7 +19,7 @@ class TrainSettings(Common):
     """`tutelage train`: one training, on labels alone or by any method that needs no teacher."""
 
     model: str
-    """Any timm name, as listed by `tutelage models`."""
+    """Any name that `tutelage models` lists, one of docs/networks.md, or a YAML file of stages."""
     method: str = "auto"
     """How to train, as listed by `tutelage methods`; auto: noisy-student where the pool has labels,
     else supervised."""
@@ -92,7 +92,7 @@ class SelftrainSettings(Common):
     """`tutelage selftrain`: learn from labels and pool, and say whether the pool helped."""
 
     model: str
-    """Any timm name, as listed by `tutelage models`."""
+    """Any name that `tutelage models` lists, one of docs/networks.md, or a YAML file of stages."""
     unlabeled: str
     """The pool: a folder of images, at any depth, or any source; labels are never read."""
     method: tuple[str, ...] = ("auto",)
@@ -208,7 +208,7 @@ class DistillSettings(Common):
     are downloaded), NAME=FILE (a timm network with weights of that file), or hf-hub:OWNER/NAME.
     Several are asked together."""
     student: str
-    """Any timm name, as listed by `tutelage models`."""
+    """Any name that `tutelage models` lists, one of docs/networks.md, or a YAML file of stages."""
     unlabeled: str | None = None
     """The pool: a folder of images, at any depth, or any source; labels are never read."""
     method: str = "hinton"

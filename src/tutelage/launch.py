@@ -1,7 +1,7 @@
 """From settings to a finished run: a pipeline in its run folder, and the report at the end."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,22 @@ def run_distill(
     return _run("distill", settings, partial(pipeline, modules=modules), given)
 
 
+def _named(settings: Any) -> Any:
+    """The settings with names in the place of YAML files that describe networks.
+
+    A name says all of it: the run doesn't need the file again.
+    """
+    from tutelage.networks.names import name_in
+
+    if isinstance(settings, DistillSettings):
+        return replace(settings, student=name_in(settings.student))
+    changed: dict[str, Any] = {"model": name_in(settings.model)}
+    if isinstance(settings, SelftrainSettings):
+        changed["students"] = tuple(name_in(one) for one in settings.students)
+        changed["teacher"] = None if settings.teacher is None else name_in(settings.teacher)
+    return replace(settings, **changed)
+
+
 def _run(verb: str, settings: Any, pipeline: Any, given: Given | None) -> Outcome:
     """A pipeline in its run folder, and the report at the end."""
     from tutelage.pipelines.outcome import summary
@@ -56,6 +72,7 @@ def _run(verb: str, settings: Any, pipeline: Any, given: Given | None) -> Outcom
     from tutelage.reports.page import write_report
     from tutelage.run import open_run
 
+    settings = _named(settings)
     with open_run(verb, settings, overwrite=settings.overwrite, given=given) as run:
         screen = Screen(log=run.path / "logs" / "log.txt")
         pipeline(settings, run, screen)

@@ -128,21 +128,21 @@ def report(run: Positional[Path]) -> Path:
 
 
 def models(pattern: Positional[str] = "*", *, pretrained: bool = False) -> list[str]:
-    """The networks that can be trained: timm's names that match a pattern.
+    """The networks that can be trained: timm's names, and others, that match a pattern.
 
     Args:
         pattern: With * and ?; a part of a name finds all that contain it.
         pretrained: Only those with pre-trained weights, one line for each set of weights.
     """
-    import timm
+    from tutelage.networks.names import listed
 
     if not any(sign in pattern for sign in "*?["):
         pattern = f"*{pattern}*"
-    names: list[str] = timm.list_models(pattern, pretrained=pretrained)
+    names = listed(pattern, pretrained=pretrained)
     if not names:
         from tutelage.values import nearest
 
-        known = timm.list_models(pretrained=pretrained)
+        known = listed("*", pretrained=pretrained)
         raise UsageError(f"no model matches {pattern}{nearest(pattern.strip('*'), known)}")
     for name in names:
         print(name)

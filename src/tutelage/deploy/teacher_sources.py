@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tutelage.deploy.model_folder import load_model
 from tutelage.errors import UsageError
 from tutelage.networks.build import Normalized, check_name, has_fixed_size
+from tutelage.networks.names import create
 from tutelage.networks.pretrained import create_pretrained
 
 HUB = ("hf-hub:", "local-dir:")  # of timm: OWNER/NAME on the hub, or a folder like one there
@@ -73,7 +74,7 @@ def from_timm(name: str, img_size: int | None = None) -> Found:
 
 
 def from_file(name: str, file: Path, img_size: int) -> Found:
-    """timm's network of that name with the weights of a safetensors or torch file.
+    """The network of that name with the weights of a safetensors or torch file.
 
     The number of classes is the file's. Raises UsageError where the file is missing, damaged, or
     of another network.
@@ -81,7 +82,7 @@ def from_file(name: str, file: Path, img_size: int) -> Found:
     check_name(name)
     weights = read_weights(file)
     with torch.device("meta"):
-        head = vars(timm.create_model(name))["pretrained_cfg"]["classifier"]
+        head = vars(create(name, {}))["pretrained_cfg"]["classifier"]
     first = head[0] if isinstance(head, tuple | list) else head
     rows = weights.get(f"{first}.weight")
     options: list[dict[str, Any]] = [{"num_classes": 0 if rows is None else len(rows)}]
@@ -89,7 +90,7 @@ def from_file(name: str, file: Path, img_size: int) -> Found:
         options.append(options[0] | {"img_size": img_size})
     odd = ""
     for option in options:
-        net = timm.create_model(name, **option)
+        net = create(name, option)
         odd = odd or _difference(net, weights)
         if not _difference(net, weights):
             net.load_state_dict(weights, strict=False)  # counters of batches may be missing

@@ -1,4 +1,4 @@
-"""Networks by timm name that take images in [0, 1] and normalize for themselves."""
+"""Networks by name that take images in [0, 1] and normalize for themselves."""
 
 import hashlib
 import inspect
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tutelage.core import Dice, fold
 from tutelage.errors import UsageError
+from tutelage.networks import names
 from tutelage.networks.noise import block_sites, set_noise
 from tutelage.values import nearest
 
@@ -23,7 +24,7 @@ SMALLEST_MAP = 4  # side of the last feature map that small images are given roo
 class Net:
     """Everything that `build` needs to make the same network again."""
 
-    name: str  # timm's
+    name: str  # timm's, or of networks/names.py
     num_classes: int
     img_size: int  # pixels
     small_stem: bool = False  # first layers keep the resolution
@@ -66,31 +67,31 @@ class Normalized(nn.Module):
 
 
 def check_name(name: str) -> None:
-    """Raises UsageError, with the nearest names, for a name that timm doesn't know."""
-    if not timm.is_model(name.split(".")[0]):
-        hint = nearest(name, timm.list_models())
+    """Raises UsageError, with the nearest names, where there is no network of that name."""
+    if not names.is_model(name):
+        hint = nearest(name, names.listed("*"))
         raise UsageError(f"timm has no model {name!r}{hint}; `tutelage models` lists them")
 
 
 @cache
 def has_batch_norm(name: str) -> bool:
-    """Whether timm's network of that name has batch norm, without making its weights."""
+    """Whether the network of that name has batch norm, without making its weights."""
     check_name(name)
     with torch.device("meta"):
-        module = timm.create_model(name)
+        module = names.create(name, {})
     return normalizes_batches(module)
 
 
 @cache
 def takes(name: str, option: str) -> bool:
-    """Whether timm's network of that name can take `drop_rate`, `drop_path_rate`, `drop_block`."""
+    """Whether the network of that name can take `drop_rate`, `drop_path_rate`, `drop_block`."""
     check_name(name)
     if option == "drop_block":
         return bool(block_sites(name))
     rate: dict[str, Any] = {option: 0.1}
     try:
         with torch.device("meta"):
-            timm.create_model(name, **rate)
+            names.create(name, rate)
     except TypeError:
         return False
     return True
@@ -98,10 +99,10 @@ def takes(name: str, option: str) -> bool:
 
 @cache
 def has_token(name: str) -> bool:
-    """Whether timm's network of that name has a distillation token."""
+    """Whether the network of that name has a distillation token."""
     check_name(name)
     with torch.device("meta"):
-        module = timm.create_model(name)
+        module = names.create(name, {})
     try:
         _part_heads(module, name)
     except UsageError:
@@ -124,7 +125,7 @@ def check_net(net: Net, at: int | None = None) -> None:
         try:
             module(torch.zeros(1, 3, side, side))
         except (AssertionError, RuntimeError, ValueError) as error:
-            native = timm.models.get_pretrained_cfg(net.name)
+            native = names.config_of(net.name)
             size = native.input_size[-1] if native else 224
             hint = f"--img-size {size}" if at is None else "--progressive.multiple 16"
             raise UsageError(
@@ -154,17 +155,18 @@ def build(net: Net, *, seed: int = 0) -> Normalized:
     if net.two_heads:
         _part_heads(module, net.name)
     config = resolve_model_data_config(module)
-    if net.small_stem and not fixed:
-        keep_resolution(module, net.stem_size or net.img_size)
+    reduction = names.reduction_of(net.name)
+    if net.small_stem and not fixed and reduction is not None:
+        keep_resolution(module, net.stem_size or net.img_size, reduction=reduction)
     if net.drop_block:
         set_noise(module, drop_block=net.drop_block)
     return Normalized(module, tuple(config["mean"]), tuple(config["std"]))
 
 
 def _create(net: Net, options: dict[str, Any]) -> nn.Module:
-    """timm's create_model, its complaints put in words."""
+    """The network without normalization, complaints about options put in words."""
     try:
-        return timm.create_model(net.name, num_classes=net.num_classes, **options)
+        return names.create(net.name, {"num_classes": net.num_classes} | options)
     except TypeError as error:
         raise UsageError(f"{net.name} can't take one of {options}: {error}") from error
 
@@ -181,6 +183,8 @@ def _part_heads(module: nn.Module, name: str) -> None:
 
 def has_fixed_size(name: str) -> bool:
     """Whether the network's weights are made for one image size, as in most transformers."""
+    if names.own(name) is not None:
+        return False
     config = timm.models.get_pretrained_cfg(name)
     entry = timm.models.model_entrypoint(name)
     module = inspect.getmodule(entry)
@@ -188,14 +192,16 @@ def has_fixed_size(name: str) -> bool:
     return fixed or (module is not None and "vision_transformer" in module.__name__)
 
 
-def keep_resolution(module: nn.Module, img_size: int) -> None:
+def keep_resolution(
+    module: nn.Module, img_size: int, *, reduction: int = names.TIMM_REDUCTION
+) -> None:
     """Take strides out of the stem until the last map has a side of 4, or no stride is left.
 
     First the stem's max-pool, then the first strided convolution: what published networks for
     32-pixel images do (He et al. 2016, arXiv 1512.03385, section 4.2). Patch embeddings, whose
-    stride is their kernel, stay.
+    stride is their kernel, stay. `reduction`: pixels for each position of the last map.
     """
-    side = img_size // 32
+    side = img_size // reduction
     pools = [(n, m) for n, m in module.named_children() if isinstance(m, nn.MaxPool2d)]
     for name, _ in pools:
         if side < SMALLEST_MAP:

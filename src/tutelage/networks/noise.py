@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
-import timm
 import torch
 from timm.layers import DropPath  # type: ignore[attr-defined]  # not in its __all__
 from torch import nn
 
 from tutelage.errors import UsageError
+from tutelage.networks import names
 from tutelage.networks.drop_block import attach, find_sites
 from tutelage.settings import between
 
@@ -72,7 +72,7 @@ def _inner(module: nn.Module) -> nn.Module:
 def _name(net: nn.Module) -> str:
     """timm's name of the network; '' where it has none, or other residual blocks than that name."""
     name = (vars(net).get("pretrained_cfg") or {}).get("architecture") or ""
-    if not timm.is_model(name) or set(_slots(net)) != _slots_of(name):
+    if not names.is_model(name) or set(_slots(net)) != _slots_of(name):
         return ""
     return name
 
@@ -127,9 +127,9 @@ def _put(net: nn.Module, spot: Spot) -> None:
 
 
 def _twin(name: str, options: dict[str, Any]) -> nn.Module:
-    """timm's network of that name without weights; the global generator stays as it is."""
+    """The network of that name without weights; the global generator stays as it is."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return timm.create_model(name, **options)
+        return names.create(name, options)
 
 
 def _spots_of(name: str, option: Option, rate: float) -> tuple[Spot, ...]:

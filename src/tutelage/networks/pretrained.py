@@ -19,6 +19,7 @@ from timm.models import PretrainedCfg
 from torch import nn
 
 from tutelage.errors import UsageError
+from tutelage.networks import names
 
 WEIGHTS = "TUTELAGE_WEIGHTS"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -51,6 +52,11 @@ def weights_source(name: str) -> dict[str, Any]:
 
     Raises UsageError where there are none, or the network can't be reached.
     """
+    if names.own(name) is not None:
+        raise UsageError(
+            f"nobody publishes weights for {name}: begin with new ones, or with those of a run, as "
+            "in --init RUN"
+        )
     file = local_file(name)
     if file is not None:
         return {"file": str(file)}
