@@ -91,7 +91,9 @@ def test_the_cap_turns_pixels_into_late_layers():
     assert plain.late == 1 < capped.late
     early = [stage.layers for stage in capped.architecture.stages[:-2]]
     assert early == [stage.layers for stage in plain.architecture.stages[:-2]]
-    for low, high in zip(plain.architecture.stages[-2:], capped.architecture.stages[-2:]):
+    for low, high in zip(
+        plain.architecture.stages[-2:], capped.architecture.stages[-2:], strict=True
+    ):
         assert low.layers < high.layers
     below = [scale("tf_efficientnetv2_s", 1, rule=r) for r in (COMPOUND, NON_UNIFORM)]
     assert below[0] == below[1]
@@ -210,13 +212,13 @@ def _meta(arch):
 
 @pytest.mark.parametrize("name", ["efficientnetv2_s-w0", "efficientnetv2_s-w1.1-w1.2"])
 def test_coefficients_that_can_not_be_are_refused(name):
-    with pytest.raises(UsageError, match="above 0|twice"):
+    with pytest.raises(UsageError, match=r"above 0|twice"):
         names.check_name(name)
 
 
 @pytest.mark.parametrize("given_", [{"alpha": 1.0}, {"multiple": 0}, {"cap": 8}])
 def test_rules_that_do_not_grow_are_refused(given_):
-    with pytest.raises(UsageError, match="at least|above"):
+    with pytest.raises(UsageError, match=r"at least|above"):
         Rule(**given_)
 
 

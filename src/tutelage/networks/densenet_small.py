@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tutelage.errors import UsageError
 
 NAME = re.compile(r"densenet-(bc-)?(\d+)-(\d+)(?:-p(0\.\d+))?")
+AFTER = (99999,)  # in the group of what comes before it, as timm marks it
 BOTTLENECK = 4  # channels between the convolutions of a layer, over its growth
 PLAIN_STEM = 16  # channels
 
@@ -148,10 +149,10 @@ class SmallDenseNet(nn.Module):
         block = r"^features\.(?:denseblock|transition)(\d+)"
         layers = [
             (r"^features\.denseblock(\d+)\.denselayer(\d+)", None),
-            (r"^features\.transition(\d+)", (0,)),
+            (r"^features\.transition(\d+)", AFTER),
         ]
         blocks = [(block, None)] if coarse else layers
-        return {"stem": r"^features\.conv0", "blocks": [*blocks, (r"^features\.norm5", (99999,))]}
+        return {"stem": r"^features\.conv0", "blocks": [*blocks, (r"^features\.norm5", AFTER)]}
 
     def get_classifier(self) -> nn.Module:
         """The last layer."""
