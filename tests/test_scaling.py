@@ -1,6 +1,8 @@
 """Scaling: both rounding rules, the compound rule, and budgets that are met."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import timm
@@ -241,3 +243,14 @@ def test_multiplications_of_any_network_are_counted(name, macs):
         module = timm.create_model(name)
     assert count_macs(module, 224) / 1e9 == pytest.approx(macs, rel=0.005)
     assert module.training
+
+
+def test_the_page_prints_what_it_says(capsys):
+    page = (Path(__file__).parents[1] / "docs" / "networks.md").read_text()
+    parts = re.findall(
+        r"```python\n([^`]*from tutelage.networks[^`]*)```[^`]*```text\n(.*?)```", page, re.S
+    )
+    assert len(parts) >= 2
+    for code, said in parts:
+        exec(compile(code, "networks.md", "exec"), {})
+        assert capsys.readouterr().out == said

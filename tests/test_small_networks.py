@@ -150,6 +150,15 @@ def test_it_learns_and_answers_for_any_image_size(name):
         assert module.eval()(torch.rand(2, 3, side, side)).shape == (2, 3)
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_it_is_one_graph_for_compilers_and_exporters(name):
+    module, images = build(net(name)).eval(), torch.rand(2, 3, 32, 32)
+    compiled = torch.compile(module, backend="eager", fullgraph=True)
+    exported = torch.export.export(module, (images,)).module()
+    assert torch.equal(compiled(images), module(images))
+    assert torch.allclose(exported(images), module(images), atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["wrn-10-1", "densenet-bc-10-4"])
 @pytest.mark.parametrize("side", [8, 12, 32])
 def test_small_images_lose_no_stride_where_the_stem_has_none(name, side):

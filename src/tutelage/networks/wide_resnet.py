@@ -90,6 +90,16 @@ class WideBlock(nn.Module):
         return sum_
 
 
+def _group(shape: WideShape, inputs: int, outputs: int, *, stride: int) -> nn.Sequential:
+    """The blocks of one width; the first of them has the stride."""
+    first = WideBlock(inputs, outputs, stride=stride, dropout=shape.dropout)
+    others = [
+        WideBlock(outputs, outputs, stride=1, dropout=shape.dropout)
+        for _ in range(shape.blocks - 1)
+    ]
+    return nn.Sequential(first, *others)
+
+
 class WideResNet(nn.Module):
     """A wide residual network, with the methods that timm's networks have."""
 
@@ -104,17 +114,14 @@ class WideResNet(nn.Module):
             {"num_chs": width, "reduction": 2**group, "module": f"layer{group + 1}"}
             for group, width in enumerate(widths)
         ]
-        inputs = STEM
-        for group, width in enumerate(widths):
-            blocks = []
-            for number in range(shape.blocks):
-                stride = 2 if group and not number else 1
-                blocks.append(WideBlock(inputs, width, stride=stride, dropout=shape.dropout))
-                inputs = width
-            self.add_module(f"layer{group + 1}", nn.Sequential(*blocks))
-        self.norm = BatchNormAct2d(inputs)
-        self.num_classes, self.num_features, self.head_hidden_size = num_classes, inputs, inputs
-        self.global_pool, self.fc = create_classifier(inputs, num_classes)
+        inputs = (STEM, *widths)
+        self.layer1 = _group(shape, *inputs[0:2], stride=1)
+        self.layer2 = _group(shape, *inputs[1:3], stride=2)
+        self.layer3 = _group(shape, *inputs[2:4], stride=2)
+        last = widths[-1]
+        self.norm = BatchNormAct2d(last)
+        self.num_classes, self.num_features, self.head_hidden_size = num_classes, last, last
+        self.global_pool, self.fc = create_classifier(last, num_classes)
         self.head_drop = nn.Dropout(drop_rate)
         self._set_drop_path(drop_path_rate)
         self._draw_weights()
@@ -136,9 +143,7 @@ class WideResNet(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> feature maps (B, C, H / 4, W / 4)."""
-        x = self.conv1(x)
-        for group in range(3):
-            x = self.get_submodule(f"layer{group + 1}")(x)
+        x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
         maps: Tensor = self.norm(x)
         return maps
 

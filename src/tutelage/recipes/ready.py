@@ -74,9 +74,9 @@ def fixmatch_cifar(num_classes: int, *, model: str = "resnet18", img_size: int =
     Cost: 2^20 steps of 64 labeled images and 448 of the pool in two views, 1.0 billion forward
     passes; `--steps` or `--budget` for less, the schedule follows.
     Reached: not measured here at this length.
-    Different here: the network is the user's, since timm has no WRN-28-2; RandAugment's magnitude
-    is spread around 5 and not uniform; what is kept is the average of the last step, not the median
-    of 20 checkpoints.
+    Different here: the network is the user's, `--model wrn-28-2` for the published depth and width;
+    RandAugment's magnitude is spread around 5 and not uniform; what is kept is the average of the
+    last step, not the median of 20 checkpoints.
     """
     return _ready("fixmatch_cifar", num_classes, model=model, img_size=img_size)
 
@@ -90,9 +90,9 @@ def mpl_cifar(num_classes: int, *, model: str = "resnet18", img_size: int = 32) 
     after 107,000 of warm-up; `--steps` or `--budget` for less.
     Reached: not measured here at this length; on digits in 400 steps it does not pay
     (docs/results.md).
-    Different here: the network is the user's, since timm has no WRN-28-2; the feedback is exact;
-    teacher and student share the rate's warm-up, where the published student waits 3,000 steps; the
-    average warms up.
+    Different here: the network is the user's, `--model wrn-28-2` for the published depth and width;
+    the feedback is exact; teacher and student share the rate's warm-up, where the published student
+    waits 3,000 steps; the average warms up.
     """
     return _ready("mpl_cifar", num_classes, model=model, img_size=img_size)
 
