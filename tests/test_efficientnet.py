@@ -233,6 +233,20 @@ def test_names_of_stages_that_can_not_be_read_are_refused_with_an_example(name):
         names.check_name(name)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        EXAMPLE.replace("+stem24", "+stem24.5"), EXAMPLE.replace("se0.25", "se0.250"),
+        f"{EXAMPLE}+silu", EXAMPLE.replace("stem24+", "stem9+stem24+"),
+    ],
+)  # fmt: skip
+def test_a_network_has_one_name(other):
+    with pytest.raises(
+        UsageError, match="write " + EXAMPLE.replace("+", r"\+").replace(".", r"\.")
+    ):
+        architecture_of(other)
+
+
 def test_a_gate_without_hidden_channels_is_refused():
     thin = ConvStage(operation="mbconv", layers=1, width=8, se=0.01)
     with pytest.raises(UsageError, match="hidden channel"):

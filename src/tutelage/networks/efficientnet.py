@@ -163,7 +163,8 @@ class Architecture:
 def parse_architecture(text: str) -> Architecture:
     """The architecture of a name that begins with `efficientnet+`.
 
-    Raises UsageError where a part can't be read.
+    Raises UsageError where a part can't be read, or the same network has another name: there is one
+    name for each.
     """
     stages: list[ConvStage] = []
     numbers = {"stem": 32.0, "head": 1280.0, "eps": EPSILON}
@@ -180,10 +181,13 @@ def parse_architecture(text: str) -> Architecture:
             padding = "same"
         else:
             stages.append(parse_stage(part))
-    return Architecture(
+    arch = Architecture(
         stages=tuple(stages), stem=int(numbers["stem"]), head=int(numbers["head"]),
         activation=activation, norm_eps=numbers["eps"], padding=padding,
     )  # fmt: skip
+    if arch.name != text:
+        raise UsageError(f"{text} is not how a network is called: write {arch.name}")
+    return arch
 
 
 def parse_stage(text: str) -> ConvStage:
