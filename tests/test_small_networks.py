@@ -41,7 +41,7 @@ COUNTS = {  # for 10 classes
 }  # fmt: skip
 STAGES = "efficientnet+stem8+er_r1_k3_s1_e1_c8+er_r2_k3_s2_e2_c16+ir_r2_k3_s2_e2_c16_se0.25+head32"
 TINY = ["wrn-10-1", "densenet-7-4", "densenet-bc-10-4", STAGES]
-PROTOTYPES = [*TINY, "wrn-16-1-p0.3", "densenet-bc-16-4-p0.2", f"{STAGES}-w1.5-d1.2"]
+PROTOTYPES = [*TINY, "wrn-10-1-p0.3", "densenet-bc-10-4-p0.2", f"{STAGES}-w1.5-d1.2"]
 
 
 def net(name, **changes):
@@ -150,7 +150,7 @@ def test_it_learns_and_answers_for_any_image_size(name):
         assert module.eval()(torch.rand(2, 3, side, side)).shape == (2, 3)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", ["wrn-10-1", "densenet-7-4"])  # stages of one's own are timm's
 def test_it_is_one_graph_for_compilers_and_exporters(name):
     module, images = build(net(name)).eval(), torch.rand(2, 3, 32, 32)
     compiled = torch.compile(module, backend="eager", fullgraph=True)
