@@ -66,6 +66,15 @@ def test_the_promise_holds_with_a_temperature_fitted_on_the_same_images():
     assert sum(broken) <= 3
 
 
+@pytest.mark.parametrize("images", [60, 200, 600])
+def test_images_that_are_all_right_show_five_over_their_number(images):
+    curve = reject_curve(torch.rand(images), torch.ones(images, dtype=torch.bool))
+    found = find_threshold(curve, 5.5 / images)
+    assert found is not None
+    assert find_threshold(curve, 4 / images) is None
+    assert lowest_rate(curve) <= 5.5 / images + 0.001
+
+
 def test_many_draws_of_a_known_curve_keep_the_promise():
     dice = np.random.default_rng(0)
     broken = []

@@ -1,11 +1,13 @@
 """When to answer "unknown": the confidence from which on answers keep to a stated error rate.
 
 Paper: Geifman and El-Yaniv 2017 (arXiv 1705.08500), algorithm 1: a binary search over thresholds,
-each tested by the exact binomial bound at delta divided by the number of steps. Deviation: at most
-1,000 thresholds are searched, and the widest that passed is taken, not the last that was tried.
+each tested by the exact binomial bound at delta divided by the number of steps. Deviations: at most
+1,000 thresholds are searched; none that so few images reach that not even all right answers among
+them would do; and the widest that passed is taken, not the last that was tried.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -130,7 +132,9 @@ def _steps(curve: Curve) -> int:
 def _search(curve: Curve, rate: float, delta: float) -> Iterator[tuple[int, float, bool]]:
     """Each threshold that is tried: its place, its bound, and whether that is low enough."""
     per_step = delta / _steps(curve)
-    low, high = 0, len(curve.thresholds) - 1
+    # with no wrong answer the bound is 1 - delta^(1 / n): fewer images can't show the rate
+    least = math.log(per_step) / math.log1p(-rate) if rate < 1 else 0
+    low, high = bisect_left(curve.accepted, least), len(curve.thresholds) - 1
     while low <= high:
         place = (low + high) // 2
         bound = bound_of(curve.wrong[place], curve.accepted[place], per_step)
