@@ -227,16 +227,15 @@ def test_names_are_as_short_as_they_can_be(tmp_path):
 # robustness, as kept
 
 
-def keep_summary(run, suite, numbers, place):
+def keep_summary(run, suite, numbers, asked):
     """As `evaluate --robust` leaves it."""
     files = {path: json.loads(path.read_text()) for path in run.glob("evaluations/*/*.json")}
     ((file, about),) = [item for item in files.items() if item[1]["images"] == 24]
     about["robust"] = [
         *about["robust"],
-        {"suite": suite, "title": f"suite {suite}", "numbers": numbers},
+        {"suite": suite, "title": f"suite {suite}", "numbers": numbers, "asked": asked},
     ]
     write_json(file, about)
-    (file.parent / "robust" / f"{suite}-{place}").mkdir(parents=True)
 
 
 def test_kept_numbers_stand_side_by_side_where_all_went_through_the_same(copies, images, capsys):
@@ -253,6 +252,20 @@ def test_kept_numbers_stand_side_by_side_where_all_went_through_the_same(copies,
         assert re.search(r"mean error +0.250 +1.250\n", out)
         assert "--robust fgsm: kept with other settings" in out
         assert "--robust p: not kept for two, on these images" in out
+
+
+def test_models_of_other_temperatures_went_through_the_same(copies, images, capsys):
+    one, two = copies
+    asked = {"data": images / "test", "robust": "pgd", "epsilon": (4,), "restarts": 1}
+    for run, steps in ((one, 1), (one, 2), (two, 2)):  # one of them with other settings before
+        tutelage.evaluate(run, attack_steps=steps, **asked)
+    capsys.readouterr()
+    (table,) = tutelage.compare(*copies).robust
+    assert table["suite"] == "pgd"
+    assert "other settings" not in capsys.readouterr().out
+    tutelage.evaluate(two, attack_steps=1, **asked)
+    assert tutelage.compare(*copies).robust == ()
+    assert "--robust pgd: kept with other settings" in capsys.readouterr().out
 
 
 # speed, page and JSON

@@ -157,9 +157,9 @@ def side_by_side(rows: Sequence[Answers]) -> tuple[list[dict[str, Any]], list[st
         if without:
             notes.append(f"--robust {suite}: not kept for {', '.join(without)}, on these images")
             continue
-        places = [_places(one, suite) for one in rows]
-        if any(len(place) != 1 or place != places[0] for place in places):
-            notes.append(f"--robust {suite}: kept with other settings, or with several")
+        asked = [found[suite].get("asked") for found in suites]
+        if None in asked or len(set(asked)) > 1:
+            notes.append(f"--robust {suite}: kept with other settings, or of other files")
             continue
         numbers = [found[suite]["numbers"] for found in suites]
         shared = [name for name in numbers[0] if all(name in other for other in numbers)]
@@ -171,10 +171,3 @@ def side_by_side(rows: Sequence[Answers]) -> tuple[list[dict[str, Any]], list[st
             }
         )  # fmt: skip
     return tables, notes
-
-
-def _places(one: Answers, suite: str) -> set[str]:
-    """Folders of a suite's cases, which are named by its settings and images."""
-    assert one.kept is not None, "a suite was kept in it"
-    folders = (one.kept.path / "robust").glob(f"{suite}-*")
-    return {path.name for path in folders if path.name.rpartition("-")[0] == suite}

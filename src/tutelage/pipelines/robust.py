@@ -133,6 +133,7 @@ def under_trouble(
             name, beside, its = settings.reference.name, *other
             reference = Reference(name, beside.clean, _run(suite, beside, its, screen))
         summary = suite.summary(subject, found, reference)
+        summary = replace(summary, asked=digest(_asked(suite, subject)))
         _say(summary, screen)
         summaries.append(summary)
     return summaries
@@ -188,9 +189,7 @@ def _other(
 
 def _run(suite: Suite, subject: Subject, kept: Kept, screen: Screen) -> Mapping[str, Columns]:
     """The columns of all cases by key; those that are kept are read."""
-    images = [*subject.names, *map(str, subject.labels.tolist())]
-    asked = digest([suite.settings, digest(images), subject.temperature])
-    place = f"{suite.name}-{asked[:8]}"
+    place = f"{suite.name}-{digest([*_asked(suite, subject), subject.temperature])[:8]}"
     cases = suite.cases(subject)
     found: dict[str, Columns] = {}
     for case in cases:
@@ -206,6 +205,12 @@ def _run(suite: Suite, subject: Subject, kept: Kept, screen: Screen) -> Mapping[
             kept.write_case(place, case.key, found[case.key])
             bar.advance(totals[case.key] - (bar.done - begun), note=case.key)
     return {case.key: found[case.key] for case in cases}
+
+
+def _asked(suite: Suite, subject: Subject) -> list[object]:
+    """What a model goes through: settings and images."""
+    images = [*subject.names, *map(str, subject.labels.tolist())]
+    return [suite.settings, digest(images)]
 
 
 def _say(summary: Summary, screen: Screen) -> None:

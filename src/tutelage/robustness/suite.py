@@ -107,6 +107,7 @@ class Summary:
     columns: tuple[str, ...] = ()  # heads of the table; the first column names the row
     rows: tuple[tuple[str | float, ...], ...] = ()  # floats are shares
     curve: Curve | None = None
+    asked: str = ""  # digest of settings and images: the same of two models that can be compared
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
