@@ -20,7 +20,7 @@ from tutelage.judging_settings import CompareSettings
 from tutelage.pipelines import answers as answers_module
 from tutelage.pipelines import compare as pipeline
 from tutelage.pipelines import speeds as speeds_module
-from tutelage.pipelines.answers import distinct_names, measures
+from tutelage.pipelines.answers import distinct_names
 from tutelage.progress import Screen
 from tutelage.speed.counts import Counts
 from tutelage.speed.rows import Row
@@ -373,11 +373,24 @@ def test_a_file_of_something_else_is_not_written_over(text, runs, tmp_path):
     assert (tmp_path / "compare.json").read_text() == text
 
 
-def test_whatever_a_judgement_measures_as_a_fraction_is_shown():
-    plain = {"accuracy": {"right": 3, "total": 4}, "nll": 0.5, "calibration": {"ece": 0.25}}
-    assert measures(plain | {"per_class": [["cat", {}]], "images": 4, "data": "x"}) == {
-        "nll": 0.5, "calibration.ece": 0.25
-    }  # fmt: skip
+def test_models_are_shown_as_predict_answers_also_after_a_calibration(copies, images, capsys):
+    data = {"data": images / "test", "device": "cpu"}
+    tutelage.compare(*copies, **data)  # keeps answers at the temperature of before
+    tutelage.calibrate(copies[1], data=images / "test", device="cpu")
+    capsys.readouterr()
+    for more in ({}, data):
+        found = tutelage.compare(*copies, **more)
+        head = capsys.readouterr().out.splitlines()[1]
+        assert re.split(" {2,}", head.strip()) == [
+            "accuracy", "95 % interval", "balanced", "log loss", "calibration error"
+        ]  # fmt: skip
+        for row, run in zip(found.rows, copies, strict=True):
+            judged = tutelage.evaluate(run, data=images / "test", device="cpu").judgement
+            assert row.measures == pytest.approx({
+                "balanced": judged.balanced.value, "log_loss": judged.nll.value,
+                "calibration_error": judged.ece, "brier": judged.brier.value,
+            })  # fmt: skip
+        capsys.readouterr()
 
 
 def test_a_model_that_can_not_be_timed_is_a_row_with_the_reason(runs, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,10 +89,14 @@ def load_model(path: Path, device: torch.device | None = None) -> Model:
     if weight_digest(module) != config["weights"]:
         raise UsageError(f"the weights in {folder} are not those that its config.json names")
     canvas = config["preprocessing"]["resize_shorter_side"]
-    calibration = None
-    if "calibration" in config:
-        calibration = from_plain(Calibration, config["calibration"], "calibration.")
-    return Model(module, net, tuple(config["classes"]), canvas, calibration)
+    return Model(module, net, tuple(config["classes"]), canvas, calibration_in(config))
+
+
+def calibration_in(config: dict[str, Any]) -> Calibration | None:
+    """The calibration that a config.json has; None where it was not done."""
+    if "calibration" not in config:
+        return None
+    return from_plain(Calibration, config["calibration"], "calibration.")
 
 
 def _folder(path: Path) -> Path:

@@ -14,7 +14,7 @@ from torch import Tensor
 from tutelage.data.find import Given, open_source
 from tutelage.data.source import Source
 from tutelage.deploy.judge import answers, labeled_part
-from tutelage.deploy.model_folder import is_model, load_model
+from tutelage.deploy.model_folder import calibration_in, is_model, load_model
 from tutelage.deploy.teacher_check import run_of
 from tutelage.errors import UsageError
 from tutelage.evaluation.intervals import Accuracy
@@ -28,7 +28,6 @@ from tutelage.pipelines.manifest import has_manifest
 from tutelage.progress import Screen
 from tutelage.reports.contents import JUDGES
 from tutelage.run import read_run
-from tutelage.values import flat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +42,7 @@ class Answers:
     classes: tuple[str, ...]
     images: tuple[tuple[str, str], ...]  # content hash and class of each, sorted
     right: Tensor  # (N,) bool
-    measures: dict[str, float]  # beside the accuracy, as far as they are known
+    measures: dict[str, float]  # beside the accuracy
     kept: Kept | None  # the evaluation of these images, where there is one
 
     @property
@@ -107,6 +106,7 @@ def _stored(path: Path, name: str) -> Answers:
             "that no model has learned from"
         )
     config = read_json((path / "model" if path.absolute() == run else path) / "config.json")
+    its = calibration_in(config)
     folder = _judged_round(path, run, [row["name"] for row in outcome["rounds"]], config["weights"])
     table = pq.read_table(folder / "predictions-test.parquet")
     contents = _contents(run)
@@ -121,7 +121,7 @@ def _stored(path: Path, name: str) -> Answers:
             name=name, path=path, network=config["net"]["name"],
             img_size=config["net"]["img_size"], weights=config["weights"], classes=classes,
             images=tuple(images), right=probs.argmax(-1) == numbers,
-            measures=measures(judged(probs, numbers, classes).plain()), kept=None,
+            measures=measures(judged(probs, numbers, classes, calibration=its).plain()), kept=None,
         )
     )  # fmt: skip
     return replace(found, kept=_evaluation(found, path, run))
@@ -168,19 +168,21 @@ def _asked(
     model = load_model(path, choose_device(settings.device))
     test = labeled_part(source, model, "test", screen)
     labels, weights = test.images.label_tensor(), weight_digest(model.module)
-    contents = [fact.content for fact in test.facts]
     kept = kept_for(
-        path, source.address, weights=weights, size=model.net.img_size, contents=contents,
-        labels=labels,
+        path, source.address, weights=weights, size=model.net.img_size,
+        contents=[fact.content for fact in test.facts], labels=labels,
     )  # fmt: skip
-    file = kept.path / "answers.parquet"
-    if not file.exists() or not kept.read():
+    file, its, before = kept.path / "answers.parquet", model.calibration, kept.read()
+    temperature = None if its is None else its.temperature.value
+    if not file.exists() or before.get("temperature", "not known") != temperature:
         probs = answers(model, test.images, screen, name)
-        kept.write_answers(test.images.places, contents, labels, probs, model.classes)
+        contents = [fact.content for fact in test.facts]
+        kept.write_answers(test.images.places, contents, labels, model.probs(probs), model.classes)
         kept.write(
             {
                 "data": source.address, "images": len(labels), "img_size": model.net.img_size,
-                "weights": weights, **judged(probs, labels, model.classes).plain(), "robust": [],
+                "weights": weights, **judged(probs, labels, model.classes, calibration=its).plain(),
+                "robust": before.get("robust", []),
             }
         )  # fmt: skip
     table = pq.read_table(file, columns=["content", "label", "predicted"]).to_pydict()
@@ -196,8 +198,16 @@ def _asked(
 
 
 def measures(plain: dict[str, Any]) -> dict[str, float]:
-    """The judgement's numbers beside the accuracy: whatever stands there as a fraction."""
-    return {name: value for name, value in flat(plain).items() if isinstance(value, float)}
+    """A judgement's numbers beside the accuracy; of answers as `predict` gives them, calibrated
+    where the model is."""
+    found: dict[str, float] = {
+        "balanced": plain["balanced"]["value"],
+        "log_loss": plain["nll"]["value"],
+        "calibration_error": plain["calibration"]["width"]["ece"],
+        "brier": plain["brier"]["value"],
+    }
+    top5 = plain["top5"]
+    return found if top5 is None else found | {"top5": top5["right"] / top5["total"]}
 
 
 def _in_order(found: Answers) -> Answers:

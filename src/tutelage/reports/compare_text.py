@@ -5,7 +5,7 @@ from typing import Any
 
 from tutelage.evaluation.intervals import Accuracy
 
-MOST_MEASURES = 4  # columns beside the accuracy that a terminal has room for
+MOST_MEASURES = 3  # columns beside the accuracy that a terminal has room for
 NAME = 18  # signs of a name in a wide table
 
 
