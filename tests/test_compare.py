@@ -373,6 +373,16 @@ def test_a_file_of_something_else_is_not_written_over(text, runs, tmp_path):
     assert (tmp_path / "compare.json").read_text() == text
 
 
+def test_judging_on_images_of_the_training_is_said(copies, images, capsys):
+    words = "was trained on"
+    tutelage.compare(*copies, data=images / "test", device="cpu")
+    assert words not in capsys.readouterr().err
+    tutelage.compare(*copies, data=images / "labeled", device="cpu")
+    assert capsys.readouterr().err.count(words) == 2
+    tutelage.evaluate(copies[0], data=images / "labeled", device="cpu")
+    assert words in capsys.readouterr().err
+
+
 def test_models_are_shown_as_predict_answers_also_after_a_calibration(copies, images, capsys):
     data = {"data": images / "test", "device": "cpu"}
     tutelage.compare(*copies, **data)  # keeps answers at the temperature of before

@@ -75,6 +75,12 @@ def test_images_that_are_all_right_show_five_over_their_number(images):
     assert lowest_rate(curve) <= 5.5 / images + 0.001
 
 
+def test_what_can_not_be_shown_is_said_with_what_to_do():
+    curve = reject_curve(torch.tensor([0.9, 0.8]), torch.tensor([False, False]))
+    with pytest.raises(UsageError, match=r"more labeled images .* might show it: `tutelage cal"):
+        threshold_for(curve, 0.1)
+
+
 def test_many_draws_of_a_known_curve_keep_the_promise():
     dice = np.random.default_rng(0)
     broken = []

@@ -77,10 +77,12 @@ def threshold_for(curve: Curve, rate: float, *, delta: float = DELTA) -> Thresho
         return found
     lowest, needed = lowest_rate(curve, delta=delta), images_needed(curve, rate, delta=delta)
     can = "no rate below 100 %" if lowest is None else f"{_percent(lowest)} at the lowest"
-    more = "" if needed is None else (
-        f"; about {needed:,} labeled images that training has not seen would show it: "
+    many = "more" if needed is None else f"about {needed:,}"
+    would = "might" if needed is None else "would"
+    more = (
+        f"; {many} labeled images that training has not seen {would} show it: "
         "`tutelage calibrate` takes them"
-    )  # fmt: skip
+    )
     raise UsageError(
         f"{curve.total:,} images can't show that at most {_percent(rate)} of the answers are "
         f"wrong, but {can}{more}"

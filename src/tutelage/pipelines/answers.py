@@ -24,7 +24,7 @@ from tutelage.files import read_json
 from tutelage.judging_settings import CompareSettings
 from tutelage.learner import choose_device
 from tutelage.networks.build import weight_digest
-from tutelage.pipelines.manifest import has_manifest
+from tutelage.pipelines.manifest import has_manifest, learned_note
 from tutelage.progress import Screen
 from tutelage.reports.contents import JUDGES
 from tutelage.run import read_run
@@ -167,6 +167,9 @@ def _asked(
     """What a model answers on these images, as `evaluate` keeps it; read where it is kept."""
     model = load_model(path, choose_device(settings.device))
     test = labeled_part(source, model, "test", screen)
+    learned = learned_note(run_of(path) or path, set(test.copies()))
+    if learned is not None:
+        screen.say(learned)
     labels, weights = test.images.label_tensor(), weight_digest(model.module)
     kept = kept_for(
         path, source.address, weights=weights, size=model.net.img_size,

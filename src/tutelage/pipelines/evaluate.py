@@ -23,7 +23,7 @@ from tutelage.evaluation.kept import Kept, kept_for
 from tutelage.judging_settings import EvaluateSettings
 from tutelage.learner import choose_device
 from tutelage.networks.build import normalizes_batches, weight_digest
-from tutelage.pipelines.manifest import contents_of, has_manifest, read_manifest
+from tutelage.pipelines.manifest import contents_of, has_manifest, learned_note, read_manifest
 from tutelage.pipelines.robust import suites_for, under_trouble
 from tutelage.progress import Screen
 from tutelage.reports.page import write_report
@@ -64,6 +64,9 @@ def evaluate(
             "choosing: give --val FOLDER, or a size"
         )
     test = labeled_part(data, model, "test", screen)
+    learned = learned_note(run, set(test.copies()))
+    if learned is not None:
+        screen.say(learned)
     if settings.img_size == "auto":
         contents = set(test.copies())
         model = _at_best_size(model, *_validation(run, val, model, contents, screen), screen)

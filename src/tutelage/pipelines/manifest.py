@@ -65,6 +65,17 @@ def read_manifest(
     return parts
 
 
+def learned_note(run: Path, contents: set[str]) -> str | None:
+    """What to say where a run was trained on images that it is judged on; None where it wasn't."""
+    seen = contents & contents_of(run, ("labeled",)) if has_manifest(run) else set()
+    if not seen:
+        return None
+    return (
+        f"warning: {run} was trained on {len(seen):,} of these {len(contents):,} images, of which "
+        "it knows more than of others: what is said of it is too good"
+    )
+
+
 def contents_of(run: Path, parts: Sequence[str]) -> set[str]:
     """Content hashes of a run's images in these parts, as its manifest has them."""
     columns = pq.read_table(run / "data" / "manifest.parquet").to_pydict()
