@@ -1,14 +1,17 @@
 """`tutelage evaluate --robust`: cases kept, none run twice, and what the page shows of them."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import toy
 
 import tutelage
 from tutelage.cli import main
+from tutelage.evaluation.kept import Kept
 from tutelage.pipelines import robust
 from tutelage.pipelines.robust import chosen
 from tutelage.robustness.suite import Case, Curve, Suite, Summary, answered, joined
@@ -109,6 +112,22 @@ def test_a_stopped_suite_goes_on_with_the_next_case(run, images, suite, tmp_path
     assert found.judgement == expected.judgement
     tutelage.evaluate(run, data=images / "test", robust="c")
     assert asked == ["check", "c-dark-3", "check"]
+
+
+def test_two_evaluations_at_once_do_not_spoil_each_others_cases(tmp_path, monkeypatch):
+    kept = Kept(tmp_path / "evaluations" / "test")
+    write, columns = pq.write_table, {"predicted": torch.arange(9)}
+
+    def slowly(table, part, **settings):  # and before it is done another process writes the same
+        write(table, part, **settings)
+        monkeypatch.setattr(pq, "write_table", write)
+        with ThreadPoolExecutor(1) as other:
+            other.submit(kept.write_case, "c", "c-fog-1", columns).result()
+
+    monkeypatch.setattr(pq, "write_table", slowly)
+    kept.write_case("c", "c-fog-1", columns)
+    assert torch.equal(kept.case("c", "c-fog-1")["predicted"], columns["predicted"])
+    assert len(list(kept.path.rglob("*.*"))) == 1
 
 
 def test_other_settings_images_and_weights_are_asked_anew(run, images, suite, tmp_path):

@@ -61,19 +61,24 @@ def explained(path: Path, error: OSError) -> Exception:
 
 def write_text(path: Path, text: str, *, shared: bool = False) -> None:
     """Write a text file, whole or not at all; of a shared one the last stands."""
-    with whole(path, mark=f".{os.getpid()}-{get_ident()}" if shared else "") as part:
+    with whole(path, mark=_own() if shared else "") as part:
         part.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1, default=str) + "\n")
+def write_json(path: Path, value: Any, *, shared: bool = False) -> None:
+    """Write indented JSON, whole or not at all; of a shared file the last stands."""
+    write_text(path, json.dumps(value, indent=1, default=str) + "\n", shared=shared)
 
 
-def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Let a library write the file, whole or not at all."""
-    with whole(path) as part:
+def write_with(path: Path, write: Callable[[Path], object], *, shared: bool = False) -> None:
+    """Let a library write the file, whole or not at all; of a shared one the last stands."""
+    with whole(path, mark=_own() if shared else "") as part:
         write(part)
+
+
+def _own() -> str:
+    """A mark that no other thread or process has."""
+    return f".{os.getpid()}-{get_ident()}"
 
 
 def read_json(path: Path) -> Any:

@@ -24,13 +24,13 @@ FOLDER = "evaluations"
 
 @dataclass(frozen=True)
 class Kept:
-    """The folder of one evaluation."""
+    """The folder of one evaluation, which several processes may write to at a time."""
 
     path: Path
 
     def write(self, about: dict[str, Any]) -> None:
         """Write evaluation.json."""
-        write_json(self.path / "evaluation.json", about)
+        write_json(self.path / "evaluation.json", about, shared=True)
 
     def read(self) -> dict[str, Any]:
         """What evaluation.json says; empty where there is none yet."""
@@ -56,7 +56,7 @@ class Kept:
             "rank": (1 + (probs > true).sum(-1)).to(torch.int32).numpy(),
         }
         file = self.path / "answers.parquet"
-        write_with(file, lambda part: pq.write_table(pa.table(table), part))
+        write_with(file, lambda part: pq.write_table(pa.table(table), part), shared=True)
 
     def case(self, suite: str, key: str) -> dict[str, Tensor] | None:
         """A case's columns (N,), where it is done."""
@@ -72,7 +72,9 @@ class Kept:
         """Keep a finished case; `suite` is its name and the digest of its settings."""
         table = pa.table({name: values.numpy() for name, values in columns.items()})
         write_with(
-            self._case(suite, key), lambda part: pq.write_table(table, part, compression="zstd")
+            self._case(suite, key),
+            lambda part: pq.write_table(table, part, compression="zstd"),
+            shared=True,
         )
 
     def _case(self, suite: str, key: str) -> Path:

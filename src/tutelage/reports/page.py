@@ -46,7 +46,7 @@ def write_report(run: Path, given: Given | None = None) -> Path:
     path = run / "report" / "index.html"
     page = render(gather(run, given))
     # a path that is no Unicode is shown with ?, for it can't be written
-    write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
+    write_text(path, page.encode("utf-8", "replace").decode("utf-8"), shared=True)
     return path
 
 
