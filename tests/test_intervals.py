@@ -1,9 +1,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
-from tutelage.evaluation.intervals import Accuracy, wilson
+from tutelage.evaluation.intervals import Accuracy, student, wilson
 
 COUNTS = st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -41,3 +41,8 @@ def test_an_accuracy_says_its_share_interval_and_images():
     assert accuracy.value == 0.831
     assert accuracy.interval == wilson(1662, 2000)
     assert str(accuracy) == "83.1 % (81.4 % to 84.7 %, 2,000 images)"
+
+
+@pytest.mark.parametrize("freedom", [3, 4, 7, 20, 500])
+def test_the_quantile_is_scipys_of_students_t(freedom):
+    assert student(freedom) == pytest.approx(t.ppf(0.975, freedom), rel=0.01)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.models import AlexNet_Weights
 
+from tutelage.evaluation.intervals import wilson
 from tutelage.robustness import scores
 from tutelage.robustness.choice import chosen
 from tutelage.robustness.corrupted import Corrupted
@@ -117,6 +118,29 @@ def test_the_interval_of_a_mean_is_that_of_resampled_images():
     assert scores.mean_of(values) == found
     many = scores.mean_of(torch.from_numpy(rng.random(3000)))
     assert many.high - many.low == pytest.approx(2 * 1.96 * math.sqrt(1 / 12 / 3000), rel=0.05)
+
+
+@pytest.mark.parametrize(("images", "least"), [(8, 0.89), (60, 0.92)])
+def test_the_interval_of_a_mean_error_holds_for_few_images_that_differ_much(images, least):
+    rng = np.random.default_rng(0)
+
+    def drawn(count):  # errors in 75 cases of images of which some are much harder than others
+        hard = 1 / (1 + np.exp(-rng.normal(-1, 2, (count, 1))))
+        return torch.from_numpy((rng.random((count, 75)) < hard).mean(1))
+
+    truth, held = float(drawn(40_000).mean()), 0
+    for _ in range(400):
+        found = scores.mean_share(drawn(images))
+        held += found.low <= truth <= found.high
+    assert held / 400 > least
+
+
+def test_a_mean_of_one_image_or_of_equal_ones_is_not_said_to_be_sure():
+    one = scores.mean_share(torch.tensor([0.95]))
+    assert (one.low, one.high) == pytest.approx(wilson(0.95, 1))
+    assert scores.mean_share(torch.zeros(10)).high == pytest.approx(wilson(0, 10)[1])
+    alone = scores.mean_of(torch.tensor([0.1]))
+    assert (alone.low, alone.high) == (-1, 1)
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 45))

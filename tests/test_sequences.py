@@ -17,7 +17,8 @@ from tutelage.cli import main
 from tutelage.data.operations import as_float
 from tutelage.robustness import sequences
 from tutelage.robustness.flips import flip_probability, pairs, surest, top5_distance
-from tutelage.robustness.perturbed import Perturbed, interval
+from tutelage.robustness.perturbed import Perturbed
+from tutelage.robustness.scores import mean_share
 from tutelage.robustness.sequences import COURSES, NOISES, course, frames, set_for
 from tutelage.robustness.suite import Reference, Subject
 
@@ -353,16 +354,17 @@ def test_a_reference_against_itself_has_the_relative_rate_1():
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=60))
 def test_intervals_hold_the_mean_and_stay_between_0_and_1(shares):
-    low, high = interval(torch.tensor(shares, dtype=torch.float64))
+    found = mean_share(torch.tensor(shares, dtype=torch.float64))
+    low, high = found.low, found.high
     assert 0 <= low <= np.mean(shares) + 1e-9
     assert np.mean(shares) - 1e-9 <= high <= 1
 
 
 def test_the_interval_is_near_the_normal_one_for_many_images():
     shares = torch.from_numpy(np.random.default_rng(0).beta(2, 6, 4000))
-    low, high = interval(shares)
+    found = mean_share(shares)
     half = 1.96 * float(shares.std()) / math.sqrt(4000)
-    assert (low, high) == pytest.approx(
+    assert (found.low, found.high) == pytest.approx(
         (float(shares.mean()) - half, float(shares.mean()) + half), abs=half / 20
     )
 

@@ -180,7 +180,7 @@ def _relative(errors: dict[str, list[float]], others: dict[str, list[float]]) ->
 def sentences(grid: Grid, numbers: dict[str, float], *, beside: Beside | None) -> list[str]:
     """The mean error with its interval, the scores, and the difference from another model."""
     errors = grid.of_images()
-    lines = [f"mean error under corruption {scores.mean_of(errors[~errors.isnan()])}"]
+    lines = [f"mean error under corruption {scores.mean_share(errors[~errors.isnan()])}"]
     if "mCE" in numbers:
         text = f"mCE {numbers['mCE']:.1f} %, of AlexNet's errors"
         lines.append(text + (f"; rCE {numbers['rCE']:.1f} %" if "rCE" in numbers else ""))
@@ -197,7 +197,7 @@ def curve_of(grid: Grid, clean: scores.Mean | None) -> Curve:
     points = {0: clean} if clean is not None else {}
     for severity in grid.severities:
         errors = grid.of_images(severity)
-        found = scores.mean_of(errors[~errors.isnan()])
+        found = scores.mean_share(errors[~errors.isnan()])
         points[severity] = scores.Mean(1 - found.value, 1 - found.high, 1 - found.low, found.total)
     return Curve(
         xlabel="severity",

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tutelage.evaluation.intervals import Z, wilson
+from tutelage.evaluation.intervals import Z
 from tutelage.robustness.flips import TOP, flip_probability, pairs, surest, top5_distance
+from tutelage.robustness.scores import mean_share
 from tutelage.robustness.sequences import COURSES, NOISES, course, frames, set_for
 from tutelage.robustness.suite import (
     Advance,
@@ -144,24 +145,9 @@ def _of_images(found: Mapping[str, Columns]) -> Tensor:
     return torch.stack([found[f"p-{name}"]["flips"] for name in COURSES]).double().mean(0)
 
 
-def interval(shares: Tensor) -> tuple[float, float]:
-    """The 95 % interval of the mean of shares (N,) of as many images.
-
-    Wilson's, for as many yes-or-no images as would vary as much (Dean and Pagano 2015): it holds
-    up where nearly all shares are 0, which a normal interval doesn't.
-    """
-    mean, total = float(shares.mean()), len(shares)
-    variance = float(shares.var()) if total > 1 else 0.0
-    worth = total * mean * (1 - mean) / variance if variance > 0 else total
-    return wilson(mean * worth, worth)
-
-
 def _with_interval(found: Mapping[str, Columns]) -> str:
     """As in '4.2 % (3.6 % to 4.9 %, 500 images)'."""
-    shares = _of_images(found)
-    low, high = interval(shares)
-    text = f"{float(shares.mean()):.1%} ({low:.1%} to {high:.1%}, {len(shares):,} images)"
-    return text.replace("%", " %")
+    return str(mean_share(_of_images(found)))
 
 
 def _difference(found: Mapping[str, Columns], theirs: Mapping[str, Columns]) -> str:

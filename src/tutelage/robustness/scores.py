@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tutelage.core import Dice, fold
-from tutelage.evaluation.intervals import Z
+from tutelage.evaluation.intervals import Z, wilson_of_shares
 from tutelage.evaluation.paired import RESAMPLES
 from tutelage.robustness.levels import TEST
 
@@ -118,12 +118,22 @@ class Mean:
         return f"{value} points ({low} to {high}, 95 % interval, {self.total:,} images)"
 
 
+def mean_share(shares: Tensor) -> Mean:
+    """The mean of one share an image (N,) in [0, 1]; its interval has a width also where all
+    images are alike."""
+    mean, total = float(shares.double().mean()), len(shares)
+    variance = float(shares.double().var()) if total > 1 else 0.0
+    return Mean(mean, *wilson_of_shares(mean, variance, total), total)
+
+
 def mean_of(values: Tensor, *, seed: int = 0) -> Mean:
-    """The mean of one value an image (N,), by a bootstrap of the images (Efron 1979).
+    """The mean of one difference an image (N,), by a bootstrap of the images (Efron 1979).
 
     Images with equal values are drawn together, so that a resample is one multinomial draw; where
-    there are too many different values the interval is the normal one.
+    there are too many different values the interval is the normal one. One image says nothing.
     """
+    if len(values) == 1:
+        return Mean(float(values), -1.0, 1.0, 1)
     found, counts = np.unique(values.double().numpy(), return_counts=True)
     total, mean = len(values), float(values.double().mean())
     if len(found) > FEW:
