@@ -160,6 +160,32 @@ def test_the_reference_is_asked_the_same_and_kept_beside_it(run, images, suite, 
     assert alone.robust[0].numbers["mean"] == pytest.approx(found.robust[0].numbers["other"])
 
 
+def test_the_reference_shares_images_and_its_own_evaluations_cases(
+    run, images, suite, tmp_path, monkeypatch
+):
+    other = trained(images, tmp_path / "other", seed=1)
+    suite()
+    tutelage.evaluate(other, data=images / "test", robust="c", robust_images=6)
+    tutelage.evaluate(run, data=images / "test", robust="c", robust_images=6)
+    decoded, opened = [], robust.open_pixels
+    monkeypatch.setattr(
+        robust, "open_pixels", lambda *given, **more: decoded.append(1) or opened(*given, **more)
+    )
+    asked = suite()
+    wish = {"robust": "c", "robust_images": 6, "reference": other}
+    tutelage.evaluate(run, data=images / "test", **wish)
+    assert asked == ["check"]
+    assert len(decoded) == 1
+
+
+def test_a_reference_that_is_none_is_refused_before_anything_is_judged(run, images, suite, capsys):
+    suite()
+    assert main(["evaluate", str(run), "--data", str(images / "test"), "--robust", "c",
+                 "--reference", "nowhere"]) == 2  # fmt: skip
+    assert not capsys.readouterr().out
+    assert not (run / "evaluations").exists()
+
+
 def test_the_evaluation_is_kept_and_the_page_shows_it(run, images, suite):
     suite()
     found = tutelage.evaluate(run, data=images / "test", robust="c")

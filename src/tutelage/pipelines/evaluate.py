@@ -24,7 +24,7 @@ from tutelage.judging_settings import EvaluateSettings
 from tutelage.learner import choose_device
 from tutelage.networks.build import normalizes_batches, weight_digest
 from tutelage.pipelines.manifest import contents_of, has_manifest, learned_note, read_manifest
-from tutelage.pipelines.robust import suites_for, under_trouble
+from tutelage.pipelines.robust import reference_for, suites_for, under_trouble
 from tutelage.progress import Screen
 from tutelage.reports.page import write_report
 from tutelage.robustness.suite import Summary
@@ -55,6 +55,7 @@ def evaluate(
     out = None if settings.out is None else table_path(settings.out)
     suites = suites_for(settings, given)
     model = load_model(settings.run, choose_device(settings.device))
+    other = reference_for(settings, model)
     run = run_of(settings.run) or settings.run
     data = open_source(settings.data, given)
     val = None if settings.val is None else open_source(settings.val, given)
@@ -76,7 +77,7 @@ def evaluate(
     kept = _kept(settings.run, data, model, test)
     probs = answers(model, test.images, screen, "evaluate")
     found = _judge(probs, model, test, kept, out)
-    robust = under_trouble(settings, model, test, kept, screen, suites=suites)
+    robust = under_trouble(settings, model, test, kept, screen, suites=suites, other=other)
     about = {
         "data": data.address,
         "images": len(test.images),

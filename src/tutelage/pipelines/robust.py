@@ -106,9 +106,24 @@ def suites_for(settings: EvaluateSettings, given: Given | None) -> list[Suite]:
     return [MAKERS[name](settings, address, given) for name, address in settings.suites()]
 
 
+def reference_for(settings: EvaluateSettings, model: Model) -> Model | None:
+    """The other model, where one is asked for; raises UsageError where it has other classes."""
+    path = settings.reference
+    if path is None:
+        return None
+    other = load_model(path, choose_device(settings.device))
+    if other.classes != model.classes:
+        odd = sorted(set(other.classes) ^ set(model.classes))[:5]
+        raise UsageError(
+            f"--reference {path} has other classes ({', '.join(odd) or 'in another order'}): "
+            "compare models of the same classes"
+        )
+    return other
+
+
 def under_trouble(
     settings: EvaluateSettings, model: Model, test: Part, kept: Kept, screen: Screen,
-    *, suites: Sequence[Suite],
+    *, suites: Sequence[Suite], other: Model | None,
 ) -> list[Summary]:  # fmt: skip
     """What each suite that is asked for comes to, said and returned.
 
@@ -124,14 +139,19 @@ def under_trouble(
     subject = _subject(model, part, screen)
     for suite in suites:
         suite.check(subject)
-    other = None if settings.reference is None else _other(settings, model, part, subject, screen)
+    beside = None
+    if other is not None and settings.reference is not None:
+        if other.net.img_size != model.net.img_size:
+            other = model_at(other, model.net.img_size)
+        its = _kept_beside(settings.reference, settings.data, other, test)
+        beside = settings.reference.name, _subject(other, part, screen, like=subject), its
     summaries = []
     for suite in suites:
         found = _run(suite, subject, kept, screen)
         reference = None
-        if other is not None and settings.reference is not None:
-            name, beside, its = settings.reference.name, *other
-            reference = Reference(name, beside.clean, _run(suite, beside, its, screen))
+        if beside is not None:
+            name, their, its = beside
+            reference = Reference(name, their.clean, _run(suite, their, its, screen))
         summary = suite.summary(subject, found, reference)
         summary = replace(summary, asked=digest(_asked(suite, subject)))
         _say(summary, screen)
@@ -139,15 +159,15 @@ def under_trouble(
     return summaries
 
 
-def _subject(model: Model, part: Part, screen: Screen) -> Subject:
-    """The model with the images, held in memory where they fit, and its answers to them clean."""
-    device = device_of(model.module)
-    memory = memory_for("auto")
-    held = bytes_held(len(part.images), model.canvas) <= memory.limit
-    with screen.bar("decode", len(part.images) if held else 0) as bar:
-        pixels: Pixels = open_pixels(
-            part.images, model.canvas, device, in_memory=held, memory=memory, advance=bar.advance
-        )
+def _subject(
+    model: Model, part: Part, screen: Screen, *, like: Subject | None = None
+) -> Subject:  # fmt: skip
+    """The model with the images, and its answers to them clean. The images are those of `like`
+    where they are of the same size, else decoded, and held in memory where they fit."""
+    if like is not None and like.canvas == model.canvas:
+        pixels = like.pixels
+    else:
+        pixels = _pixels(model, part, screen)
     subject = Subject(
         module=model.module.eval().requires_grad_(False),
         classes=model.classes,
@@ -165,26 +185,22 @@ def _subject(model: Model, part: Part, screen: Screen) -> Subject:
     return replace(subject, clean=clean)
 
 
-def _other(
-    settings: EvaluateSettings, model: Model, part: Part, subject: Subject, screen: Screen
-) -> tuple[Subject, Kept]:
-    """The reference model on the same images, and where its cases are kept."""
-    assert settings.reference is not None, "asked for"
-    path: Path = settings.reference
-    other = load_model(path, choose_device(settings.device))
-    if other.classes != model.classes:
-        odd = sorted(set(other.classes) ^ set(model.classes))[:5]
-        raise UsageError(
-            f"--reference {path} has other classes ({', '.join(odd) or 'in another order'}): "
-            "compare models of the same classes"
-        )
-    if other.net.img_size != model.net.img_size:
-        other = model_at(other, model.net.img_size)
-    kept = kept_for(
-        path, settings.data, weights=weight_digest(other.module), size=other.net.img_size,
-        contents=[fact.content for fact in part.facts], labels=subject.labels,
+def _pixels(model: Model, part: Part, screen: Screen) -> Pixels:
+    memory = memory_for("auto")
+    held = bytes_held(len(part.images), model.canvas) <= memory.limit
+    with screen.bar("decode", len(part.images) if held else 0) as bar:
+        return open_pixels(
+            part.images, model.canvas, device_of(model.module), in_memory=held, memory=memory,
+            advance=bar.advance,
+        )  # fmt: skip
+
+
+def _kept_beside(path: Path, data: str, other: Model, test: Part) -> Kept:
+    """Where the reference's cases are kept: as of an evaluation of it on all the test images."""
+    return kept_for(
+        path, data, weights=weight_digest(other.module), size=other.net.img_size,
+        contents=[fact.content for fact in test.facts], labels=test.images.label_tensor(),
     )  # fmt: skip
-    return _subject(other, part, screen), kept
 
 
 def _run(suite: Suite, subject: Subject, kept: Kept, screen: Screen) -> Mapping[str, Columns]:
