@@ -356,6 +356,10 @@ def test_mce_of_the_whole_release_by_known_errors():
     same = {key.replace("imagenet-c", "cifar-c"): columns for key, columns in found.items()}
     cifar = PublishedCorruptions("cifar-c", Whole("x")).summary(model, same, None)
     assert "mCE" not in cifar.numbers
+    few = PublishedCorruptions("imagenet-c", Whole("x"), most=900)  # and so 900 classes
+    some = summary_of(few, model)
+    assert "mCE" not in some.numbers
+    assert "CE" not in some.columns
     assert cifar.numbers["mean_error"] == pytest.approx(0.789, abs=1e-3)
 
 

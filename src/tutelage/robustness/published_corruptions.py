@@ -160,7 +160,8 @@ class PublishedCorruptions(Suite):
 
     def _alexnet(self, subject: Subject, match: Match) -> bool:
         """Whether AlexNet's errors are of these images."""
-        whole = is_imagenet(subject.classes) and len(match.places) == NUM_CLASSES
+        there = len(self._chosen(match)[1].unique())
+        whole = is_imagenet(subject.classes) and there == NUM_CLASSES
         return self.kind == "imagenet-c" and whole and self.release.side == RELEASED
 
     def _notes(self, subject: Subject, match: Match, grid: grids.Grid) -> tuple[str, ...]:
