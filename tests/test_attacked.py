@@ -125,14 +125,13 @@ def test_a_reference_stands_beside_with_the_paired_difference():
     other[key] = other[key] | {"right": torch.zeros(24, dtype=torch.uint8)}
     found = run(suite, model)
     summary = suite.summary(model, found, Reference("first", weaker.clean, other))
-    assert summary.columns[-2:] == ("first", "difference (95 %)")
+    assert summary.columns[-2:] == ("first", "difference in points")
     paired = compare(torch.zeros(24, dtype=torch.bool), found[key]["right"].bool())
     assert summary.numbers["reference_3"] == 0
     assert summary.numbers["difference_3"] == paired.difference > 0
     row = next(row for row in summary.rows if row[0] == "3")
     assert row[-1] == (
-        f"{100 * paired.difference:+.1f} points "
-        f"({100 * paired.low:+.1f} to {100 * paired.high:+.1f})"
+        f"{100 * paired.difference:+.1f} ({100 * paired.low:+.1f} to {100 * paired.high:+.1f})"
     )
     assert summary.numbers["difference_1"] == 0
 

@@ -204,7 +204,8 @@ def test_generated_corruptions_of_own_classes_have_no_mce_but_a_relative_error()
         "gaussian noise",
         *map(pytest.approx, (0.9, 0.8, 0.7, 0.6, 0.5, 0.7, 0.5)),
     )
-    assert "error relative to first: 50.0 %, -30.0 points (-" in summary.lines[-1]
+    assert summary.columns[-1] == "relCE"
+    assert "relCE, error relative to first: 50.0 %, -30.0 points (-" in summary.lines[-1]
     assert "no JPEG step, and frost has textures of our own" in summary.notes[0]
     assert summary.rows[-1][0] == "calibration error"
     assert summary.curve.x == (0, 1, 2, 3, 4, 5)

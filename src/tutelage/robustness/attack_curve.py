@@ -72,7 +72,7 @@ def attack_curve(
             numbers[f"difference_{name}"] = (paired := compare(other[name], right)).difference
             row = (*row, numbers[f"reference_{name}"], _points(paired))
         rows.append(row)
-    beside = () if reference is None else (reference.name, "difference (95 %)")
+    beside = () if reference is None else (reference.name, "difference in points")
     return AttackCurve(
         numbers=numbers,
         line=_line(list(own), accuracies),
@@ -98,9 +98,9 @@ def _right(
 
 
 def _points(paired: Paired) -> str:
-    """A paired difference in points."""
+    """A paired difference in points, with its 95 % interval."""
     low, middle, high = (100 * one for one in (paired.low, paired.difference, paired.high))
-    return f"{middle:+.1f} points ({low:+.1f} to {high:+.1f})"
+    return f"{middle:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def _line(names: Sequence[str], accuracies: Sequence[Accuracy]) -> str:

@@ -105,9 +105,10 @@ class Beside:
 
 
 def table(grid: Grid, *, beside: Beside | None, alexnet: bool) -> tuple[tuple[str, ...], list[Row]]:
-    """Heads and rows: accuracy by severity, its mean, CE where wanted, and error over another's."""
+    """Heads and rows: accuracy by severity, its mean, CE where wanted, and error over another's,
+    whose name may be too long for a terminal."""
     heads = ["accuracy at severity", *map(str, SEVERITIES), "mean"]
-    heads += ["CE"] * alexnet + ([f"error / {beside.name}"] if beside else [])
+    heads += ["CE"] * alexnet + ["relCE"] * (beside is not None)
     rows: list[Row] = []
     for name in grid.names:
         errors = grid.errors(name)
@@ -188,7 +189,7 @@ def sentences(grid: Grid, numbers: dict[str, float], *, beside: Beside | None) -
         change = errors - beside.grid.of_images()
         difference = scores.mean_of(change[~change.isnan()]).points()
         ratio = f"{numbers['relCE']:.1f} %, " if "relCE" in numbers else ""
-        lines.append(f"error relative to {beside.name}: {ratio}{difference}")
+        lines.append(f"relCE, error relative to {beside.name}: {ratio}{difference}")
     return lines
 
 
