@@ -1,6 +1,8 @@
 """`tutelage evaluate --robust`: cases kept, none run twice, and what the page shows of them."""
 
 import json
+import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -178,10 +180,13 @@ def test_the_reference_shares_images_and_its_own_evaluations_cases(
     assert len(decoded) == 1
 
 
-def test_a_reference_that_is_none_is_refused_before_anything_is_judged(run, images, suite, capsys):
-    suite()
-    assert main(["evaluate", str(run), "--data", str(images / "test"), "--robust", "c",
-                 "--reference", "nowhere"]) == 2  # fmt: skip
+@pytest.mark.parametrize("wish", [["c", "--reference", "nowhere"], ["autoattack"]])
+def test_what_is_not_there_is_said_before_anything_is_judged(
+    run, images, wish, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    flags = [str(run), "--data", str(images / "test"), "--robust", *wish]
+    assert main(["evaluate", *flags]) == 2
     assert not capsys.readouterr().out
     assert not (run / "evaluations").exists()
 
@@ -199,6 +204,18 @@ def test_the_evaluation_is_kept_and_the_page_shows_it(run, images, suite):
     suite(stop="c-dark-1")
     tutelage.evaluate(run, data=images / "test")
     assert (run / "report" / "index.html").read_text() == page  # what was asked before stays
+
+
+def test_tables_beside_a_reference_fit_a_terminal_of_80_columns(run, images, tmp_path, capsys):
+    other = tmp_path / "a-longer-name"
+    shutil.copytree(run, other)
+    wish = {"robust": "c-extra,fgsm,p", "robust_images": 4, "reference": other, "epsilon": (8,)}
+    capsys.readouterr()
+    tutelage.evaluate(run, data=images / "test", **wish)
+    tables = [line for line in capsys.readouterr().out.splitlines() if line.count("  ") > 4]
+    assert any("relCE" in line for line in tables)
+    assert any("a-longer-name  difference in points" in line for line in tables)
+    assert max(map(len, tables)) <= 80
 
 
 @pytest.mark.parametrize("most", [1, 4, 7, 30, 31, 99, None])

@@ -17,7 +17,7 @@ from tutelage.learner import choose_device
 from tutelage.networks.build import device_of, weight_digest
 from tutelage.progress import Screen
 from tutelage.robustness.attacked import UnderAttack
-from tutelage.robustness.autoattack import AutoAttacked
+from tutelage.robustness.autoattack import AutoAttacked, package
 from tutelage.robustness.choice import chosen
 from tutelage.robustness.corrupted import Corrupted
 from tutelage.robustness.corrupted_arrays import CorruptedArrays
@@ -102,7 +102,9 @@ MAKERS: dict[str, Maker] = {  # what each name in --robust is
 
 
 def suites_for(settings: EvaluateSettings, given: Given | None) -> list[Suite]:
-    """The suites that are asked for; raises UsageError where there is no such folder."""
+    """The suites that are asked for; raises UsageError where a folder or package is missing."""
+    if any(name == "autoattack" for name, _ in settings.suites()):
+        package()  # before anything takes time
     return [MAKERS[name](settings, address, given) for name, address in settings.suites()]
 
 

@@ -56,7 +56,7 @@ class AutoAttacked(Suite):
 
     def check(self, subject: Subject) -> None:
         """Raises UsageError where the package is missing."""
-        _package()
+        package()
 
     def cases(self, subject: Subject) -> tuple[Case, ...]:
         """An epsilon each, from small to large."""
@@ -123,7 +123,7 @@ class AutoAttacked(Suite):
     def _attack(self, subject: Subject, epsilon: float, names: tuple[str, ...]) -> Any:
         """The package's ensemble, with as many targets as there are other classes, and each attack
         as long as in the standard version."""
-        attack = _package().AutoAttack(
+        attack = package().AutoAttack(
             subject.module, norm="Linf", eps=epsilon, seed=self.seed, version="custom",
             attacks=list(names), device=device_of(subject.module),
         )  # fmt: skip
@@ -158,7 +158,7 @@ def _attacked(attack: Any, images: Tensor, labels: Tensor) -> Tensor:
     return predicted.cpu()
 
 
-def _package() -> Any:
+def package() -> Any:
     """The package pyautoattack; raises UsageError where it is missing."""
     try:
         return importlib.import_module("pyautoattack")
