@@ -87,7 +87,7 @@ def test_a_place_that_is_not_writable_is_said_in_words(tmp_path, number):
     def write(part):
         raise OSError(number, os.strerror(number))
 
-    with pytest.raises(TutelageError, match=r"a\.bin can't be written.*choose another --out"):
+    with pytest.raises(TutelageError, match=r"a\.bin can't be written.*make its folder writable"):
         write_with(tmp_path / "a.bin", write)
 
 

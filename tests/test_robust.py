@@ -1,5 +1,6 @@
 """`tutelage evaluate --robust`: cases kept, none run twice, and what the page shows of them."""
 
+import errno
 import json
 import shutil
 import sys
@@ -204,6 +205,21 @@ def test_the_evaluation_is_kept_and_the_page_shows_it(run, images, suite):
     suite(stop="c-dark-1")
     tutelage.evaluate(run, data=images / "test")
     assert (run / "report" / "index.html").read_text() == page  # what was asked before stays
+
+
+def test_a_run_that_can_not_be_written_to_is_judged_aloud_and_named(
+    run, images, monkeypatch, capsys
+):
+    def refused(table, part, **settings):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(pq, "write_table", refused)
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--data", str(images / "test")]) != 0
+    said = capsys.readouterr()
+    assert said.out.startswith("accuracy ")
+    assert "make its folder writable" in said.err
+    assert "--out" not in said.err
 
 
 def test_tables_beside_a_reference_fit_a_terminal_of_80_columns(run, images, tmp_path, capsys):

@@ -55,7 +55,10 @@ def explained(path: Path, error: OSError) -> Exception:
             "make room and run the same command again"
         )
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return TutelageError(f"{path} can't be written: {error.strerror}; choose another --out")
+        return TutelageError(
+            f"{path} can't be written: {error.strerror}; make its folder writable, or write to "
+            "another one"
+        )
     return error
 
 

@@ -113,14 +113,14 @@ def _judge(
     """Say how good the answers are, and keep them."""
     images = test.images
     said = model.probs(probs)
+    labels = images.label_tensor()
+    found = judged(probs, labels, model.classes, calibration=model.calibration)
+    for line in found.lines():  # before anything is written, which may fail
+        print(line)
     if out is not None:
         write_predictions(out, as_predictions(model, images.places, probs, top=5))
     contents = [fact.content for fact in test.facts]
-    labels = images.label_tensor()
     kept.write_answers(images.places, contents, labels, said, model.classes)
-    found = judged(probs, labels, model.classes, calibration=model.calibration)
-    for line in found.lines():
-        print(line)
     return found
 
 
