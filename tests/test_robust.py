@@ -6,6 +6,7 @@ import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pyarrow.parquet as pq
 import pytest
@@ -27,6 +28,7 @@ class Dark(Suite):
     asked: list
     stop: str = ""
     shift: float = 0.0
+    name_of_number: ClassVar = "mean"
 
     @property
     def name(self):
@@ -55,7 +57,7 @@ class Dark(Suite):
 
     def summary(self, subject, found, reference):
         right = [float((c["predicted"] == subject.labels).double().mean()) for c in found.values()]
-        numbers = {"mean": sum(right) / 3}
+        numbers = {self.name_of_number: sum(right) / 3}
         if reference is not None:
             beside = [c["predicted"] == subject.labels for c in reference.found.values()]
             numbers["other"] = float(torch.stack(beside).double().mean())
@@ -150,6 +152,24 @@ def test_other_settings_images_and_weights_are_asked_anew(run, images, suite, tm
     asked = suite()
     tutelage.evaluate(other, data=images / "test", robust="c")
     assert asked == first
+
+
+@pytest.mark.parametrize("confident", [True, False])
+def test_only_confidences_are_asked_anew_at_another_temperature(
+    confident, images, suite, tmp_path, monkeypatch
+):
+    run = trained(images, tmp_path / "run", val_fraction=0.25)
+    monkeypatch.setattr(Dark, "confident", confident)
+    monkeypatch.setattr(Dark, "name_of_number", "calibration_error" if confident else "mean")
+    asked = suite()
+    tutelage.evaluate(run, data=images / "test", robust="c")
+    tutelage.calibrate(run, data=images / "test")
+    plain = tutelage.evaluate(run, data=images / "test")
+    about = json.loads((plain.folder / "evaluation.json").read_text())
+    assert len(about["robust"]) == (0 if confident else 1)
+    before = list(asked)
+    tutelage.evaluate(run, data=images / "test", robust="c")
+    assert asked == before + (before if confident else ["check"])
 
 
 def test_the_reference_is_asked_the_same_and_kept_beside_it(run, images, suite, tmp_path):

@@ -27,9 +27,8 @@ class Accuracy:
     def __str__(self) -> str:
         """As in '83.1 % (81.4 to 84.7, 2,000 images)'."""
         low, high = self.interval
-        return f"{self.value:.1%} ({low:.1%} to {high:.1%}, {self.total:,} images)".replace(
-            "%", " %"
-        )
+        images = "1 image" if self.total == 1 else f"{self.total:,} images"
+        return f"{self.value:.1%} ({low:.1%} to {high:.1%}, {images})".replace("%", " %")
 
 
 def wilson(right: float, total: float, *, z: float = Z) -> tuple[float, float]:

@@ -84,7 +84,7 @@ def evaluate(
         "img_size": model.net.img_size,
         "weights": weight_digest(model.module),
         **found.plain(),
-        "robust": _with_earlier(robust, kept),
+        "robust": _with_earlier(robust, kept, found.temperature),
     }
     kept.write(about)
     if (settings.run / "run.json").exists():
@@ -92,10 +92,17 @@ def evaluate(
     return Evaluation(found, tuple(robust), kept.path)
 
 
-def _with_earlier(robust: Sequence[Summary], kept: Kept) -> list[dict[str, Any]]:
-    """The summaries, and those of suites that were asked for before and not now."""
-    names = {summary.suite for summary in robust}
-    earlier = [one for one in kept.read().get("robust", []) if one["suite"] not in names]
+def _with_earlier(
+    robust: Sequence[Summary], kept: Kept, temperature: float | None
+) -> list[dict[str, Any]]:
+    """The summaries, and those of suites that were asked for before and not now, but for
+    confidences that were of another temperature."""
+    names, before = {summary.suite for summary in robust}, kept.read()
+    anew = before.get("temperature") != temperature
+    earlier = [
+        one for one in before.get("robust", [])
+        if one["suite"] not in names and not (anew and "calibration_error" in one["numbers"])
+    ]  # fmt: skip
     return [*earlier, *(summary.plain() for summary in robust)]
 
 

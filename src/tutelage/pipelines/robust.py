@@ -207,7 +207,8 @@ def _kept_beside(path: Path, data: str, other: Model, test: Part) -> Kept:
 
 def _run(suite: Suite, subject: Subject, kept: Kept, screen: Screen) -> Mapping[str, Columns]:
     """The columns of all cases by key; those that are kept are read."""
-    place = f"{suite.name}-{digest([*_asked(suite, subject), subject.temperature])[:8]}"
+    temperature = subject.temperature if suite.confident else None
+    place = f"{suite.name}-{digest([*_asked(suite, subject), temperature])[:8]}"
     cases = suite.cases(subject)
     found: dict[str, Columns] = {}
     for case in cases:

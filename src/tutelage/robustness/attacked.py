@@ -9,7 +9,7 @@ and counts as right only where all fail.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -42,6 +42,8 @@ MANY_PIXELS = 2**21
 @dataclass(frozen=True, kw_only=True)
 class UnderAttack(Suite):
     """An attack with the gradients of the model itself, in several sizes."""
+
+    confident: ClassVar[bool] = False
 
     kind: Literal["fgsm", "pgd", "pgd-l2"]
     epsilon: tuple[float, ...] = ()  # levels of 255, or Euclidean lengths for pgd-l2

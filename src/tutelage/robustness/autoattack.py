@@ -10,7 +10,7 @@ import importlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ COST = {"apgd-ce": 300, "apgd-dlr": 300, "apgd-t": 2700, "fab-t": 2700, "square"
 @dataclass(frozen=True, kw_only=True)
 class AutoAttacked(Suite):
     """AutoAttack in the L-infinity norm, in several sizes."""
+
+    confident: ClassVar[bool] = False
 
     epsilon: tuple[float, ...] = ()  # levels of 255
     seed: int = 0

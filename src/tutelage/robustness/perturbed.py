@@ -8,7 +8,7 @@ there is a reference run, by that one's.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ VIDEOS = "frames are generated: results on the published ImageNet-P videos are n
 @dataclass(frozen=True)
 class Perturbed(Suite):
     """The 10 perturbation sequences."""
+
+    confident: ClassVar[bool] = False
 
     seed: int = 0
 

@@ -6,7 +6,7 @@ A case is what is kept as soon as it is there, so a suite that was stopped goes 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +116,8 @@ class Summary:
 
 class Suite(ABC):
     """A way to make things hard for a model. Subclasses are frozen dataclasses of settings."""
+
+    confident: ClassVar[bool] = True  # whether its columns have confidences, at a temperature
 
     @property
     @abstractmethod
