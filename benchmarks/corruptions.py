@@ -29,8 +29,8 @@ from torch.nn import functional
 
 from benchmarks.journal import Row, complete, machine
 from benchmarks.reference_noise import Reference
-from tutelage.robustness.corruptions import CORRUPTIONS, corrupt
-from tutelage.robustness.levels import SEVERITIES, level
+from tutelage.corruptions.corrupt import CORRUPTIONS, corrupt
+from tutelage.corruptions.levels import SEVERITIES, level
 
 PARTS = ("noise", "blur", "weather", "digital")
 ENOUGH = 0.3  # seconds of a formula's images, where the batch has as many

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 
-from tutelage.robustness.levels import Level
-from tutelage.robustness.textures import textures
+from tutelage.corruptions.levels import Level
+from tutelage.corruptions.textures import textures
 
 Image = NDArray[np.uint8]  # (H, W, 3)
 Floats = NDArray[np.float64]

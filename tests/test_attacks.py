@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
+from tutelage.corruptions.draws import Draws
 from tutelage.networks.build import Normalized
 from tutelage.robustness.attacks import (
     LOSSES,
@@ -23,7 +24,6 @@ from tutelage.robustness.attacks import (
     projected,
     start,
 )
-from tutelage.robustness.draws import Draws
 
 CPU = torch.device("cpu")
 NORMS = ("linf", "l2")

@@ -7,13 +7,13 @@ from benchmarks import reference_blur
 from skimage.filters import gaussian
 from test_corruptions import keys, photos
 
-from tutelage.robustness.blur import defocused, disk, gaussian_blurred
-from tutelage.robustness.corruptions import corrupt, truncated
-from tutelage.robustness.draws import Draws
-from tutelage.robustness.glass import glass_blur, origins
-from tutelage.robustness.levels import LEVELS, SEVERITIES, SIZES
-from tutelage.robustness.motion import motion_blurred, steps
-from tutelage.robustness.zoom import zoom_blur, zoomed, zooms
+from tutelage.corruptions.blur import defocused, disk, gaussian_blurred
+from tutelage.corruptions.corrupt import corrupt, truncated
+from tutelage.corruptions.draws import Draws
+from tutelage.corruptions.glass import glass_blur, origins
+from tutelage.corruptions.levels import LEVELS, SEVERITIES, SIZES
+from tutelage.corruptions.motion import motion_blurred, steps
+from tutelage.corruptions.zoom import zoom_blur, zoomed, zooms
 
 CLOSE = 1e-6  # of a range of 1; about 4e-7 is measured, which float32 has in such sums
 CPU = torch.device("cpu")

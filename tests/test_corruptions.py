@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tutelage.corruptions.corrupt import CORRUPTIONS, corrupt
+from tutelage.corruptions.draws import threads as draw_threads
+from tutelage.corruptions.levels import SEVERITIES, SIZES
+from tutelage.corruptions.workers import workers
 from tutelage.errors import UsageError
-from tutelage.robustness.corruptions import CORRUPTIONS, corrupt
-from tutelage.robustness.draws import threads as draw_threads
-from tutelage.robustness.levels import SEVERITIES, SIZES
-from tutelage.robustness.workers import workers
 
 ALL = pytest.mark.parametrize("name", CORRUPTIONS)
 DRAWN = (

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from tutelage.corruptions.color import brightened
+from tutelage.corruptions.compression import jpeg_compression, pixelate
+from tutelage.corruptions.corrupt import CORRUPTIONS, corrupt
+from tutelage.corruptions.draws import Draws
+from tutelage.corruptions.elastic import affine_maps, elastic_transform
+from tutelage.corruptions.levels import SEVERITIES, level
 from tutelage.data.operations import as_float
-from tutelage.robustness import compression
-from tutelage.robustness.color import brightened
-from tutelage.robustness.compression import jpeg_compression, pixelate
-from tutelage.robustness.corruptions import CORRUPTIONS, corrupt
-from tutelage.robustness.draws import Draws
-from tutelage.robustness.elastic import affine_maps, elastic_transform
-from tutelage.robustness.levels import SEVERITIES, level
+from tutelage.corruptions import compression
 
 CPU = torch.device("cpu")
 SIDES = (224, 64, 32, 45)

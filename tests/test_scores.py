@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.models import AlexNet_Weights
 
+from tutelage.corruptions.levels import EXTRA, SEVERITIES, TEST
 from tutelage.evaluation.intervals import wilson
 from tutelage.robustness import scores
 from tutelage.robustness.choice import chosen
 from tutelage.robustness.corrupted import Corrupted
 from tutelage.robustness.grid import Beside, grid_of, numbers_of
 from tutelage.robustness.imagenet import synsets
-from tutelage.robustness.levels import EXTRA, SEVERITIES, TEST
 from tutelage.robustness.suite import Case, Reference, Subject
 
 

@@ -6,9 +6,9 @@ import torch
 from scipy.stats import poisson
 from test_corruptions import keys
 
-from tutelage.robustness.draws import Draws
-from tutelage.robustness.levels import LEVELS, SIZES
-from tutelage.robustness.noise import (
+from tutelage.corruptions.draws import Draws
+from tutelage.corruptions.levels import LEVELS, SIZES
+from tutelage.corruptions.noise import (
     counts,
     gaussian_noise,
     impulse_noise,

@@ -165,7 +165,7 @@ def test_brightness_rises_by_equal_steps():
 
 
 def test_zoom_blur_is_the_mean_of_the_zooms_so_far():
-    from tutelage.robustness.zoom import zoomed
+    from tutelage.corruptions.zoom import zoomed
 
     images = photos(32)
     floats = as_float(images)

@@ -24,6 +24,7 @@ LAYERS = [  # a module may import modules of lower rows, and of its own package
     {"checkpoint", "run", "progress"},
     {"robustness", "speed"},
     {"evaluation"},
+    {"corruptions"},
     {"recipes"},
     {"recipe", "catalog", "progressive"},
     {"methods"},

@@ -11,17 +11,17 @@ import torch
 from benchmarks import reference_weather as reference
 from scipy.ndimage import gaussian_filter
 
-from tutelage.robustness.corruptions import CORRUPTIONS, corrupt, truncated
-from tutelage.robustness.distances import UNIT, distances
-from tutelage.robustness.draws import Draws
-from tutelage.robustness.edges import canny
-from tutelage.robustness.fog import fogged
-from tutelage.robustness.frost import frost
-from tutelage.robustness.levels import LEVELS, level
-from tutelage.robustness.plasma import plasma
-from tutelage.robustness.snow import snow, snowed
-from tutelage.robustness.spatter import boxed, embossed, equalized, spattered, with_mud, with_water
-from tutelage.robustness.textures import GROWTHS, SIDE, picture, textures
+from tutelage.corruptions.corrupt import CORRUPTIONS, corrupt, truncated
+from tutelage.corruptions.distances import UNIT, distances
+from tutelage.corruptions.draws import Draws
+from tutelage.corruptions.edges import canny
+from tutelage.corruptions.fog import fogged
+from tutelage.corruptions.frost import frost
+from tutelage.corruptions.levels import LEVELS, level
+from tutelage.corruptions.plasma import plasma
+from tutelage.corruptions.snow import snow, snowed
+from tutelage.corruptions.spatter import boxed, embossed, equalized, spattered, with_mud, with_water
+from tutelage.corruptions.textures import GROWTHS, SIDE, picture, textures
 
 NAMES = ("snow", "frost", "fog", "spatter")
 CPU = torch.device("cpu")

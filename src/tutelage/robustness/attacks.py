@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tutelage.corruptions.draws import Draws
 from tutelage.learner import answer, modes
-from tutelage.robustness.draws import Draws
 from tutelage.values import nearest
 
 Norm = Literal["linf", "l2"]

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
+from tutelage.corruptions.corrupt import corrupt
+from tutelage.corruptions.levels import EXTRA, SEVERITIES, TEST, set_for
 from tutelage.evaluation.intervals import Accuracy
 from tutelage.robustness import grid as grids
-from tutelage.robustness.corruptions import corrupt
 from tutelage.robustness.imagenet import NUM_CLASSES, is_imagenet
-from tutelage.robustness.levels import EXTRA, SEVERITIES, TEST, set_for
 from tutelage.robustness.scores import Mean
 from tutelage.robustness.suite import (
     Advance,

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.corruptions.draws import threads
+from tutelage.corruptions.levels import EXTRA, SEVERITIES, TEST
 from tutelage.data import storage
 from tutelage.data.decode import decode
 from tutelage.errors import DataProblem, UsageError
 from tutelage.robustness.asking import Load, Unreadable
-from tutelage.robustness.draws import threads
-from tutelage.robustness.levels import EXTRA, SEVERITIES, TEST
 from tutelage.robustness.matching import Match, by_name_or_number
 from tutelage.robustness.release import At, CorruptedRelease
 from tutelage.values import digest, nearest

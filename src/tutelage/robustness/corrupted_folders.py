@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.corruptions.levels import EXTRA, SEVERITIES, TEST
 from tutelage.data import storage
 from tutelage.data.decode import opened
 from tutelage.data.find import Given, open_source
@@ -21,7 +22,6 @@ from tutelage.data.pixels import OnDisk
 from tutelage.data.source import Images
 from tutelage.errors import DataProblem, UsageError
 from tutelage.robustness.asking import Load, Unreadable, stop_if_many
-from tutelage.robustness.levels import EXTRA, SEVERITIES, TEST
 from tutelage.robustness.release import At, CorruptedRelease
 from tutelage.values import digest, nearest
 

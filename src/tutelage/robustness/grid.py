@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tutelage.corruptions.levels import EXTRA, SEVERITIES, TEST
 from tutelage.evaluation.calibration import expected_error
 from tutelage.robustness import scores
-from tutelage.robustness.levels import EXTRA, SEVERITIES, TEST
 from tutelage.robustness.suite import Case, Columns, Curve
 
 NONE = "-"  # a cell without a number

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from tutelage.core import Dice, fold
+from tutelage.corruptions.levels import TEST
 from tutelage.evaluation.intervals import Z, wilson_of_shares
 from tutelage.evaluation.paired import RESAMPLES
-from tutelage.robustness.levels import TEST
 
 # Top-1 errors of AlexNet (torchvision's weights) on the published ImageNet-C at severities 1 to 5:
 # the author's answer in issue 10 of github.com/hendrycks/robustness.

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tutelage.corruptions.color import brightened
+from tutelage.corruptions.corrupt import truncated
+from tutelage.corruptions.draws import Draws
+from tutelage.corruptions.levels import Level, level
+from tutelage.corruptions.motion import motion_blurred
+from tutelage.corruptions.noise import gaussian_noise, shot_noise
+from tutelage.corruptions.snow import snowed
+from tutelage.corruptions.zoom import zoomed
 from tutelage.data.operations import as_bytes, as_float
-from tutelage.robustness.color import brightened
-from tutelage.robustness.corruptions import truncated
-from tutelage.robustness.draws import Draws
-from tutelage.robustness.levels import Level, level
-from tutelage.robustness.motion import motion_blurred
-from tutelage.robustness.noise import gaussian_noise, shot_noise
-from tutelage.robustness.snow import snowed
-from tutelage.robustness.zoom import zoomed
 
 
 @dataclass(frozen=True)

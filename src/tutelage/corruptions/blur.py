@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from tutelage.robustness.banded import Banded, banded, mapped
-from tutelage.robustness.draws import Draws
-from tutelage.robustness.levels import Level
+from tutelage.corruptions.banded import Banded, banded, mapped
+from tutelage.corruptions.draws import Draws
+from tutelage.corruptions.levels import Level
 
 GRID = 8  # pixels from the middle to the edge of the disk's grid, for disks up to that radius
 NOTHING = 1e-12  # weights below it are none: what float32 leaves of a bell's far end

@@ -11,9 +11,9 @@ from math import ceil
 import numpy as np
 from torch import Tensor
 
-from tutelage.robustness.banded import Banded, banded, mapped
-from tutelage.robustness.draws import Draws
-from tutelage.robustness.levels import Level
+from tutelage.corruptions.banded import Banded, banded, mapped
+from tutelage.corruptions.draws import Draws
+from tutelage.corruptions.levels import Level
 
 
 def zoom_blur(images: Tensor, level: Level, draws: Draws) -> Tensor:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tutelage.robustness.banded import Banded, banded, mapped
-from tutelage.robustness.blur import bell
-from tutelage.robustness.draws import Draws
-from tutelage.robustness.levels import Level
+from tutelage.corruptions.banded import Banded, banded, mapped
+from tutelage.corruptions.blur import bell
+from tutelage.corruptions.draws import Draws
+from tutelage.corruptions.levels import Level
 
 TRUNCATE = 3  # sigmas, where the Gaussian ends
 

@@ -7,10 +7,10 @@ textures.py, so results are not comparable with published ones.
 import torch
 from torch import Tensor
 
+from tutelage.corruptions.draws import Draws
+from tutelage.corruptions.levels import SLACK, Level
+from tutelage.corruptions.textures import textures
 from tutelage.data.operations import cut_off
-from tutelage.robustness.draws import Draws
-from tutelage.robustness.levels import SLACK, Level
-from tutelage.robustness.textures import textures
 
 
 def frost(images: Tensor, level: Level, draws: Draws) -> Tensor:

@@ -8,8 +8,8 @@ V (1 - S' (V - x) / (V S)) for each channel x, which needs no hue. No deviation 
 import torch
 from torch import Tensor
 
-from tutelage.robustness.draws import Draws
-from tutelage.robustness.levels import Level
+from tutelage.corruptions.draws import Draws
+from tutelage.corruptions.levels import Level
 
 TINY = 1e-12  # stands for 0 where something is divided by it; vanishes beside any gray level
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from tutelage.robustness.draws import Draws
-from tutelage.robustness.levels import Level
+from tutelage.corruptions.draws import Draws
+from tutelage.corruptions.levels import Level
 
 TILT = 45.0  # degrees that the drawn angle is from horizontal, at most
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.corruptions.workers import threads as threads
 from tutelage.data.buffers import empty
-from tutelage.robustness.workers import threads as threads
 
 
 class Draws:

@@ -10,10 +10,10 @@ found for all pixels at once, by jumps along the chain of neighbors that double 
 import torch
 from torch import Tensor
 
+from tutelage.corruptions.blur import gaussian_blurred
+from tutelage.corruptions.draws import Draws
+from tutelage.corruptions.levels import SLACK, Level
 from tutelage.data.operations import cut_off
-from tutelage.robustness.blur import gaussian_blurred
-from tutelage.robustness.draws import Draws
-from tutelage.robustness.levels import SLACK, Level
 
 
 def glass_blur(images: Tensor, level: Level, draws: Draws) -> Tensor:

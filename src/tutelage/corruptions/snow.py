@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tutelage.robustness.draws import Draws
-from tutelage.robustness.levels import SLACK, Level
-from tutelage.robustness.motion import motion_blurred
-from tutelage.robustness.zoom import zoomed
+from tutelage.corruptions.draws import Draws
+from tutelage.corruptions.levels import SLACK, Level
+from tutelage.corruptions.motion import motion_blurred
+from tutelage.corruptions.zoom import zoomed
 
 STEEPEST, FLATTEST = -135.0, -45.0  # degrees
 RED, GREEN, BLUE = 0.299, 0.587, 0.114  # shares of gray

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tutelage.robustness.blur import gaussian_blurred
-from tutelage.robustness.distances import distances
-from tutelage.robustness.draws import Draws
-from tutelage.robustness.edges import bordered, canny
-from tutelage.robustness.levels import Level
+from tutelage.corruptions.blur import gaussian_blurred
+from tutelage.corruptions.distances import distances
+from tutelage.corruptions.draws import Draws
+from tutelage.corruptions.edges import bordered, canny
+from tutelage.corruptions.levels import Level
 
 WATER = (175 / 255, 238 / 255, 238 / 255)  # pale turquoise
 MUD = (63 / 255, 42 / 255, 20 / 255)  # brown

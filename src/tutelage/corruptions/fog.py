@@ -6,9 +6,9 @@ authors have no map for get one of the next power of two, as theirs of 224 pixel
 
 from torch import Tensor
 
-from tutelage.robustness.draws import Draws
-from tutelage.robustness.levels import Level
-from tutelage.robustness.plasma import plasma
+from tutelage.corruptions.draws import Draws
+from tutelage.corruptions.levels import Level
+from tutelage.corruptions.plasma import plasma
 
 
 def fog(images: Tensor, level: Level, draws: Draws) -> Tensor:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutelage.robustness.draws import Draws
-from tutelage.robustness.levels import Level
+from tutelage.corruptions.draws import Draws
+from tutelage.corruptions.levels import Level
 
 GRAYS = 256  # gray levels
 GUIDES = 1024  # shares of the random numbers from 0 to 1 whose first count is known

@@ -13,23 +13,23 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from tutelage.corruptions.blur import defocus_blur, gaussian_blur
+from tutelage.corruptions.color import brightness, contrast, saturate
+from tutelage.corruptions.compression import jpeg_compression, pixelate
+from tutelage.corruptions.draws import Draws
+from tutelage.corruptions.elastic import elastic_transform
+from tutelage.corruptions.fog import fog
+from tutelage.corruptions.frost import frost
+from tutelage.corruptions.glass import glass_blur
+from tutelage.corruptions.levels import EXTRA, SEVERITIES, SLACK, TEST, Level, level
+from tutelage.corruptions.motion import motion_blur
+from tutelage.corruptions.noise import gaussian_noise, impulse_noise, shot_noise, speckle_noise
+from tutelage.corruptions.snow import snow
+from tutelage.corruptions.spatter import spatter
+from tutelage.corruptions.workers import workers
+from tutelage.corruptions.zoom import zoom_blur
 from tutelage.data.operations import as_float, cut_off
 from tutelage.errors import UsageError
-from tutelage.robustness.blur import defocus_blur, gaussian_blur
-from tutelage.robustness.color import brightness, contrast, saturate
-from tutelage.robustness.compression import jpeg_compression, pixelate
-from tutelage.robustness.draws import Draws
-from tutelage.robustness.elastic import elastic_transform
-from tutelage.robustness.fog import fog
-from tutelage.robustness.frost import frost
-from tutelage.robustness.glass import glass_blur
-from tutelage.robustness.levels import EXTRA, SEVERITIES, SLACK, TEST, Level, level
-from tutelage.robustness.motion import motion_blur
-from tutelage.robustness.noise import gaussian_noise, impulse_noise, shot_noise, speckle_noise
-from tutelage.robustness.snow import snow
-from tutelage.robustness.spatter import spatter
-from tutelage.robustness.workers import workers
-from tutelage.robustness.zoom import zoom_blur
 from tutelage.values import nearest
 
 # images (B, 3, H, W) float32 in [0, 1], its numbers, randomness -> the same shape, to be clipped

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from tutelage.corruptions.draws import Draws
+from tutelage.corruptions.levels import Level
+from tutelage.corruptions.workers import threads
 from tutelage.data.buffers import empty
 from tutelage.data.decode import RGB
 from tutelage.data.operations import as_bytes, as_float, cut_off
-from tutelage.robustness.draws import Draws
-from tutelage.robustness.levels import Level
-from tutelage.robustness.workers import threads
 
 # an image (H, W, 3) and a quality -> the image out of a JPEG file
 JPEG: TypeAlias = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
