@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Literal
 
 from tutelage.errors import UsageError
-from tutelage.settings import Auto, Noise, Optim, Precision, Progressive, above, between, changed
+from tutelage.settings import (
+    Auto,
+    Noise,
+    Optim,
+    Precision,
+    Progressive,
+    above,
+    at_least,
+    between,
+    changed,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +53,15 @@ class Common:
     """Steps of that fine-tuning over those of a round."""
     stem: Literal["auto", "keep"] = "auto"
     """auto: small images are not shrunk by the first layers; keep: the network as published."""
+    se: int | None = None
+    """Squeeze-and-excitation on any convolutional network: channels over a gate's hidden units, as
+    in --se 16; None: the network as published."""
+    se_where: str = "auto"
+    """Layers whose output gets a gate. auto: as in the paper; else a pattern of their names, such
+    as 'layer4.*.bn3'."""
+    se_gate: Literal["auto", "sigmoid", "twice"] = "auto"
+    """sigmoid: the paper's; twice: 2 sigmoid with a last layer of zeros, which begins as 1; auto:
+    twice for weights that were learned without gates, else the paper's, or as they were learned."""
     steps: int | Auto = "auto"
     """Training steps a round; auto: from the budget, or 2,000."""
     budget: str | None = None
@@ -85,6 +104,7 @@ class Common:
             raise UsageError("fix and fix_share belong to a --fix-size")
         if self.fix_size is not None and self.img_size != "auto":
             above("fix_size", self.fix_size, self.img_size)
+        self._check_gates()
         if self.batch < 2:
             raise UsageError("batch is at least 2: batch norm needs more than one image")
         if self.memory != "auto":
@@ -93,6 +113,13 @@ class Common:
             seconds(self.budget)
             if self.steps != "auto":
                 raise UsageError("give either steps or a budget, not both")
+
+    def _check_gates(self) -> None:
+        """Reject settings of gates where there are none."""
+        if self.se is not None:
+            at_least("se", self.se, 1)
+        elif changed(self, ["se_where", "se_gate"]):
+            raise UsageError("se_where and se_gate belong to --se, as in --se 16")
 
     @property
     def begins_as(self) -> str | None:

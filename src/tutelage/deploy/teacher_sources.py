@@ -22,6 +22,7 @@ from tutelage.errors import UsageError
 from tutelage.networks.build import Normalized, check_name, has_fixed_size
 from tutelage.networks.names import create
 from tutelage.networks.pretrained import create_pretrained
+from tutelage.networks.squeeze_excite import SE
 
 HUB = ("hf-hub:", "local-dir:")  # of timm: OWNER/NAME on the hub, or a folder like one there
 # Under which training scripts keep weights; an average of them first, as in timm's own loader.
@@ -40,13 +41,14 @@ class Found:
     classes: tuple[str, ...] | None  # names of the outputs, where they are known
     size: int | None = None  # pixels that its weights are made for, where that is known
     folder: Path | None = None  # where it was trained by this package
+    se: SE | None = None  # gates that timm's network of that name doesn't have
 
 
 def from_folder(folder: Path, name: str, device: torch.device) -> Found:
     """The network of a run, model or round folder; raises UsageError where there is none."""
     model = load_model(folder, device)
-    count = len(model.classes)
-    return Found(model.module, name, count, model.classes, model.net.img_size, folder)
+    net, count = model.net, len(model.classes)
+    return Found(model.module, name, count, model.classes, net.img_size, folder, net.se)
 
 
 def from_timm(name: str, img_size: int | None = None) -> Found:

@@ -15,6 +15,7 @@ from tutelage.core import Dice, fold
 from tutelage.errors import UsageError
 from tutelage.networks import names
 from tutelage.networks.noise import block_sites, set_noise
+from tutelage.networks.squeeze_excite import SE, put, sites_of
 from tutelage.values import nearest
 
 SMALLEST_MAP = 4  # side of the last feature map that small images are given room for
@@ -34,6 +35,7 @@ class Net:
     many_sizes: bool = False  # made for one size, it takes others by resampling its positions
     two_heads: bool = False  # in training the distillation token answers apart from the class token
     drop_block: float = 0.0
+    se: SE | None = None  # squeeze-and-excitation beyond what the network has
 
 
 class Normalized(nn.Module):
@@ -152,6 +154,8 @@ def build(net: Net, *, seed: int = 0) -> Normalized:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fold(seed, Dice.INIT, 0))
         module = _create(net, options)
+        if net.se:
+            put(module, sites_of(net.name, net.se.where), net.se)
     if net.two_heads:
         _part_heads(module, net.name)
     config = resolve_model_data_config(module)

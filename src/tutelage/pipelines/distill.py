@@ -13,7 +13,7 @@ from tutelage.deploy.teachers import Teacher, load_teacher
 from tutelage.errors import UsageError
 from tutelage.jobs import DistillSettings
 from tutelage.learner import choose_device, choose_precision
-from tutelage.networks.build import check_name, parameters, weight_digest
+from tutelage.networks.build import parameters, weight_digest
 from tutelage.networks.teachers import Ensemble
 from tutelage.pipelines.guard import exam_for
 from tutelage.pipelines.outcome import conclude
@@ -32,6 +32,7 @@ from tutelage.pipelines.rounds import (
 )
 from tutelage.pipelines.transfer import has_not_seen, open_init
 from tutelage.progress import Screen
+from tutelage.recipes.make import check_model
 from tutelage.run import Run, write_config
 
 
@@ -43,7 +44,7 @@ def distill(
     `modules` are teachers given as networks, beside those that the settings name. Raises what the
     stages raise.
     """
-    check_name(settings.student)
+    check_model(settings.student, settings)
     method_kind = kind_of(settings.method)
     if method_kind.teacher != "frozen":
         verb = "selftrain" if method_kind().unlabeled_views else "train"
@@ -66,7 +67,7 @@ def distill(
         precision=choose_precision(settings.precision, device),
     )
 
-    open_init(settings, run, prepared, (settings.student,))
+    settings = open_init(settings, run, prepared, (settings.student,))
 
     def made(settings: DistillSettings) -> tuple[Round, ...]:
         begun = with_init(_rounds(settings, prepared, digest), settings, run)

@@ -19,7 +19,6 @@ from tutelage.deploy.teachers import Teacher, load_teacher
 from tutelage.errors import GivenUp, UsageError
 from tutelage.jobs import SelftrainSettings
 from tutelage.learner import choose_device, choose_precision
-from tutelage.networks.build import check_name
 from tutelage.pipelines.choose import choose_method
 from tutelage.pipelines.guard import check_against, exam_for, give_up, sound, watch
 from tutelage.pipelines.outcome import conclude
@@ -38,6 +37,7 @@ from tutelage.pipelines.rounds import (
 from tutelage.pipelines.selftrain_rounds import check_methods, selftrain_rounds
 from tutelage.pipelines.transfer import has_not_seen, open_init
 from tutelage.progress import Screen
+from tutelage.recipes.make import check_model
 from tutelage.run import Run, write_config
 
 
@@ -62,7 +62,7 @@ def selftrain(settings: SelftrainSettings, run: Run, screen: Screen) -> None:
         optim=resolved_optim(settings, settings.student(settings.num_rounds)),
         precision=choose_precision(settings.precision, device),
     )
-    open_init(settings, run, prepared, _models(settings, prepared, taken))
+    settings = open_init(settings, run, prepared, _models(settings, prepared, taken))
     settings = _planned(settings, run, prepared, taken)
     write_config(run, settings)
     rounds = _rounds(settings, run, prepared, taken)
@@ -98,7 +98,7 @@ def _train_all(
 def _check_early(settings: SelftrainSettings) -> None:
     """Raises UsageError for what is wrong before anything is read or trained."""
     for name in {settings.model, *settings.students}:
-        check_name(name)
+        check_model(name, settings)
     check_methods(settings)
     if settings.teacher is None:
         return
@@ -110,7 +110,7 @@ def _check_early(settings: SelftrainSettings) -> None:
         return
     if len(path.parts) > 1:
         raise UsageError(f"--teacher {path}: there is no such run, and no timm network either")
-    check_name(settings.teacher)
+    check_model(settings.teacher, settings)
 
 
 def _is_given(settings: SelftrainSettings) -> bool:

@@ -7,7 +7,6 @@ from tutelage.errors import UsageError
 from tutelage.jobs import TrainSettings
 from tutelage.learner import choose_device, choose_precision
 from tutelage.methods.method import Method
-from tutelage.networks.build import check_name
 from tutelage.networks.freeze import Freeze
 from tutelage.pipelines.guard import exam_for, watch
 from tutelage.pipelines.outcome import conclude
@@ -27,6 +26,7 @@ from tutelage.pipelines.rounds import (
 from tutelage.pipelines.sharded import open_sharded, source_of
 from tutelage.pipelines.transfer import open_init
 from tutelage.progress import Screen
+from tutelage.recipes.make import check_model
 from tutelage.run import Run, write_config
 from tutelage.settings import Progressive
 
@@ -36,7 +36,7 @@ STEM = 2  # groups that frozen-stem keeps: the stem and the first stage
 
 def train(settings: TrainSettings, run: Run, screen: Screen) -> None:
     """Check, train, judge, keep. Finished stages are not repeated; raises what they raise."""
-    check_name(settings.model)
+    check_model(settings.model, settings)
     settings = replace(settings, method=settings.trained_by)
     method = _method(settings)
     source = None if settings.labels is None else source_of(settings, method)
@@ -49,7 +49,7 @@ def train(settings: TrainSettings, run: Run, screen: Screen) -> None:
     optim = resolved_optim(settings, settings.model, head_alone=alone)
     precision = choose_precision(settings.precision, device)
     settings = replace(settings, optim=optim, precision=precision)
-    open_init(settings, run, prepared, (settings.model,))
+    settings = open_init(settings, run, prepared, (settings.model,))
 
     def made(settings: TrainSettings) -> tuple[Round, ...]:
         first = with_init(train_rounds(settings, prepared, method), settings, run)

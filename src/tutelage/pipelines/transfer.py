@@ -7,8 +7,9 @@ keep their row, and others get a new one.
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +27,15 @@ from tutelage.errors import RunMismatch, UsageError
 from tutelage.networks.build import Net, Normalized, build, check_name, weight_digest
 from tutelage.networks.freeze import head_names
 from tutelage.networks.input_size import resample
+from tutelage.networks.squeeze_excite import SE, Gate, gates_in
 from tutelage.pipelines.manifest import contents_of, has_manifest
 from tutelage.pipelines.prepare import Prepared
 from tutelage.recipe import Recipe
+from tutelage.recipes.make import se_of
 from tutelage.run import Run
 from tutelage.training_settings import Common
+
+C = TypeVar("C", bound=Common)
 
 PRETRAINED = "pretrained"  # as a source: timm's own weights of whatever network is trained
 SHOWN = 3  # classes that are named on the screen
@@ -75,14 +80,18 @@ def begin_as(found: Found, net: Net, classes: Sequence[str], *, seed: int, where
     Rows for classes that are new to it are drawn from the seed. `where` is how the user called the
     source. Raises UsageError where a tensor doesn't fit, naming the first.
     """
+    _check_gates(where, found.se, net.se)
     module = build(net, seed=seed)
     source = _at_size(found, net.img_size, where)
     given, own = source.state_dict(), module.state_dict()
     heads = [f"{name}.{kind}" for name in head_names(module) for kind in ("weight", "bias")]
-    trunk = [key for key in own if key not in heads]
+    gates = tuple(f"{path}." for path in gates_in(module)) if found.se is None else ()
+    trunk = [key for key in own if key not in heads and not key.startswith(gates)]
     _check_fit(where, net.name, {key: own[key] for key in trunk}, given)
-    taken = {key: given[key] for key in trunk}
-    note = f"{where}: all weights of the trunk kept; classes: "
+    taken = {key: own[key] for key in own if key.startswith(gates)}
+    taken |= {key: given[key] for key in trunk}
+    more = f", {len(gates)} gates new" if gates else ""
+    note = f"{where}: all weights of the trunk kept{more}; classes: "
     with torch.no_grad():
         rows, words = _rows(found, classes)
         present = [key for key in heads if key in own]
@@ -94,6 +103,17 @@ def begin_as(found: Found, net: Net, classes: Sequence[str], *, seed: int, where
                 taken[key][new] = given[key][old]
     module.load_state_dict(taken)
     return Begun(module, note + (words if rows else f"all {len(classes):,} new"))
+
+
+def _check_gates(where: str, given: SE | None, asked: SE | None) -> None:
+    """Raises UsageError where the source was trained with other gates than are asked."""
+    if given is None or given == asked:
+        return
+    more = "" if given.where == "auto" else f" --se-where {given.where!r}"
+    raise UsageError(
+        f"--init {where} was trained with squeeze-and-excitation: give "
+        f"--se {given.reduction}{more}, without --se-gate"
+    )
 
 
 def _rows(found: Found, classes: Sequence[str]) -> tuple[dict[int, int], str]:
@@ -146,15 +166,16 @@ def _at_size(found: Found, size: int, where: str) -> nn.Module:
     return module
 
 
-def open_init(settings: Common, run: Run, prepared: Prepared, models: Sequence[str]) -> None:
-    """Look at the source once, before anything is trained, and note its weights in the run.
+def open_init(settings: C, run: Run, prepared: Prepared, models: Sequence[str]) -> C:
+    """Look at the source once, before anything is trained, and note its weights in the run; returns
+    the settings with the gate that suits them.
 
     Raises UsageError where it doesn't fit one of the networks to be trained, or has learned from
     the images that judge; RunMismatch where the weights have changed since the run began.
     """
     given = settings.begins_as
     if given is None:
-        return
+        return _with_gate(settings, None)
     if run.is_done("init"):
         notes = run.notes("init")
     else:
@@ -164,12 +185,30 @@ def open_init(settings: Common, run: Run, prepared: Prepared, models: Sequence[s
             for model in dict.fromkeys(models):
                 check_name(model)
                 found = open_source(given, model, prepared.size)
-                net = Net(name=model, num_classes=len(prepared.classes), img_size=prepared.size)
+                own = _with_gate(settings, None if found.se is None else found.se.gate)
+                net = Net(
+                    name=model, num_classes=len(prepared.classes), img_size=prepared.size,
+                    se=se_of(own),
+                )  # fmt: skip
                 begun = begin_as(found, net, prepared.classes, seed=0, where=given)
                 digest = weight_digest(found.module)
-                notes[model] = {"digest": digest, "note": begun.note}
+                gate = None if own.se is None else own.se_gate
+                notes[model] = {"digest": digest, "note": begun.note, "gate": gate}
     for model in dict.fromkeys(models):
         prepared.screen.say(f"  {model} begins as {notes[model]['note']}")
+    gates = [notes[model].get("gate") for model in models]
+    return _with_gate(settings, next((gate for gate in gates if gate), None))
+
+
+def _with_gate(settings: C, learned: Gate | None) -> C:
+    """The settings without `auto`: the gate that was learned, or what a new one begins as."""
+    if settings.se is None or settings.se_gate != "auto":
+        return settings
+    if learned is not None:
+        return replace(settings, se_gate=learned)
+    made = se_of(settings)
+    assert made is not None  # as se is given
+    return replace(settings, se_gate=made.gate)
 
 
 def digest_of(settings: Common, run: Run, model: str) -> str:
