@@ -6,11 +6,11 @@ from torch import nn
 
 from tutelage.errors import UsageError
 from tutelage.learner import Learner
+from tutelage.networks import names
 from tutelage.networks.build import (
     Net,
     Normalized,
     build,
-    check_name,
     keep_resolution,
     parameters,
     weight_digest,
@@ -96,7 +96,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, hint):
 
 
 def test_a_name_with_a_tag_is_known():
-    check_name("resnet18.a1_in1k")
+    names.check_name("resnet18.a1_in1k")
 
 
 def test_a_setting_that_the_network_can_not_take_is_said():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from tutelage.corruptions import compression
 from tutelage.corruptions.color import brightened
 from tutelage.corruptions.compression import jpeg_compression, pixelate
 from tutelage.corruptions.corrupt import CORRUPTIONS, corrupt
@@ -19,7 +20,6 @@ from tutelage.corruptions.draws import Draws
 from tutelage.corruptions.elastic import affine_maps, elastic_transform
 from tutelage.corruptions.levels import SEVERITIES, level
 from tutelage.data.operations import as_float
-from tutelage.corruptions import compression
 
 CPU = torch.device("cpu")
 SIDES = (224, 64, 32, 45)

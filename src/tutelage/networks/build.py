@@ -16,7 +16,6 @@ from tutelage.errors import UsageError
 from tutelage.networks import names
 from tutelage.networks.noise import block_sites, set_noise
 from tutelage.networks.squeeze_excite import SE, put, sites_of
-from tutelage.values import nearest
 
 SMALLEST_MAP = 4  # side of the last feature map that small images are given room for
 
@@ -68,17 +67,10 @@ class Normalized(nn.Module):
         return self.net((images - self.mean) / self.std)
 
 
-def check_name(name: str) -> None:
-    """Raises UsageError, with the nearest names, where there is no network of that name."""
-    if not names.is_model(name):
-        hint = nearest(name, names.listed("*"))
-        raise UsageError(f"timm has no model {name!r}{hint}; `tutelage models` lists them")
-
-
 @cache
 def has_batch_norm(name: str) -> bool:
     """Whether the network of that name has batch norm, without making its weights."""
-    check_name(name)
+    names.check_name(name)
     with torch.device("meta"):
         module = names.create(name, {})
     return normalizes_batches(module)
@@ -87,7 +79,7 @@ def has_batch_norm(name: str) -> bool:
 @cache
 def takes(name: str, option: str) -> bool:
     """Whether the network of that name can take `drop_rate`, `drop_path_rate`, `drop_block`."""
-    check_name(name)
+    names.check_name(name)
     if option == "drop_block":
         return bool(block_sites(name))
     rate: dict[str, Any] = {option: 0.1}
@@ -102,7 +94,7 @@ def takes(name: str, option: str) -> bool:
 @cache
 def has_token(name: str) -> bool:
     """Whether the network of that name has a distillation token."""
-    check_name(name)
+    names.check_name(name)
     with torch.device("meta"):
         module = names.create(name, {})
     try:
@@ -140,7 +132,7 @@ def build(net: Net, *, seed: int = 0) -> Normalized:
 
     Raises UsageError for an unknown name, and where the network can't take a setting.
     """
-    check_name(net.name)
+    names.check_name(net.name)
     options: dict[str, Any] = {}
     if net.dropout:
         options["drop_rate"] = net.dropout

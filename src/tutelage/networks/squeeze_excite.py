@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-import timm
 import torch
 from timm.layers.squeeze_excite import SEModule, SqueezeExciteCl
 from torch import Tensor, nn
 
+from tutelage.networks import names
 from tutelage.networks.dataflow import flow_of
 from tutelage.networks.places import CHILD
 from tutelage.networks.se_sites import Site, Where, sites_in
@@ -58,9 +58,9 @@ def attach_se(
 
 @cache
 def sites_of(name: str, where: str) -> tuple[Site, ...]:
-    """The sites in timm's network of that name; raises what `attach_se` raises."""
+    """The sites in the network of that name; raises what `attach_se` raises."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        net = timm.create_model(name)
+        net = names.create(name, {})
     return sites_in(flow_of(net), where, name)
 
 

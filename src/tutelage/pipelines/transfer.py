@@ -24,7 +24,8 @@ from tutelage.deploy.teacher_sources import (
     imagenet_names,
 )
 from tutelage.errors import RunMismatch, UsageError
-from tutelage.networks.build import Net, Normalized, build, check_name, weight_digest
+from tutelage.networks import names
+from tutelage.networks.build import Net, Normalized, build, weight_digest
 from tutelage.networks.freeze import head_names
 from tutelage.networks.input_size import resample
 from tutelage.networks.squeeze_excite import SE, Gate, gates_in
@@ -183,7 +184,7 @@ def open_init(settings: C, run: Run, prepared: Prepared, models: Sequence[str]) 
             has_not_seen(given, run, prepared.judge, what="--init")
         with run.stage("init") as notes:
             for model in dict.fromkeys(models):
-                check_name(model)
+                names.check_name(model)
                 found = open_source(given, model, prepared.size)
                 own = _with_gate(settings, None if found.se is None else found.se.gate)
                 net = Net(

@@ -3,9 +3,9 @@
 from tutelage.core import Dice, Stage, fold
 from tutelage.errors import UsageError
 from tutelage.methods.method import Method
+from tutelage.networks import names
 from tutelage.networks.build import (
     Net,
-    check_name,
     check_net,
     has_fixed_size,
     has_token,
@@ -23,7 +23,7 @@ DROPOUT, DROP_PATH = 0.1, 0.05  # docs/results.md: 59.4 % with them, 57.1 % with
 def check_model(model: str, settings: Common) -> None:
     """Raises UsageError for a name that timm doesn't know, and for a network that can't take
     squeeze-and-excitation where it is asked."""
-    check_name(model)
+    names.check_name(model)
     if settings.se is not None:
         sites_of(model, settings.se_where)
 
