@@ -43,7 +43,10 @@ CORRUPTIONS: dict[str, Corruption] = {
     "gaussian_blur": gaussian_blur, "spatter": spatter, "saturate": saturate,
 }  # fmt: skip
 assert tuple(CORRUPTIONS) == TEST + EXTRA
-AT_ONCE = 224 * 224  # pixels that a worker takes at least: a call costs as much for fewer
+# Pixels that a worker takes at least. Python's lock changes hands at each operation, so that short
+# ones wait for each other: with 4 images of 224 px and not 1, two threads laid frost over 5,600
+# images a second and not 2,700 (November 2026).
+AT_ONCE = 4 * 224 * 224
 OF_BYTES = ("frost", "pixelate", "jpeg_compression")  # take bytes, too, and then give bytes
 
 

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from tutelage.deploy.model_folder import load_model
 from tutelage.errors import UsageError
-from tutelage.networks import names
 from tutelage.networks.build import Normalized, has_fixed_size
-from tutelage.networks.names import create
+from tutelage.networks.names import check_name, create
 from tutelage.networks.pretrained import create_pretrained
 from tutelage.networks.squeeze_excite import SE
 
@@ -59,7 +58,7 @@ def from_timm(name: str, img_size: int | None = None) -> Found:
     there is no such network, or no weights for it can be had.
     """
     if not name.startswith(HUB):
-        names.check_name(name)
+        check_name(name)
     try:
         if name.startswith(HUB):
             net = timm.create_model(name, pretrained=True)
@@ -82,7 +81,7 @@ def from_file(name: str, file: Path, img_size: int) -> Found:
     The number of classes is the file's. Raises UsageError where the file is missing, damaged, or
     of another network.
     """
-    names.check_name(name)
+    check_name(name)
     weights = read_weights(file)
     with torch.device("meta"):
         head = vars(create(name, {}))["pretrained_cfg"]["classifier"]
