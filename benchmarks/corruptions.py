@@ -79,7 +79,7 @@ def measured(row: Row, images: Tensor, formula: Reference, few: int) -> Row:
         if images.is_cuda:
             torch.cuda.synchronize()
 
-    ours(2)  # makes tables and starts threads
+    ours(count)  # makes tables, starts threads, and takes the memory of all further batches
     formula(single[0], numbers, dice)
     wall, busy = seconds(lambda: ours(count))
     done = 0

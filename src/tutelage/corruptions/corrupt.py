@@ -28,6 +28,7 @@ from tutelage.corruptions.snow import snow
 from tutelage.corruptions.spatter import spatter
 from tutelage.corruptions.workers import workers
 from tutelage.corruptions.zoom import zoom_blur
+from tutelage.data.buffers import empty
 from tutelage.data.operations import as_float, cut_off
 from tutelage.errors import UsageError
 from tutelage.values import nearest
@@ -66,7 +67,8 @@ def corrupt(
         return images
     numbers = level(name, severity, min(images.shape[-2:]))
 
-    made = torch.empty_like(images, memory_format=torch.contiguous_format)
+    on_cpu = images.device.type == "cpu"
+    made = empty(tuple(images.shape), torch.uint8) if on_cpu else torch.empty_like(images)
 
     @torch.no_grad()
     def some(rows: slice) -> None:
@@ -76,7 +78,7 @@ def corrupt(
         else:
             made[rows] = truncated(CORRUPTIONS[name](as_float(images[rows]), numbers, draws))
 
-    if images.device.type != "cpu":
+    if not on_cpu:
         some(slice(None))
         return made
     pool = workers()

@@ -22,8 +22,8 @@ def frost(images: Tensor, level: Level, draws: Draws) -> Tensor:
     height, width = images.shape[-2:]
     pictures = textures(scale, images.device)
     side = pictures.shape[-1]
-    frosted = images.float() if images.dtype == torch.uint8 else images * 255
-    frosted *= of_image
+    scale_of = of_image if images.dtype == torch.uint8 else of_image * 255
+    frosted = torch.full((), SLACK).add(images, alpha=scale_of)
     spots = draws.integers(0, len(pictures) * side * side)
     for image, spot in zip(frosted, spots.tolist(), strict=True):
         line, left = divmod(spot, side)
@@ -33,8 +33,8 @@ def frost(images: Tensor, level: Level, draws: Draws) -> Tensor:
                 ice = pictures[kind, :, down, across].float()
                 image[:, rows, columns].add_(ice, alpha=of_frost)
     if images.dtype == torch.uint8:
-        return cut_off(frosted.add_(SLACK).clamp_(max=255))
-    return frosted.div_(255)
+        return cut_off(frosted.clamp_(max=255))
+    return frosted.sub_(SLACK).div_(255)
 
 
 def parts(start: int, length: int, side: int) -> list[tuple[slice, slice]]:
