@@ -34,6 +34,15 @@ def drawn(count, *, seed, sharper=2.0):
     return (sharper * logits).softmax(-1).float(), labels
 
 
+def test_what_the_thresholds_do_is_said_in_percent():
+    probs, labels = drawn(4000, seed=0)
+    its = calibrated(probs[:2000], labels[:2000], "others")
+    found = judged(probs[2000:], labels[2000:], tuple("abcdef"), calibration=its)
+    lines = [line for line in found.lines() if line.startswith("at most")]
+    assert lines
+    assert all("%" in line and "  " not in line for line in lines)
+
+
 @pytest.mark.parametrize(("wrong", "total"), [(0, 10), (3, 100), (5, 5), (0, 1), (400, 9000)])
 def test_the_bound_is_clopper_and_pearsons(wrong, total):
     exact = 1.0 if wrong == total else beta.ppf(1 - 0.005, wrong + 1, total - wrong)

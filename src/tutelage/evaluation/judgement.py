@@ -72,7 +72,7 @@ class Rejected:
     def __str__(self) -> str:
         """As a line."""
         wrong = "" if self.wrong is None else f", {self.wrong} of them wrong"
-        return f"at most {self.rate:.0%} wrong: {self.answered} answered{wrong}".replace("%", " %")
+        return f"at most {100 * self.rate:.0f} % wrong: {self.answered} answered{wrong}"
 
 
 @dataclass(frozen=True, kw_only=True)
