@@ -82,9 +82,14 @@ def trained(images, out, **more):
     return out
 
 
+@pytest.fixture(scope="module")
+def original(images, tmp_path_factory):
+    return trained(images, tmp_path_factory.mktemp("runs") / "run")
+
+
 @pytest.fixture
-def run(images, tmp_path):
-    return trained(images, tmp_path / "run")
+def run(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "run")
 
 
 @pytest.fixture
