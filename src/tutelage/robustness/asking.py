@@ -12,6 +12,7 @@ from torch import Tensor
 from tutelage.data.check import BAD_SHARE
 from tutelage.data.views import center
 from tutelage.errors import DataProblem
+from tutelage.evaluation.intervals import Accuracy
 from tutelage.networks.build import device_of
 from tutelage.robustness.grid import UNSEEN
 from tutelage.robustness.matching import Match
@@ -50,6 +51,19 @@ def ask(
         bad = torch.isin(rows, torch.tensor(list(unreadable.found)))
         columns["predicted"][bad] = UNSEEN
     return columns
+
+
+def clean_rows(subject: Subject, match: Match) -> Tensor:
+    """Rows (M,) of the subject's own images whose classes a release has."""
+    return torch.isin(subject.labels, torch.tensor(match.asked)).nonzero()[:, 0]
+
+
+def clean_accuracy(subject: Subject, match: Match, columns: Columns | None) -> Accuracy | None:
+    """Of the answers that `ask_clean` gave to those rows; None where it was not asked."""
+    if columns is None:
+        return None
+    labels = subject.labels[clean_rows(subject, match)]
+    return Accuracy(int((columns["predicted"] == labels).sum()), len(labels))
 
 
 def ask_clean(subject: Subject, rows: Tensor, match: Match, advance: Advance) -> Columns:

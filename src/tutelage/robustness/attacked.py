@@ -65,9 +65,6 @@ class UnderAttack(Suite):
         given = ("epsilon", "steps", "restarts", "seed")
         return {key: value for key, value in vars(self).items() if key in given} | {"version": 1}
 
-    def check(self, subject: Subject) -> None:
-        """Nothing can be wrong."""
-
     def cases(self, subject: Subject) -> tuple[Case, ...]:
         """An epsilon each, from small to large."""
         passes = 5 if self.kind == "fgsm" else 5 + len(self._attempts(subject)) * self._passes

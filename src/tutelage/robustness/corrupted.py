@@ -47,9 +47,6 @@ class Corrupted(Suite):
         """What else the answers depend on."""
         return {"seed": self.seed, "version": 1}
 
-    def check(self, subject: Subject) -> None:
-        """Nothing can be wrong."""
-
     def cases(self, subject: Subject) -> tuple[Case, ...]:
         """Each corruption at each severity."""
         names = EXTRA if self.extra else TEST

@@ -49,9 +49,6 @@ class Perturbed(Suite):
         """What else the answers depend on."""
         return {"seed": self.seed, "version": 1}
 
-    def check(self, subject: Subject) -> None:
-        """Nothing can be wrong."""
-
     def cases(self, subject: Subject) -> tuple[Case, ...]:
         """Each perturbation, all of its frames."""
         return tuple(

@@ -13,10 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tutelage.evaluation.intervals import Accuracy
 from tutelage.networks.build import device_of
 from tutelage.robustness import grid as grids
-from tutelage.robustness.asking import Unreadable, ask, ask_clean, stop_if_many
+from tutelage.robustness.asking import (
+    Unreadable,
+    ask,
+    ask_clean,
+    clean_accuracy,
+    clean_rows,
+    stop_if_many,
+)
 from tutelage.robustness.choice import chosen
 from tutelage.robustness.corrupted import RELEASED
 from tutelage.robustness.imagenet import NUM_CLASSES, is_imagenet
@@ -68,10 +74,6 @@ class PublishedCorruptions(Suite):
         rows = known[chosen(labels[known], self.most, self.seed)]
         return rows, labels[rows]
 
-    def _clean(self, subject: Subject, match: Match) -> Tensor:
-        """Rows of the subject's own images whose classes the release has."""
-        return torch.isin(subject.labels, torch.tensor(match.asked)).nonzero()[:, 0]
-
     def cases(self, subject: Subject) -> tuple[Case, ...]:
         """Clean images of the same classes where there are any; each corruption and severity."""
         match = self.release.match(subject.classes)
@@ -80,7 +82,7 @@ class PublishedCorruptions(Suite):
             Case(self.name, at[0], str(at[1]), mark=self._mark(at, rows))
             for at in self.release.cases()
         ]
-        clean = [Case(self.name, CLEAN, "")] if len(self._clean(subject, match)) else []
+        clean = [Case(self.name, CLEAN, "")] if len(clean_rows(subject, match)) else []
         return (*clean, *corrupted)
 
     def _mark(self, at: At, rows: Tensor) -> str:
@@ -97,7 +99,7 @@ class PublishedCorruptions(Suite):
     def num_images(self, case: Case, subject: Subject) -> int:
         """Images that a case asks about."""
         match = self.release.match(subject.classes)
-        return len(self._clean(subject, match) if case.name == CLEAN else self._chosen(match)[0])
+        return len(clean_rows(subject, match) if case.name == CLEAN else self._chosen(match)[0])
 
     def run(
         self, case: Case, subject: Subject, before: Mapping[str, Columns], advance: Advance
@@ -105,7 +107,7 @@ class PublishedCorruptions(Suite):
         """The answers to all images of a case; raises DataProblem where many can't be read."""
         match = self.release.match(subject.classes)
         if case.name == CLEAN:
-            return ask_clean(subject, self._clean(subject, match), match, advance)
+            return ask_clean(subject, clean_rows(subject, match), match, advance)
         at, device = (case.name, int(case.level)), device_of(subject.module)
         rows, _ = self._chosen(match)
         canvas = self.release.canvas(subject.size, subject.canvas or subject.size)
@@ -131,7 +133,7 @@ class PublishedCorruptions(Suite):
             other = grids.grid_of(cases, reference.found, labels)
             beside = grids.Beside(reference.name, other)
         alexnet = self._alexnet(subject, match)
-        clean = self._clean_accuracy(subject, match, found)
+        clean = clean_accuracy(subject, match, found.get(f"{self.name}-{CLEAN}"))
         # AlexNet's clean error is of all classes, too
         whole = clean is not None and (not alexnet or len(subject.labels.unique()) == NUM_CLASSES)
         error = 1 - clean.value if clean is not None and whole else None
@@ -148,15 +150,6 @@ class PublishedCorruptions(Suite):
             rows=tuple(rows),
             curve=grids.curve_of(grid, None),
         )
-
-    def _clean_accuracy(
-        self, subject: Subject, match: Match, found: Mapping[str, Columns]
-    ) -> Accuracy | None:
-        columns = found.get(f"{self.name}-{CLEAN}")
-        if columns is None:
-            return None
-        labels = subject.labels[self._clean(subject, match)]
-        return Accuracy(int((columns["predicted"] == labels).sum()), len(labels))
 
     def _alexnet(self, subject: Subject, match: Match) -> bool:
         """Whether AlexNet's errors are of these images."""

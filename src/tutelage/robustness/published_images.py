@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tutelage.data.find import Given, open_source
@@ -24,7 +23,14 @@ from tutelage.evaluation.calibration import expected_error
 from tutelage.evaluation.intervals import Accuracy, wilson
 from tutelage.networks.build import device_of
 from tutelage.robustness import scores
-from tutelage.robustness.asking import Unreadable, ask, ask_clean, stop_if_many
+from tutelage.robustness.asking import (
+    Unreadable,
+    ask,
+    ask_clean,
+    clean_accuracy,
+    clean_rows,
+    stop_if_many,
+)
 from tutelage.robustness.choice import chosen
 from tutelage.robustness.grid import UNSEEN
 from tutelage.robustness.matching import Match, matched
@@ -117,20 +123,16 @@ class PublishedImages(Suite):
         rows = known[chosen(labels[known], self.most, self.seed)]
         return rows, labels[rows]
 
-    def _clean(self, subject: Subject, match: Match) -> Tensor:
-        """Rows of the subject's own images whose classes the release has."""
-        return torch.isin(subject.labels, torch.tensor(match.asked)).nonzero()[:, 0]
-
     def cases(self, subject: Subject) -> tuple[Case, ...]:
         """The images, and the clean ones of the same classes where there are any."""
-        clean = self._clean(subject, self._match(subject))
+        clean = clean_rows(subject, self._match(subject))
         case = Case(self.name, OWN, "")
         return (Case(self.name, CLEAN, ""), case) if len(clean) else (case,)
 
     def num_images(self, case: Case, subject: Subject) -> int:
         """Images that a case asks about."""
         match = self._match(subject)
-        return len(self._clean(subject, match) if case.name == CLEAN else self._chosen(match)[0])
+        return len(clean_rows(subject, match) if case.name == CLEAN else self._chosen(match)[0])
 
     def run(
         self, case: Case, subject: Subject, before: Mapping[str, Columns], advance: Advance
@@ -138,7 +140,7 @@ class PublishedImages(Suite):
         """The answers to one kind of images; raises DataProblem where many can't be read."""
         match = self._match(subject)
         if case.name == CLEAN:
-            return ask_clean(subject, self._clean(subject, match), match, advance)
+            return ask_clean(subject, clean_rows(subject, match), match, advance)
         rows, _ = self._chosen(match)
         canvas = subject.canvas or subject.size
         pixels = OnDisk(self._images, canvas, device_of(subject.module))
@@ -161,7 +163,7 @@ class PublishedImages(Suite):
         seen = columns["predicted"] != UNSEEN
         right = (columns["predicted"] == labels)[seen]
         own = Accuracy(int(right.sum()), len(right))
-        clean = self._clean_accuracy(subject, match, found)
+        clean = clean_accuracy(subject, match, found.get(f"{self.name}-{CLEAN}"))
         title = RELEASES[self.release].title
         numbers = _numbers(own, clean, columns["confidence"][seen], right)
         lines = [f"accuracy {own}", *_gap(own, clean, numbers)]
@@ -180,15 +182,6 @@ class PublishedImages(Suite):
             columns=("accuracy", "share", "from", "to"),
             rows=tuple(rows),
         )
-
-    def _clean_accuracy(
-        self, subject: Subject, match: Match, found: Mapping[str, Columns]
-    ) -> Accuracy | None:
-        columns = found.get(f"{self.name}-{CLEAN}")
-        if columns is None:
-            return None
-        labels = subject.labels[self._clean(subject, match)]
-        return Accuracy(int((columns["predicted"] == labels).sum()), len(labels))
 
     def _notes(self, match: Match, own: Accuracy, unread: int) -> tuple[str, ...]:
         """What was left out, and what may be wrong."""
