@@ -1,4 +1,7 @@
-"""A trained model's answers on images of a source."""
+"""A trained model's answers on images of a source, and where they are kept."""
+
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +16,9 @@ from tutelage.data.pixels import OnDisk
 from tutelage.data.source import Images, Source
 from tutelage.deploy.model_folder import Model
 from tutelage.evaluation.accuracy import predict
+from tutelage.evaluation.judgement import Judgement
+from tutelage.evaluation.kept import Kept, kept_for
+from tutelage.networks.build import weight_digest
 from tutelage.progress import Screen
 
 
@@ -21,6 +27,37 @@ def answers(model: Model, images: Images, screen: Screen, name: str) -> Tensor:
     pixels = OnDisk(images, model.canvas, torch.device("cpu"))
     with screen.bar(name, len(images)) as bar:
         return predict(model.module, pixels, model.net.img_size, advance=bar.advance)
+
+
+def kept_evaluation(path: Path, address: str, model: Model, test: Part) -> Kept:
+    """Where the evaluation of a model, of the run or model folder `path`, on these images is
+    kept; `address` is theirs."""
+    return kept_for(
+        path, address, weights=weight_digest(model.module), size=model.net.img_size,
+        contents=[fact.content for fact in test.facts], labels=test.images.label_tensor(),
+    )  # fmt: skip
+
+
+def keep_answers(kept: Kept, model: Model, test: Part, probs: Tensor) -> None:
+    """Write answers.parquet from the network's probabilities (N, K)."""
+    contents, labels = [fact.content for fact in test.facts], test.images.label_tensor()
+    kept.write_answers(test.images.places, contents, labels, model.probs(probs), model.classes)
+
+
+def keep_judgement(
+    kept: Kept, address: str, model: Model, found: Judgement, robust: list[dict[str, Any]]
+) -> None:
+    """Write evaluation.json, with the suites' summaries as JSON has them."""
+    kept.write(
+        {
+            "data": address,
+            "images": found.accuracy.total,
+            "img_size": model.net.img_size,
+            "weights": weight_digest(model.module),
+            **found.plain(),
+            "robust": robust,
+        }
+    )
 
 
 def labeled_part(root: Source, model: Model, part: str, screen: Screen) -> Part:

@@ -13,7 +13,13 @@ from torch import Tensor
 
 from tutelage.data.find import Given, open_source
 from tutelage.data.source import Source
-from tutelage.deploy.judge import answers, labeled_part
+from tutelage.deploy.judge import (
+    answers,
+    keep_answers,
+    keep_judgement,
+    kept_evaluation,
+    labeled_part,
+)
 from tutelage.deploy.model_folder import calibration_in, is_model, load_model
 from tutelage.deploy.teacher_check import run_of
 from tutelage.errors import UsageError
@@ -23,8 +29,7 @@ from tutelage.evaluation.kept import FOLDER, Kept, kept_for
 from tutelage.files import read_json
 from tutelage.judging_settings import CompareSettings
 from tutelage.learner import choose_device
-from tutelage.networks.build import weight_digest
-from tutelage.pipelines.manifest import has_manifest, learned_note
+from tutelage.pipelines.manifest import contents_by_name, has_manifest, learned_note
 from tutelage.progress import Screen
 from tutelage.reports.contents import JUDGES
 from tutelage.run import read_run
@@ -109,7 +114,7 @@ def _stored(path: Path, name: str) -> Answers:
     its = calibration_in(config)
     folder = _judged_round(path, run, [row["name"] for row in outcome["rounds"]], config["weights"])
     table = pq.read_table(folder / "predictions-test.parquet")
-    contents = _contents(run)
+    contents = contents_by_name(run, "test")
     names, labels = table["path"].to_pylist(), table["label"].to_pylist()
     images = [(contents[image], label) for image, label in zip(names, labels, strict=True)]
     classes = tuple(config["classes"])
@@ -140,13 +145,6 @@ def _judged_round(path: Path, run: Path, rounds: Sequence[str], weights: str) ->
     raise UsageError(f"the model of {run} is none of its judged rounds: give --data TEST")
 
 
-def _contents(run: Path) -> dict[str, str]:
-    """Content hash of each test image of a run, by name."""
-    columns = pq.read_table(run / "data" / "manifest.parquet").to_pydict()
-    rows = zip(columns["part"], columns["path"], columns["content"], strict=True)
-    return {name: content for part, name, content in rows if part == "test"}
-
-
 def _evaluation(found: Answers, path: Path, run: Path) -> Kept | None:
     """What `evaluate` has kept of the same weights on the same images, whatever they are called."""
     numbers = torch.tensor([found.classes.index(label) for _, label in found.images])
@@ -170,32 +168,23 @@ def _asked(
     learned = learned_note(run_of(path) or path, set(test.copies()))
     if learned is not None:
         screen.say(learned)
-    labels, weights = test.images.label_tensor(), weight_digest(model.module)
-    kept = kept_for(
-        path, source.address, weights=weights, size=model.net.img_size,
-        contents=[fact.content for fact in test.facts], labels=labels,
-    )  # fmt: skip
+    kept = kept_evaluation(path, source.address, model, test)
     file, its, before = kept.path / "answers.parquet", model.calibration, kept.read()
     temperature = None if its is None else its.temperature.value
     if not file.exists() or before.get("temperature", "not known") != temperature:
         probs = answers(model, test.images, screen, name)
-        contents = [fact.content for fact in test.facts]
-        kept.write_answers(test.images.places, contents, labels, model.probs(probs), model.classes)
-        kept.write(
-            {
-                "data": source.address, "images": len(labels), "img_size": model.net.img_size,
-                "weights": weights, **judged(probs, labels, model.classes, calibration=its).plain(),
-                "robust": before.get("robust", []),
-            }
-        )  # fmt: skip
+        keep_answers(kept, model, test, probs)
+        found = judged(probs, test.images.label_tensor(), model.classes, calibration=its)
+        keep_judgement(kept, source.address, model, found, before.get("robust", []))
     table = pq.read_table(file, columns=["content", "label", "predicted"]).to_pydict()
     right = [a == b for a, b in zip(table["label"], table["predicted"], strict=True)]
+    now = kept.read()
     return _in_order(
         Answers(
             name=name, path=path, network=model.net.name, img_size=model.net.img_size,
-            weights=weights, classes=model.classes,
+            weights=now["weights"], classes=model.classes,
             images=tuple(zip(table["content"], table["label"], strict=True)),
-            right=torch.tensor(right), measures=measures(kept.read()), kept=kept,
+            right=torch.tensor(right), measures=measures(now), kept=kept,
         )
     )  # fmt: skip
 

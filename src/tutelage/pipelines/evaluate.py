@@ -10,7 +10,13 @@ from torch import Tensor
 from tutelage.data.facts import Part
 from tutelage.data.find import Given, open_source
 from tutelage.data.source import Images, Source
-from tutelage.deploy.judge import answers, labeled_part
+from tutelage.deploy.judge import (
+    answers,
+    keep_answers,
+    keep_judgement,
+    kept_evaluation,
+    labeled_part,
+)
 from tutelage.deploy.model_folder import Model, load_model, model_at
 from tutelage.deploy.predict import as_predictions
 from tutelage.deploy.predictions import table_path, write_predictions
@@ -19,10 +25,10 @@ from tutelage.errors import DataProblem, UsageError
 from tutelage.evaluation.image_size import best_size, candidates, reason, size_table
 from tutelage.evaluation.intervals import Accuracy
 from tutelage.evaluation.judgement import Judgement, judged
-from tutelage.evaluation.kept import Kept, kept_for
+from tutelage.evaluation.kept import Kept
 from tutelage.judging_settings import EvaluateSettings
 from tutelage.learner import choose_device
-from tutelage.networks.build import normalizes_batches, weight_digest
+from tutelage.networks.build import normalizes_batches
 from tutelage.pipelines.manifest import contents_of, has_manifest, learned_note, read_manifest
 from tutelage.pipelines.robust import reference_for, suites_for, under_trouble
 from tutelage.progress import Screen
@@ -74,19 +80,12 @@ def evaluate(
     elif isinstance(settings.img_size, int):
         model = model_at(model, settings.img_size)
         screen.say(f"images at {settings.img_size} px; {_note(model)}")
-    kept = _kept(settings.run, data, model, test)
+    kept = kept_evaluation(settings.run, data.address, model, test)
     probs = answers(model, test.images, screen, "evaluate")
     found = _judge(probs, model, test, kept, out)
     robust = under_trouble(settings, model, test, kept, screen, suites=suites, other=other)
-    about = {
-        "data": data.address,
-        "images": len(test.images),
-        "img_size": model.net.img_size,
-        "weights": weight_digest(model.module),
-        **found.plain(),
-        "robust": _with_earlier(robust, kept, found.temperature),
-    }
-    kept.write(about)
+    summaries = _with_earlier(robust, kept, found.temperature)
+    keep_judgement(kept, data.address, model, found, summaries)
     if (settings.run / "run.json").exists():
         screen.say(f"report: {write_report(settings.run)}")
     return Evaluation(found, tuple(robust), kept.path)
@@ -106,28 +105,18 @@ def _with_earlier(
     return [*earlier, *(summary.plain() for summary in robust)]
 
 
-def _kept(path: Path, data: Source, model: Model, test: Part) -> Kept:
-    """Where the evaluation is kept."""
-    return kept_for(
-        path, data.address, weights=weight_digest(model.module), size=model.net.img_size,
-        contents=[fact.content for fact in test.facts], labels=test.images.label_tensor(),
-    )  # fmt: skip
-
-
 def _judge(
     probs: Tensor, model: Model, test: Part, kept: Kept, out: Path | None
 ) -> Judgement:  # fmt: skip
     """Say how good the answers are, and keep them."""
     images = test.images
-    said = model.probs(probs)
     labels = images.label_tensor()
     found = judged(probs, labels, model.classes, calibration=model.calibration)
     for line in found.lines():  # before anything is written, which may fail
         print(line)
     if out is not None:
         write_predictions(out, as_predictions(model, images.places, probs, top=5))
-    contents = [fact.content for fact in test.facts]
-    kept.write_answers(images.places, contents, labels, said, model.classes)
+    keep_answers(kept, model, test, probs)
     return found
 
 

@@ -1,6 +1,6 @@
 """The images that a run works with, as it wrote them down; the same ones when it goes on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +78,19 @@ def learned_note(run: Path, contents: set[str]) -> str | None:
 
 def contents_of(run: Path, parts: Sequence[str]) -> set[str]:
     """Content hashes of a run's images in these parts, as its manifest has them."""
-    columns = pq.read_table(run / "data" / "manifest.parquet").to_pydict()
-    pairs = zip(columns["part"], columns["content"], strict=True)
-    return {content for part, content in pairs if part in parts}
+    return {content for part, _, content in _contents(run) if part in parts}
+
+
+def contents_by_name(run: Path, part: str) -> dict[str, str]:
+    """Content hash of each image of a part, by its name."""
+    return {name: content for its, name, content in _contents(run) if its == part}
+
+
+def _contents(run: Path) -> Iterator[tuple[str, str, str]]:
+    """Part, name and content hash of each image of a run."""
+    wanted = ["part", "path", "content"]
+    columns = pq.read_table(run / "data" / "manifest.parquet", columns=wanted).to_pydict()
+    return zip(*(columns[name] for name in wanted), strict=True)
 
 
 def _opened_again(address: str, given: Given | None) -> Source:

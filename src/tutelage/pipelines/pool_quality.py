@@ -6,7 +6,6 @@ does, may be surer of its images than of others, and then the estimate is too hi
 
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +15,7 @@ from tutelage.evaluation.accuracy import predict
 from tutelage.evaluation.pool_accuracy import Answered, Quality, quality, stored_top, tempered_top
 from tutelage.evaluation.temperature import fit_temperature
 from tutelage.files import write_json
-from tutelage.pipelines.manifest import contents_of, has_manifest
+from tutelage.pipelines.manifest import contents_by_name, contents_of, has_manifest
 from tutelage.pipelines.prepare import Prepared
 
 ASSUMPTION = "validation images and pool are alike"
@@ -31,11 +30,7 @@ def new_to(teacher: Path | None, run: Path, prepared: Prepared) -> Tensor:
     if teacher is None or not has_manifest(teacher):
         return torch.arange(len(images))
     seen = contents_of(teacher, ("labeled",))
-    table = pq.read_table(
-        run / "data" / "manifest.parquet", columns=["part", "path", "content"]
-    ).to_pydict()
-    rows = zip(table["part"], table["path"], table["content"], strict=True)
-    content = {path: content for part, path, content in rows if part == "val"}
+    content = contents_by_name(run, "val")
     return torch.tensor(
         [row for row, name in enumerate(images.names) if content[name] not in seen],
         dtype=torch.int64,

@@ -3,19 +3,20 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from tutelage.data.facts import Part
 from tutelage.data.find import Given, open_source
 from tutelage.data.memory import memory_for
 from tutelage.data.pixels import Pixels, bytes_held, open_pixels
+from tutelage.deploy.judge import kept_evaluation
 from tutelage.deploy.model_folder import Model, load_model, model_at
 from tutelage.errors import UsageError
-from tutelage.evaluation.kept import Kept, kept_for
+from tutelage.evaluation.kept import Kept
 from tutelage.judging_settings import EvaluateSettings
 from tutelage.learner import choose_device
-from tutelage.networks.build import device_of, weight_digest
+from tutelage.networks.build import device_of
 from tutelage.progress import Screen
+from tutelage.reports.compare_text import share, table
 from tutelage.robustness.attacked import UnderAttack
 from tutelage.robustness.autoattack import AutoAttacked, package
 from tutelage.robustness.choice import chosen
@@ -145,7 +146,7 @@ def under_trouble(
     if other is not None and settings.reference is not None:
         if other.net.img_size != model.net.img_size:
             other = model_at(other, model.net.img_size)
-        its = _kept_beside(settings.reference, settings.data, other, test)
+        its = kept_evaluation(settings.reference, settings.data, other, test)  # of all images
         beside = settings.reference.name, _subject(other, part, screen, like=subject), its
     summaries = []
     for suite in suites:
@@ -197,14 +198,6 @@ def _pixels(model: Model, part: Part, screen: Screen) -> Pixels:
         )  # fmt: skip
 
 
-def _kept_beside(path: Path, data: str, other: Model, test: Part) -> Kept:
-    """Where the reference's cases are kept: as of an evaluation of it on all the test images."""
-    return kept_for(
-        path, data, weights=weight_digest(other.module), size=other.net.img_size,
-        contents=[fact.content for fact in test.facts], labels=test.images.label_tensor(),
-    )  # fmt: skip
-
-
 def _run(suite: Suite, subject: Subject, kept: Kept, screen: Screen) -> Mapping[str, Columns]:
     """The columns of all cases by key; those that are kept are read."""
     temperature = subject.temperature if suite.confident else None
@@ -235,21 +228,12 @@ def _asked(suite: Suite, subject: Subject) -> list[object]:
 def _say(summary: Summary, screen: Screen) -> None:
     """The summary on the terminal."""
     screen.result(f"{summary.title}:")
-    if summary.columns:
-        widths = [
-            max(len(_cell(row[place])) for row in (summary.columns, *summary.rows))
-            for place in range(len(summary.columns))
-        ]
-        for row in (summary.columns, *summary.rows):
-            cells = [
-                _cell(value).ljust(width) if place == 0 else _cell(value).rjust(width)
-                for place, (value, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            screen.result("  " + "  ".join(cells).rstrip())
-    for line in (*summary.lines, *(f"note: {note}" for note in summary.notes)):
+    cells = [list(summary.columns), *([_cell(value) for value in row] for row in summary.rows)]
+    notes = [f"note: {note}" for note in summary.notes]
+    for line in (*(table(cells) if summary.columns else ()), *summary.lines, *notes):
         screen.result(f"  {line}")
 
 
 def _cell(value: str | float) -> str:
     """A cell of the table: shares in percent."""
-    return value if isinstance(value, str) else f"{value:.1%}".replace("%", " %")
+    return value if isinstance(value, str) else share(value)
