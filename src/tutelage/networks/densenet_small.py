@@ -21,6 +21,7 @@ from timm.models.densenet import DenseBlock, DenseLayer, DenseTransition
 from torch import Tensor, nn
 
 from tutelage.errors import UsageError
+from tutelage.networks.first_weights import draw_weights
 
 NAME = re.compile(r"densenet-(bc-)?(\d+)-(\d+)(?:-p(0\.\d+))?")
 AFTER = (99999,)  # in the group of what comes before it, as timm marks it
@@ -123,11 +124,7 @@ class SmallDenseNet(nn.Module):
         self.num_classes, self.num_features, self.head_hidden_size = num_classes, width, width
         self.global_pool, self.classifier = create_classifier(width, num_classes)
         self.head_drop = nn.Dropout(drop_rate)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(layer, nn.Linear):
-                nn.init.zeros_(layer.bias)
+        draw_weights(self)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> feature maps (B, C, H / 4, W / 4)."""

@@ -19,6 +19,7 @@ from timm.layers import (  # type: ignore[attr-defined]  # not in __all__
 from torch import Tensor, nn
 
 from tutelage.errors import UsageError
+from tutelage.networks.first_weights import draw_weights
 
 NAME = re.compile(r"wrn-(\d+)-(\d+)(?:-p(0\.\d+))?")
 STEM = 16  # channels
@@ -124,7 +125,7 @@ class WideResNet(nn.Module):
         self.global_pool, self.fc = create_classifier(last, num_classes)
         self.head_drop = nn.Dropout(drop_rate)
         self._set_drop_path(drop_path_rate)
-        self._draw_weights()
+        draw_weights(self)
 
     def _set_drop_path(self, rate: float) -> None:
         """Rates from 0 at the first block to `rate` at the last."""
@@ -132,14 +133,6 @@ class WideResNet(nn.Module):
         for number, block in enumerate(blocks):
             if rate and number:
                 block.drop_path = DropPath(rate * number / (len(blocks) - 1))
-
-    def _draw_weights(self) -> None:
-        """He et al. 2015's normal distribution, by fan-out, and biases of 0."""
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(layer, nn.Linear):
-                nn.init.zeros_(layer.bias)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> feature maps (B, C, H / 4, W / 4)."""
