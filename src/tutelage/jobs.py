@@ -4,42 +4,19 @@ No torch here.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from tutelage.errors import UsageError
 from tutelage.settings import Auto, Select, at_least, between, changed
-from tutelage.training_settings import Common
-
-NOISY_STUDENT = "noisy-student"  # the method that the stored-label settings belong to
+from tutelage.training_settings import NOISY_STUDENT, ByOneMethod, Common
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(Common):
+class TrainSettings(ByOneMethod, Common):
     """`tutelage train`: one training, on labels alone or by any method that needs no teacher."""
 
     model: str
     """Any name that `tutelage models` lists, one of docs/networks.md, or a YAML file of stages."""
-    method: str = "auto"
-    """How to train, as listed by `tutelage methods`; auto: noisy-student where the pool has labels,
-    else supervised."""
-    unlabeled: str | None = None
-    """The pool, for methods that learn from one: a folder of images or any other source; with
-    `labels`, tar shards."""
-    labels: Path | None = None
-    """The pool's labels, as `tutelage label` wrote them: the pool is read shard by shard and may be
-    larger than memory, and so may its list of images."""
-    selected: Path | None = None
-    """Which of them to use and how often, as `tutelage select` wrote it; default: all, once."""
-    pool_targets: Literal["soft", "hard"] = "soft"
-    """With `labels`. soft: the teacher's probabilities; hard: its surest class alone."""
-    temperature: float = 1.0
-    """Of soft targets; below 1 sharpens them."""
-    ratio: int = 4
-    """Pool images for each labeled one in a batch."""
-    views: Literal["auto", "weak", "strong"] = "auto"
-    """Of the labeled images. weak: flips and shifts; strong: RandAugment and Cutout on top; auto:
-    the method's own, strong for `supervised`."""
     transfer: Literal["full", "probe", "head-first", "frozen-stem"] = "full"
     """What learns of the weights that `init` gave. full: all; probe: the classifier alone;
     head-first: the classifier, then all (LP-FT); frozen-stem: all but the first layers."""
@@ -51,7 +28,6 @@ class TrainSettings(Common):
     def __post_init__(self) -> None:
         """Reject what is out of range, before anything is read."""
         super().__post_init__()
-        at_least("ratio", self.ratio, 1)
         self._check_pool()
         between("head_share", self.head_share, 0.01, 0.99)
         if self.transfer != "head-first" and changed(self, ["head_share"]):
@@ -65,26 +41,6 @@ class TrainSettings(Common):
             at_least("freeze", self.freeze, 1)
             if self.transfer != "frozen-stem":
                 raise UsageError("freeze belongs to --transfer frozen-stem")
-
-    def _check_pool(self) -> None:
-        """Reject settings of a pool's labels where there are none."""
-        if self.labels is None:
-            idle = changed(self, ["selected", "pool_targets", "temperature"])
-            if idle:
-                raise UsageError(f"{idle[0]} belongs to a pool with --labels")
-        elif self.unlabeled is None:
-            raise UsageError("--labels are those of a pool: give its shards with --unlabeled")
-        if not self.temperature > 0:
-            raise UsageError(f"temperature is above 0, got {self.temperature}")
-        if self.pool_targets == "hard" and self.temperature != 1:
-            raise UsageError("temperature acts on soft targets; the targets are hard")
-
-    @property
-    def trained_by(self) -> str:
-        """The method's name."""
-        if self.method != "auto":
-            return self.method
-        return "supervised" if self.labels is None else NOISY_STUDENT
 
 
 @dataclass(frozen=True, kw_only=True)

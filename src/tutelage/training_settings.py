@@ -21,6 +21,8 @@ from tutelage.settings import (
     changed,
 )
 
+NOISY_STUDENT = "noisy-student"  # the method that the stored-label settings belong to
+
 
 @dataclass(frozen=True, kw_only=True)
 class Common:
@@ -125,6 +127,53 @@ class Common:
     def begins_as(self) -> str | None:
         """The source of the weights to begin with; None: new weights."""
         return "pretrained" if self.pretrained else self.init
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByOneMethod:
+    """What trainings are asked that need no teacher: by which method, and from which pool."""
+
+    method: str = "auto"
+    """How to train, as listed by `tutelage methods`; auto: noisy-student where the pool has labels,
+    else supervised."""
+    unlabeled: str | None = None
+    """The pool, for methods that learn from one: a folder of images or any other source; with
+    `labels`, tar shards."""
+    labels: Path | None = None
+    """The pool's labels, as `tutelage label` wrote them: the pool is read shard by shard and may be
+    larger than memory, and so may its list of images."""
+    selected: Path | None = None
+    """Which of them to use and how often, as `tutelage select` wrote it; default: all, once."""
+    pool_targets: Literal["soft", "hard"] = "soft"
+    """With `labels`. soft: the teacher's probabilities; hard: its surest class alone."""
+    temperature: float = 1.0
+    """Of soft targets; below 1 sharpens them."""
+    ratio: int = 4
+    """Pool images for each labeled one in a batch."""
+    views: Literal["auto", "weak", "strong"] = "auto"
+    """Of the labeled images. weak: flips and shifts; strong: RandAugment and Cutout on top; auto:
+    the method's own, strong for `supervised`."""
+
+    def _check_pool(self) -> None:
+        """Reject settings of a pool's labels where there are none."""
+        at_least("ratio", self.ratio, 1)
+        if self.labels is None:
+            idle = changed(self, ["selected", "pool_targets", "temperature"])
+            if idle:
+                raise UsageError(f"{idle[0]} belongs to a pool with --labels")
+        elif self.unlabeled is None:
+            raise UsageError("--labels are those of a pool: give its shards with --unlabeled")
+        if not self.temperature > 0:
+            raise UsageError(f"temperature is above 0, got {self.temperature}")
+        if self.pool_targets == "hard" and self.temperature != 1:
+            raise UsageError("temperature acts on soft targets; the targets are hard")
+
+    @property
+    def trained_by(self) -> str:
+        """The method's name."""
+        if self.method != "auto":
+            return self.method
+        return "supervised" if self.labels is None else NOISY_STUDENT
 
 
 def seconds(text: str) -> float:

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
-from tutelage.jobs import NOISY_STUDENT, OF_NOISY_STUDENT, SelftrainSettings
+from tutelage.jobs import OF_NOISY_STUDENT, SelftrainSettings
 from tutelage.pipelines.prepare import Prepared
 from tutelage.run import Run
 from tutelage.settings import changed
+from tutelage.training_settings import NOISY_STUDENT
 
 FEW_LABELS = "flexmatch"  # docs/results.md: best on digits with 2 and with 5 labels a class
 MANY = 20  # labels a class, between those 5 and the 40 of the CIFAR-10 subset, where Noisy Student

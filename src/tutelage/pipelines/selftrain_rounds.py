@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, fields, replace
 from tutelage.catalog import kind_of, make
 from tutelage.deploy.teachers import Teacher
 from tutelage.errors import UsageError
-from tutelage.jobs import NOISY_STUDENT, SelftrainSettings
+from tutelage.jobs import SelftrainSettings
 from tutelage.methods.method import Method
 from tutelage.pipelines.prepare import Prepared
 from tutelage.pipelines.rounds import Round, recipe_for, seen_per_label, share_of
 from tutelage.settings import Optim, Progressive
+from tutelage.training_settings import NOISY_STUDENT
 from tutelage.values import nearest
 
 WARM_UP, FINE_TUNE = 0.25, 0.05  # shares of a round's steps, where a method needs them
