@@ -85,10 +85,10 @@ def open_run(
     """
     path: Path = settings.out
     if overwrite and path.exists():
-        _move_aside(path)
+        move_aside(path)
     with held(path):
-        run = Run(path, _content(path, verb, settings), given)
-        _remember_environment(path)
+        run = Run(path, content_of(path, verb, settings), given)
+        remember_environment(path)
         run.content["state"] = "running"
         try:
             run.save()
@@ -112,7 +112,7 @@ def _try_to_save(run: Run) -> None:
         return
 
 
-def _content(path: Path, verb: str, settings: Any) -> dict[str, Any]:
+def content_of(path: Path, verb: str, settings: Any) -> dict[str, Any]:
     """The folder's run.json if it fits the settings, else a fresh one for an empty folder."""
     asked = {k: v for k, v in to_plain(settings).items() if k not in NOT_COMPARED}
     fresh = {"verb": verb, "state": "running", "stage": "", "settings": asked, "stages": {}}
@@ -132,7 +132,8 @@ def _content(path: Path, verb: str, settings: Any) -> dict[str, Any]:
         return fresh
     labeled = any(name.endswith("-labels") and stage["state"] == "done"
                   for name, stage in content["stages"].items())  # fmt: skip
-    if not labeled and all(re.split("[.:]", line)[0] in USED_BY_STUDENTS for line in changed):
+    late = all(re.split("[.:]", line)[0] in USED_BY_STUDENTS for line in changed)
+    if verb == "selftrain" and not labeled and late:
         return content | {"settings": asked}
     if changed:
         raise RunMismatch(
@@ -165,7 +166,20 @@ def held(path: Path) -> Iterator[None]:
         yield
 
 
-def _move_aside(path: Path) -> None:
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the folder."""
+    file = path / ".lock"
+    if not file.exists():
+        return False
+    with file.open() as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def move_aside(path: Path) -> None:
     """Rename the old run, unless a process works in it; nothing is ever deleted."""
     if not (path / "run.json").exists():
         if any(path.iterdir()):
@@ -176,7 +190,7 @@ def _move_aside(path: Path) -> None:
         path.rename(path.with_name(f"{path.name}.old-{stamp}"))
 
 
-def _remember_environment(path: Path) -> None:
+def remember_environment(path: Path) -> None:
     """environment.json: versions, machine and command, a row for each start."""
     file = path / "environment.json"
     starts = read_json(file) if file.exists() else []

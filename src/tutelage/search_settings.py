@@ -1,0 +1,105 @@
+"""What `tutelage search` is asked, on top of how its networks are trained.
+
+No torch here.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from tutelage.errors import UsageError
+from tutelage.jobs import TrainSettings
+from tutelage.settings import Auto, at_least, changed
+from tutelage.training_settings import ByOneMethod, Common
+from tutelage.values import nearest
+
+READY = "timm:"  # begins the space of ready networks
+STAGES = "effnetv2"  # the space of EfficientNetV2's stages
+SAMPLERS = (
+    "random", "evolution", "optuna:tpe", "optuna:gp", "optuna:nsga2", "optuna:qmc", "optuna:random",
+)  # fmt: skip
+TRIALS = 27  # where neither trials nor a budget are given, and the space is no list
+Size = Literal["m", "l"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings(ByOneMethod, Common):
+    """`tutelage search`: the best network for this data and this device, by short trainings."""
+
+    space: str = STAGES
+    """effnetv2: operations, kernels, expansions and layers of EfficientNetV2's stages; or ready
+    networks, as in timm:'resnet*,mobilenet*'."""
+    base: str = "efficientnetv2_b0"
+    """The EfficientNet that gives widths and strides to effnetv2, and about how many layers, such
+    as efficientnetv2_b0-w0.5 for a small network."""
+    sampler: str = "auto"
+    """What suggests networks: random, evolution, or one of Optuna's, such as optuna:tpe; auto:
+    evolution, and random for ready networks."""
+    trials: int | Auto = "auto"
+    """Networks of the first rung; auto: as many as fit into the budget, else all ready ones, or 27.
+    `steps` are those of the last rung."""
+    rungs: int = 3
+    """Rounds of successive halving, in which fewer networks are trained longer."""
+    keep: int = 3
+    """One of so many networks goes on to the next rung, to be trained so many times longer."""
+    latency: str | None = None
+    """Most time to answer one image on this device, such as 4ms: slower networks are not trained.
+    It is the median of single images."""
+    time_weight: float | Auto = "auto"
+    """Exponent of a training step's time in the reward; auto: -0.07, and 0 for ready networks."""
+    params_weight: float | Auto = "auto"
+    """Exponent of the number of weights in the reward; auto: -0.05, and 0 for ready networks."""
+    sizes: tuple[Size, ...] = ()
+    """Also write recipes of the best network made larger, by EfficientNetV2's rule: m: about twice
+    its multiplications; l: about seven times."""
+
+    def __post_init__(self) -> None:
+        """Reject what is out of range, before anything is read."""
+        super().__post_init__()
+        self._check_pool()
+        at_least("rungs", self.rungs, 1)
+        at_least("keep", self.keep, 2)
+        if self.trials != "auto":
+            at_least("trials", self.trials, 1)
+        if self.latency is not None:
+            parse_latency(self.latency)
+        if self.init not in (None, "pretrained"):
+            raise UsageError(
+                f"--init {self.init} is one network, and a search tries many: leave it out, or "
+                "give --pretrained with --space timm:…"
+            )
+        self._check_space()
+        self._check_sampler()
+
+    def _check_space(self) -> None:
+        """Reject spaces that are not known, and settings that don't act on the one given."""
+        if self.ready:
+            if changed(self, ["base", "sizes"]):
+                raise UsageError(f"base and sizes belong to --space {STAGES}")
+        elif self.space != STAGES:
+            hint = nearest(self.space, [STAGES, f"{READY}*"])
+            raise UsageError(
+                f"there is no space {self.space!r}{hint}: it is {STAGES}, or {READY}PATTERN"
+            )
+        elif self.begins_as is not None:
+            raise UsageError(
+                f"nobody has weights of new networks: leave out --pretrained, or take {READY}…"
+            )
+
+    def _check_sampler(self) -> None:
+        """Reject samplers that there are not."""
+        if self.sampler not in ("auto", *SAMPLERS):
+            raise UsageError(
+                f"there is no sampler {self.sampler!r}{nearest(self.sampler, SAMPLERS)}: it is one "
+                f"of {', '.join(SAMPLERS)}"
+            )
+
+    @property
+    def ready(self) -> bool:
+        """Whether it chooses among ready networks."""
+        return self.space.startswith(READY)
+
+    def training(self, network: str) -> TrainSettings:
+        """How one of its networks is trained."""
+        shared = {one.name for one in fields(TrainSettings)} & {one.name for one in fields(self)}
+        values: dict[str, Any] = {name: getattr(self, name) for name in shared}
+        return TrainSettings(model=network, **values)
