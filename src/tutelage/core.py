@@ -137,6 +137,7 @@ class Dice(IntEnum):
     POOL_WINDOW = 16
     ROBUST = 17
     CALIBRATION = 18
+    SEARCH = 19
 
 
 def fold(seed: int, use: Dice, step: int) -> int:
