@@ -16,7 +16,7 @@ from tutelage.judging_settings import EvaluateSettings
 from tutelage.learner import choose_device
 from tutelage.networks.build import device_of
 from tutelage.progress import Screen
-from tutelage.reports.compare_text import share, table
+from tutelage.reports.cells import share, table
 from tutelage.robustness.attacked import UnderAttack
 from tutelage.robustness.autoattack import AutoAttacked, package
 from tutelage.robustness.choice import chosen

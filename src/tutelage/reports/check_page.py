@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from tutelage.data.check import Survey
@@ -14,9 +12,9 @@ from tutelage.data.decode import quiet
 from tutelage.data.issues import Issue
 from tutelage.data.source import Images
 from tutelage.data.twins import Pair
-from tutelage.files import write_text
 from tutelage.reports import check_figures
 from tutelage.reports.check_table import kinds, parts_of
+from tutelage.reports.html import render, write_page
 from tutelage.reports.thumbnails import picture
 
 MOST_PAIRS = 24  # of each kind, the nearest first
@@ -43,16 +41,7 @@ class Tile:
 
 def write_check_page(path: Path, found: Survey) -> Path:
     """Write the page, and return its path; the same findings give the same bytes."""
-    here = resources.files("tutelage.reports")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((here / "check.html.j2").read_text(encoding="utf-8"))
-    css = Markup((here / "page.css").read_text(encoding="utf-8"))
-    page = template.render(css=css, **_contents(found))
-    # a path that is no Unicode is shown with ?, for it can't be written
-    write_text(path, page.encode("utf-8", "replace").decode("utf-8"), shared=True)
-    return path
+    return write_page(path, render("check.html.j2", _contents(found)))
 
 
 def _contents(found: Survey) -> Mapping[str, Any]:

@@ -1,42 +1,29 @@
 """compare.html: one self-contained page that shows a comparison, from what compare.json holds."""
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
-from tutelage.files import write_text
 from tutelage.reports import compare_figures as figures
+from tutelage.reports.cells import amount
 from tutelage.reports.compare_text import (
-    amount,
     shared_measures,
     speed_cells,
     speed_notes,
     threads,
     words,
 )
+from tutelage.reports.html import render, write_page
 
 
 def write_compare_page(path: Path, content: Mapping[str, Any]) -> Path:
     """Write the page, and return its path; the same comparison gives the same bytes."""
-    here = resources.files("tutelage.reports")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((here / "compare.html.j2").read_text(encoding="utf-8"))
-    css = Markup((here / "page.css").read_text(encoding="utf-8"))
-    page = template.render(
-        css=css, words=words, amount=amount, threads=threads, **_contents(content)
-    )
-    # a path that is no Unicode is shown with ?, for it can't be written
-    write_text(path, page.encode("utf-8", "replace").decode("utf-8"), shared=True)
-    return path
+    words_and_cells = {"words": words, "amount": amount, "threads": threads}
+    page = render("compare.html.j2", words_and_cells | _contents(content))
+    return write_page(path, page)
 
 
-def _contents(content: Mapping[str, Any]) -> Mapping[str, Any]:
+def _contents(content: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that the template shows."""
     models = sorted(content["models"], key=lambda one: -one["accuracy"]["value"])
     outcome, headline = _headline(content, models)

@@ -2,20 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from tutelage.data.find import Given
 from tutelage.data.pool import PseudoLabels
 from tutelage.evaluation.pool_accuracy import Estimate
-from tutelage.files import write_text
 from tutelage.reports import figures, figures_judgement, tables
 from tutelage.reports.contents import JUDGES, Contents, gather
+from tutelage.reports.html import render, write_page
 from tutelage.reports.thumbnails import strips
 
 MOST_ISSUES = 20  # rows of issues.csv on the page
@@ -43,22 +41,8 @@ def write_report(run: Path, given: Given | None = None) -> Path:
 
     The same run gives the same bytes. Raises UsageError where the folder is no run.
     """
-    path = run / "report" / "index.html"
-    page = render(gather(run, given))
-    # a path that is no Unicode is shown with ?, for it can't be written
-    write_text(path, page.encode("utf-8", "replace").decode("utf-8"), shared=True)
-    return path
-
-
-def render(contents: Contents) -> str:
-    """The page as text."""
-    here = resources.files("tutelage.reports")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((here / "page.html.j2").read_text(encoding="utf-8"))
-    css = Markup((here / "page.css").read_text(encoding="utf-8"))
-    return template.render(css=css, **_parts(contents))
+    contents = gather(run, given)
+    return write_page(run / "report" / "index.html", render("page.html.j2", _parts(contents)))
 
 
 def _parts(contents: Contents) -> Mapping[str, Any]:

@@ -1,0 +1,29 @@
+"""Self-contained HTML pages, from the templates in this folder."""
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from tutelage.files import write_text
+
+
+def render(template: str, contents: Mapping[str, Any]) -> str:
+    """The template of that file name with these contents, of which all but Markup is escaped."""
+    here = resources.files("tutelage.reports")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string((here / template).read_text(encoding="utf-8"))
+    css = Markup((here / "page.css").read_text(encoding="utf-8"))
+    return page.render({"css": css, **contents})
+
+
+def write_page(path: Path, text: str) -> Path:
+    """Write a page, and return its path."""
+    # a path that is no Unicode is shown with ?, for it can't be written
+    write_text(path, text.encode("utf-8", "replace").decode("utf-8"), shared=True)
+    return path
