@@ -14,7 +14,9 @@ from tutelage.evaluation.pool_accuracy import Estimate
 from tutelage.reports import figures, figures_judgement, tables
 from tutelage.reports.contents import JUDGES, Contents, gather
 from tutelage.reports.html import render, write_page
+from tutelage.reports.search_page import report_search
 from tutelage.reports.thumbnails import strips
+from tutelage.run import read_run
 
 MOST_ISSUES = 20  # rows of issues.csv on the page
 
@@ -39,8 +41,12 @@ class Labeling:
 def write_report(run: Path, given: Given | None = None) -> Path:
     """Write RUN/report/index.html, for a finished run or any other, and return its path.
 
-    The same run gives the same bytes. Raises UsageError where the folder is no run.
+    The same run gives the same bytes. Raises UsageError where the folder is no run, or a search
+    that is not finished.
     """
+    content = read_run(run)
+    if content["verb"] == "search":
+        return report_search(run, content["state"])
     contents = gather(run, given)
     return write_page(run / "report" / "index.html", render("page.html.j2", _parts(contents)))
 
