@@ -11,6 +11,7 @@ from tutelage.networks.build import (
     Net,
     Normalized,
     build,
+    check_net,
     keep_resolution,
     parameters,
     weight_digest,
@@ -40,6 +41,12 @@ def test_small_images_give_logits(name, small):
     module = build(net(name, small_stem=small))
     assert module.training
     assert module(batch()).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", ["nest_tiny", "test_coatnet"])  # as it is built, as it is asked
+def test_a_size_that_timm_refuses_is_an_error_in_words(name):
+    with pytest.raises(UsageError, match=f"{name} can't take images of 40 pixels .*--img-size"):
+        check_net(replace(net(name), img_size=40))
 
 
 @pytest.mark.parametrize(

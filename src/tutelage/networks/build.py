@@ -115,8 +115,8 @@ def check_net(net: Net, at: int | None = None) -> None:
     another setting."""
     side = at or net.img_size
     with torch.device("meta"):
-        module = build(net).eval()
         try:
+            module = build(net).eval()
             module(torch.zeros(1, 3, side, side))
         except (AssertionError, RuntimeError, ValueError) as error:
             native = names.config_of(net.name)
