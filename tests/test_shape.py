@@ -22,6 +22,7 @@ LAYERS = [  # a module may import modules of lower rows, and of its own package
     {"deploy", "loop"},
     {"labeling", "reports"},
     {"checkpoint", "run", "progress"},
+    {"searching"},
     {"robustness", "speed"},
     {"evaluation"},
     {"corruptions"},

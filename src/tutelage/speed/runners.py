@@ -12,6 +12,10 @@ from tutelage.errors import UsageError
 from tutelage.learner import answer
 
 SEED = 0  # of the images that are timed
+NO_MEMORY = (  # as libraries say it, in small letters
+    "out of memory", "can't allocate memory", "not enough memory", "failed to allocate",
+    "bad_alloc", "status_alloc_failed",
+)  # fmt: skip
 
 
 class Runner(ABC):
@@ -161,7 +165,4 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     words = str(error).lower()
-    return any(
-        sign in words
-        for sign in ("out of memory", "can't allocate memory", "failed to allocate", "bad_alloc")
-    )
+    return any(sign in words for sign in NO_MEMORY)
