@@ -22,6 +22,7 @@ from tutelage.settings import (
 )
 
 NOISY_STUDENT = "noisy-student"  # the method that the stored-label settings belong to
+SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "µs": 10**6}  # in units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +189,15 @@ def seconds(text: str) -> float:
     if total <= 0:
         raise UsageError(f"{text!r} is no time to work in")
     return total
+
+
+def parse_latency(text: str) -> float:
+    """'4ms', '250us', '0.004s' -> seconds; raises UsageError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|ms|us|µs)", text.strip().lower())
+    number = float(match[1]) / SECOND[match[2]] if match else 0.0
+    if not number > 0:
+        raise UsageError(f"{text!r} is no time for an answer: write 4ms, 250us or 0.1s")
+    return number
 
 
 def num_bytes(text: str) -> int:

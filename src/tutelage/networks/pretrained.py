@@ -75,6 +75,17 @@ def weights_source(name: str) -> dict[str, Any]:
     return {}
 
 
+def has_weights(name: str) -> bool:
+    """Whether timm has weights for the network, or the folder of TUTELAGE_WEIGHTS does.
+
+    Raises UsageError where that folder is missing.
+    """
+    if names.own(name) is not None:
+        return False
+    config = timm.models.get_pretrained_cfg(name)
+    return (config is not None and config.has_weights) or local_file(name) is not None
+
+
 def local_file(name: str) -> Path | None:
     """The network's file in the folder of TUTELAGE_WEIGHTS; None where there is none.
 
