@@ -34,6 +34,7 @@ LAYERS = [  # a module may import modules of lower rows, and of its own package
     {"learner", "weights"},
     {"averages", "compilation", "optimizers"},
     {"losses", "gates", "targets", "mixing", "schedules", "networks"},
+    {"search_settings"},
     {"jobs", "judging_settings"},
     {"training_settings"},
     {"settings"},

@@ -20,7 +20,6 @@ from tutelage.pipelines.trial_cost import (
     Passes,
     Training,
     Yardstick,
-    cost_of,
     in_turns,
     too_large,
     within_memory,
@@ -114,7 +113,7 @@ def test_one_slow_moment_and_a_slowing_machine_change_no_ratio(prepared, monkeyp
     turns = [(0.2, 0.1), (0.3, 0.15), (5.0, 0.15), (0.4, 0.2), (0.6, 0.3)]
     monkeypatch.setattr(trial_cost, "in_turns", lambda one, other: turns)
     recipe = recipe_with(prepared)
-    cost = cost_of(recipe, recipe, prepared[1], with_latency=False)
+    cost = Yardstick(recipe, prepared[1]).cost_of(recipe)
     assert cost.relative_time == pytest.approx(2)
     assert cost.step_seconds == 0.4
     assert cost.relative_parameters == 1
@@ -122,7 +121,7 @@ def test_one_slow_moment_and_a_slowing_machine_change_no_ratio(prepared, monkeyp
 
 def test_a_network_against_itself_takes_about_as_long(prepared):
     recipe = recipe_with(prepared)
-    cost = cost_of(recipe, recipe, prepared[1], with_latency=False)
+    cost = Yardstick(recipe, prepared[1]).cost_of(recipe)
     assert 0.4 < cost.relative_time < 2.5
     assert cost.step_seconds > 0
     assert cost.latency is None
@@ -141,7 +140,7 @@ def test_weights_are_counted_and_latency_is_that_of_one_image(prepared, monkeypa
     )  # fmt: skip
     recipe = recipe_with(prepared, model="test_efficientnet")
     yardstick = Yardstick(recipe_with(prepared), prepared[1], pace=QUICK)
-    cost = yardstick.cost_of(recipe, with_latency=True)
+    cost = yardstick.cost_of(recipe, latency_limit=60.0)
     small, own = (parameters(build(one.net)) for one in (yardstick.training.recipe, recipe))
     assert (cost.parameters, cost.relative_parameters) == (own, own / small)
     assert cost.latency > 0
@@ -158,7 +157,7 @@ def test_the_reference_is_built_once_for_a_search(prepared, monkeypatch):
     yardstick = Yardstick(recipe_with(prepared), prepared[1], pace=QUICK)
     for _ in range(2):
         recipe = recipe_with(prepared, model="test_efficientnet")
-        assert isinstance(yardstick.cost_of(recipe, with_latency=False), Cost)
+        assert isinstance(yardstick.cost_of(recipe), Cost)
     assert built == ["test_resnet", "test_efficientnet", "test_efficientnet"]
 
 
@@ -193,7 +192,7 @@ def test_an_update_of_averaged_gradients_counts_as_its_steps(prepared, monkeypat
         not torch.equal(t, before[n]) for n, t in training.state.student.module.named_parameters()
     )
     monkeypatch.setattr(trial_cost, "in_turns", lambda one, other: [(0.4, 0.2)])
-    cost = cost_of(recipe, recipe_with(prepared), images, with_latency=False)
+    cost = Yardstick(recipe_with(prepared), images).cost_of(recipe)
     assert (cost.step_seconds, cost.relative_time) == (0.1, 0.5)
 
 
@@ -223,11 +222,11 @@ def test_memory_that_runs_out_makes_a_network_infeasible_and_holds_nothing(prepa
     recipe = recipe_with(prepared, model="test_efficientnet")
     monkeypatch.setattr(Training, "update", greedy)
     with pytest.raises(Infeasible, match="out of memory") as caught:
-        yardstick.cost_of(recipe, with_latency=False)
+        yardstick.cost_of(recipe)
     assert held[0]() is None
     assert caught.value.__context__ is None
     monkeypatch.undo()
-    assert yardstick.cost_of(recipe, with_latency=False).step_seconds > 0
+    assert yardstick.cost_of(recipe).step_seconds > 0
 
 
 def test_nothing_is_held_of_a_network_that_was_measured(prepared, monkeypatch):
@@ -240,7 +239,7 @@ def test_nothing_is_held_of_a_network_that_was_measured(prepared, monkeypatch):
     yardstick = Yardstick(recipe_with(prepared), prepared[1], pace=QUICK)
     monkeypatch.setattr(Training, "update", watched)
     monkeypatch.setattr(trial_cost, "LATENCY", SHORT)
-    yardstick.cost_of(recipe_with(prepared, model="test_efficientnet"), with_latency=True)
+    yardstick.cost_of(recipe_with(prepared, model="test_efficientnet"), latency_limit=60.0)
     assert held
     assert not any(ref() for ref in held)
 
@@ -252,7 +251,7 @@ def test_other_errors_of_a_step_are_raised_as_they_are(prepared, monkeypatch):
     yardstick = Yardstick(recipe_with(prepared), prepared[1], pace=QUICK)
     monkeypatch.setattr(Training, "update", broken)
     with pytest.raises(RuntimeError, match="a bug"):
-        yardstick.cost_of(recipe_with(prepared), with_latency=False)
+        yardstick.cost_of(recipe_with(prepared))
 
 
 def test_a_network_that_cannot_take_the_images_is_infeasible(prepared):
@@ -260,7 +259,7 @@ def test_a_network_that_cannot_take_the_images_is_infeasible(prepared):
     recipe = replace(recipe, net=Net(name="test_coatnet", num_classes=4, img_size=40))
     yardstick = Yardstick(recipe_with(prepared), prepared[1], pace=QUICK)
     with pytest.raises(Infeasible, match="test_coatnet can't take images of 16 pixels"):
-        yardstick.cost_of(recipe, with_latency=False)
+        yardstick.cost_of(recipe)
 
 
 def test_a_network_that_cannot_answer_is_infeasible(prepared, monkeypatch):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         models,
         predict,
         report,
+        search,
         selftrain,
         train,
     )
@@ -32,6 +33,7 @@ _HOME = {  # public name: module, loaded when the name is first used
             "models",
             "predict",
             "report",
+            "search",
             "selftrain",
             "train",
         ],
@@ -55,6 +57,7 @@ __all__ = [
     "models",
     "predict",
     "report",
+    "search",
     "select",
     "selftrain",
     "train",

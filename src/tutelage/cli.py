@@ -27,6 +27,10 @@ VERBS = {  # name: what it does, an example
         "train a student on what ready teachers answer",
         "--data LABELED --unlabeled POOL --teacher RUN --student resnet18 --out RUN2",
     ),
+    "search": (
+        "which network for these images and this device, by short trainings",
+        "--data LABELED --space timm:'resnet*,mobilenet*' --latency 4ms --out RUN",
+    ),
     "methods": ("list the methods, with paper and options", "fixmatch"),
     "label": ("label a pool with a trained model", "--model RUN --data POOL --out LABELS"),
     "select": (
@@ -108,7 +112,15 @@ def _call(verb: str, arguments: list[str]) -> None:
 
     if verb not in VERBS:
         raise UsageError(f"there is no such verb{nearest(verb, VERBS)}; see tutelage --help")
-    from tutelage import data_verbs, jobs, judging_settings, judging_verbs, launch, verbs
+    from tutelage import (
+        data_verbs,
+        jobs,
+        judging_settings,
+        judging_verbs,
+        launch,
+        search_settings,
+        verbs,
+    )
 
     if verb == "train":
         launch.run_train(_settings(jobs.TrainSettings, verb, arguments))
@@ -116,6 +128,8 @@ def _call(verb: str, arguments: list[str]) -> None:
         launch.run_selftrain(_settings(jobs.SelftrainSettings, verb, arguments))
     elif verb == "distill":
         launch.run_distill(_settings(jobs.DistillSettings, verb, arguments))
+    elif verb == "search":
+        launch.run_search(_settings(search_settings.SearchSettings, verb, arguments))
     elif verb == "evaluate":
         judging_verbs.run_evaluate(_tyro(judging_settings.EvaluateSettings, verb, arguments))
     elif verb == "compare":
@@ -175,8 +189,9 @@ def _tyro(target: Any, verb: str, arguments: list[str], default: Any = None) -> 
 
     what, example = VERBS[verb]
     about = f"{what.capitalize()}.\n\nExample: tutelage {verb} {example}"
-    if verb in ("train", "selftrain", "distill"):
+    if verb in ("train", "selftrain", "distill", "search"):
         about += "\n\n--config FILE reads settings from YAML, such as a run's config.yaml."
+    if verb in ("train", "selftrain", "distill"):
         recipes = [name for name in recipe_names() if verb_of(name) == verb]
         about += f"\n--recipe NAME begins with published settings: {', '.join(recipes)}."
     options: dict[str, Any] = {} if default is None else {"default": default}

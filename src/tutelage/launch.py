@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tutelage.jobs import DistillSettings, SelftrainSettings, TrainSettings
+from tutelage.search_settings import SearchSettings
+
+if TYPE_CHECKING:
+    from tutelage.pipelines.search_answer import Found
 
 Given = Mapping[str, Any]  # sources of images that a program gave, by their address
 
@@ -47,6 +51,20 @@ def run_distill(
     from tutelage.pipelines.distill import distill as pipeline
 
     return _run("distill", settings, partial(pipeline, modules=modules), given)
+
+
+def run_search(settings: SearchSettings, given: Given | None = None) -> "Found":
+    """`search` for settings that are made already, and images that a program gave."""
+    from tutelage.pipelines.search import search as pipeline
+    from tutelage.progress import Screen
+    from tutelage.reports.search_text import answer_lines
+
+    found = pipeline(settings, given or {})
+    screen = Screen(log=found.run / "logs" / "log.txt")
+    for line in answer_lines(found.content):
+        screen.result(line)
+    screen.result(f"report: {found.run / 'report' / 'index.html'}")
+    return found
 
 
 def _named(settings: Any) -> Any:

@@ -9,14 +9,13 @@ from typing import Any, Literal
 from tutelage.errors import UsageError
 from tutelage.jobs import TrainSettings
 from tutelage.settings import Auto, at_least, changed
-from tutelage.training_settings import ByOneMethod, Common
+from tutelage.training_settings import ByOneMethod, Common, parse_latency
 from tutelage.values import nearest
 
 READY = "timm:"  # begins the space of ready networks
 STAGES = "effnetv2"  # the space of EfficientNetV2's stages
-SAMPLERS = (
-    "random", "evolution", "optuna:tpe", "optuna:gp", "optuna:nsga2", "optuna:qmc", "optuna:random",
-)  # fmt: skip
+OPTUNA = "optuna:"
+SAMPLERS = ("random", "evolution", "optuna:tpe", "optuna:gp", "optuna:nsga2")
 TRIALS = 27  # where neither trials nor a budget are given, and the space is no list
 Size = Literal["m", "l"]
 
@@ -88,9 +87,9 @@ class SearchSettings(ByOneMethod, Common):
     def _check_sampler(self) -> None:
         """Reject samplers that there are not."""
         if self.sampler not in ("auto", *SAMPLERS):
+            hint = nearest(self.sampler, SAMPLERS) or nearest(OPTUNA + self.sampler, SAMPLERS)
             raise UsageError(
-                f"there is no sampler {self.sampler!r}{nearest(self.sampler, SAMPLERS)}: it is one "
-                f"of {', '.join(SAMPLERS)}"
+                f"there is no sampler {self.sampler!r}{hint}: it is one of {', '.join(SAMPLERS)}"
             )
 
     @property
@@ -102,4 +101,4 @@ class SearchSettings(ByOneMethod, Common):
         """How one of its networks is trained."""
         shared = {one.name for one in fields(TrainSettings)} & {one.name for one in fields(self)}
         values: dict[str, Any] = {name: getattr(self, name) for name in shared}
-        return TrainSettings(model=network, **values)
+        return TrainSettings(model=network, **values | {"method": self.trained_by})

@@ -5,7 +5,7 @@ of their settings in jobs.py as keyword arguments; YAML files and flags have the
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
@@ -13,8 +13,12 @@ from tutelage.data_verbs import Images
 from tutelage.deploy.predictions import Predictions, show, table_path, write_predictions
 from tutelage.errors import UsageError
 from tutelage.jobs import DistillSettings, SelftrainSettings, TrainSettings
-from tutelage.launch import Outcome, run_distill, run_selftrain, run_train
+from tutelage.launch import Outcome, run_distill, run_search, run_selftrain, run_train
+from tutelage.search_settings import SearchSettings
 from tutelage.values import from_plain
+
+if TYPE_CHECKING:
+    from tutelage.pipelines.search_answer import Found
 
 
 def train(*, recipe: str | None = None, **settings: Any) -> Outcome:
@@ -60,6 +64,17 @@ def distill(*, teacher: Any, recipe: str | None = None, **settings: Any) -> Outc
     plain, given = with_addresses(settings)
     merged = with_recipe(recipe, "distill", plain | {"teacher": names})
     return run_distill(from_plain(DistillSettings, merged), modules, given)
+
+
+def search(**settings: Any) -> "Found":
+    """The best network for data and device; keyword arguments are the fields of `SearchSettings`.
+
+    Several processes may search with the same `out` and share the work.
+    """
+    from tutelage.data.find import with_addresses
+
+    plain, given = with_addresses(settings)
+    return run_search(from_plain(SearchSettings, plain), given)
 
 
 def predict(

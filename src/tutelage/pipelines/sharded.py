@@ -14,16 +14,16 @@ from tutelage.data.shard_labels import Counts, Parts
 from tutelage.data.sources.webdataset import WebDataset
 from tutelage.errors import DataProblem, UsageError
 from tutelage.files import write_with
-from tutelage.jobs import TrainSettings
 from tutelage.methods.method import Method
 from tutelage.pipelines.prepare import Prepared
 from tutelage.run import Run
+from tutelage.training_settings import ByOneMethod
 from tutelage.values import nearest
 
 STAGE = "pool"  # in run.json
 
 
-def source_of(settings: TrainSettings, method: Method) -> WebDataset:
+def source_of(settings: ByOneMethod, method: Method) -> WebDataset:
     """The pool's shards; raises UsageError where it has none, or the method can't stream them."""
     assert settings.unlabeled is not None, "checked with the settings"
     if method.memory(2, 2):
@@ -41,7 +41,7 @@ def source_of(settings: TrainSettings, method: Method) -> WebDataset:
 
 
 def open_sharded(
-    settings: TrainSettings, source: WebDataset, run: Run, prepared: Prepared
+    settings: ByOneMethod, source: WebDataset, run: Run, prepared: Prepared
 ) -> ShardedPool:
     """The pool with its labels, each shard counted; no image is looked at.
 

@@ -38,7 +38,7 @@ def train(settings: TrainSettings, run: Run, screen: Screen) -> None:
     """Check, train, judge, keep. Finished stages are not repeated; raises what they raise."""
     check_model(settings.model, settings)
     settings = replace(settings, method=settings.trained_by)
-    method = _method(settings)
+    method = method_of(settings)
     source = None if settings.labels is None else source_of(settings, method)
     device = choose_device(settings.device)
     listed = settings.unlabeled if source is None else None
@@ -113,7 +113,7 @@ def _freeze(settings: TrainSettings) -> Freeze:
     return Freeze()
 
 
-def _method(settings: TrainSettings) -> Method:
+def method_of(settings: TrainSettings) -> Method:
     """The method as asked; raises UsageError where it needs what this verb can't give."""
     kind = kind_of(settings.method)
     verb = "distill" if kind.teacher == "frozen" else "selftrain"

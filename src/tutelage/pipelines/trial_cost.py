@@ -8,6 +8,7 @@ network whose steps are taken in turns with it, so that a busy or slowing machin
 import gc
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
@@ -143,38 +144,37 @@ class Yardstick:
         self.training = Training(reference, prepared, teacher=teacher)
         self.passes = Passes(self.training.update, pace, tick=tick)
 
-    def cost_of(self, recipe: Recipe, *, with_latency: bool) -> Cost:
+    def cost_of(self, recipe: Recipe, *, latency_limit: float | None = None) -> Cost:
         """What the recipe's network costs; nothing of it is held afterwards.
 
         Raises Infeasible where it doesn't fit into memory, or can't take its images.
         """
         check(recipe, self.prepared.device)
-        return within_memory(lambda: self._cost(recipe, with_latency), self.prepared.device)
+        return within_memory(lambda: self._cost(recipe, latency_limit), self.prepared.device)
 
-    def _cost(self, recipe: Recipe, with_latency: bool) -> Cost:
+    def _cost(self, recipe: Recipe, latency_limit: float | None) -> Cost:
         training = Training(recipe, self.prepared, teacher=self.teacher)
+        count, latency = training.parameters, None
+        if latency_limit is not None:  # first, as the rest is not asked where it's too long
+            training.update()  # so that batch norm has seen images
+            module = deepcopy(training.state.student.graduate())
+            latency = latency_of(module, recipe, self.prepared.device)
+            check_latency(latency, latency_limit)
         times = in_turns(Passes(training.update, self.pace, tick=self.tick), self.passes)
         its, others = training.steps, self.training.steps
-        count, module = training.parameters, None
-        if with_latency:
-            module = training.state.student.graduate()  # batch norm has seen images by now
-        del training
         return Cost(
             parameters=count,
             step_seconds=median(one for one, _ in times) / its,
             relative_time=median(one / other for one, other in times) * others / its,
             relative_parameters=count / self.training.parameters,
-            latency=None if module is None else latency_of(module, recipe, self.prepared.device),
+            latency=latency,
         )
 
 
-def cost_of(
-    recipe: Recipe, reference: Recipe, prepared: Prepared, *, teacher: nn.Module | None = None,
-    with_latency: bool,
-) -> Cost:  # fmt: skip
-    """What the recipe's network costs, by a Yardstick for it alone; raises what that raises."""
-    yardstick = Yardstick(reference, prepared, teacher=teacher)
-    return yardstick.cost_of(recipe, with_latency=with_latency)
+def check_latency(latency: float, limit: float) -> None:
+    """Raises Infeasible where an answer takes longer, in seconds, than it may."""
+    if latency > limit:
+        raise Infeasible(f"an answer takes {1e3 * latency:.3g} ms, more than {1e3 * limit:.3g} ms")
 
 
 def latency_of(module: nn.Module, recipe: Recipe, device: torch.device) -> float:

@@ -120,7 +120,7 @@ class Reader:
                     genes=tuple(line["genes"]),
                     network=line["network"],
                     same_as=line["same_as"],
-                )  # fmt: skip
+                )
             )
         elif event == "closed":
             self.closed.add(line["rung"])

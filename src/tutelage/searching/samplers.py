@@ -2,9 +2,9 @@
 
 A suggestion is a function of what is known and of the seed alone, so that a search that was killed
 goes on as if nothing had been.
-Paper: Real et al. 2019 (arXiv 1802.01548), section 3, algorithm 1: aging evolution, where the oldest
-leaves the population, good or not. Here a network that was trained before has its value from a
-cache, so that it would never age: a child is one that hasn't been suggested yet, as long as its
+Paper: Real et al. 2019 (arXiv 1802.01548), section 3, algorithm 1: aging evolution, where the
+oldest leaves the population, good or not. Here a network that was trained before has its value from
+a cache, so that it would never age: a child is one that hasn't been suggested yet, as long as its
 parent has any. A mutation takes another option in one dimension. Networks that can't be used, or
 have no value yet, are in no population, which is 10 and not 100, as searches here try dozens of
 networks and not thousands.
@@ -19,7 +19,7 @@ import torch
 
 from tutelage.core import Dice, generator
 from tutelage.errors import UsageError
-from tutelage.searching.sampler_names import OPTUNA, check_sampler_name
+from tutelage.search_settings import OPTUNA, SAMPLERS
 from tutelage.searching.space import Dimension, Genes, Space
 from tutelage.searching.trials import Seen
 
@@ -27,13 +27,10 @@ T = TypeVar("T")
 
 
 def sampler_of(name: str) -> "Sampler":
-    """The sampler of a name in sampler_names.py.
-
-    Raises UsageError where there is none of that name, and where Optuna is missing for it.
-    """
+    """The sampler of a name in SAMPLERS; raises UsageError where Optuna is missing for it."""
     from tutelage.searching.optuna_sampler import Optuna  # which is a sampler of this module
 
-    check_sampler_name(name)
+    assert name in SAMPLERS, name
     if name.startswith(OPTUNA):
         return Optuna(name.removeprefix(OPTUNA))
     return Random() if name == "random" else Evolution()

@@ -7,10 +7,6 @@ from tutelage.searching.reward import reward
 from tutelage.searching.space import Genes
 
 
-class Infeasible(Exception):
-    """A network that can't be used here; the message says why."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """What a network costs on the device of the search."""

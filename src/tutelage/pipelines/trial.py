@@ -1,0 +1,147 @@
+"""One network of a search at one rung: measured, trained, and asked about the validation images."""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from tutelage.errors import GivenUp, RunMismatch, UsageError
+from tutelage.evaluation.accuracy import predict
+from tutelage.files import write_with
+from tutelage.learner import choose_precision
+from tutelage.loop import fit
+from tutelage.networks.build import weight_digest
+from tutelage.pipelines.prepare import Prepared, canvas_for
+from tutelage.pipelines.rounds import batches_of, pool_for, resolved_optim
+from tutelage.pipelines.train import method_of, train_rounds
+from tutelage.pipelines.transfer import begin_as, open_source
+from tutelage.pipelines.trial_cost import Yardstick, within_memory
+from tutelage.progress import read_metrics, waited
+from tutelage.recipe import Recipe
+from tutelage.search_settings import SearchSettings
+from tutelage.searching.infeasible import Infeasible
+from tutelage.searching.journal import History, Journal
+from tutelage.searching.rungs import Job, Plan
+from tutelage.searching.trials import Result
+from tutelage.training_settings import parse_latency
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every trial of a search is made with."""
+
+    settings: SearchSettings
+    prepared: Prepared
+    plan: Plan
+    journal: Journal
+    yardstick: Yardstick
+    folder: Path  # one folder a trial and rung is made in it
+
+    def of(self, job: Job) -> Path:
+        """The folder of a trial at a rung."""
+        return self.folder / f"{job.trial:04d}-rung{job.rung}"
+
+
+def recipe_of_trial(
+    settings: SearchSettings, prepared: Prepared, *, network: str, steps: int
+) -> Recipe:  # fmt: skip
+    """How a network is trained for so many steps; with the weights that it begins with, where they
+    are given.
+
+    Raises UsageError where it can't be trained so.
+    """
+    asked = settings.training(network)
+    precision = choose_precision(settings.precision, prepared.device)
+    asked = replace(
+        asked, optim=resolved_optim(asked, network), precision=precision, steps=steps, budget=None
+    )
+    (one,) = train_rounds(asked, prepared, method_of(asked))
+    return one.recipe
+
+
+def run_trial(job: Job, network: str, history: History, bench: Bench) -> None:
+    """All of one trial at one rung that was begun; the journal has what came of it.
+
+    Raises Interrupted where the user wants to stop.
+    """
+    where, device = {"trial": job.trial, "rung": job.rung}, bench.prepared.device
+    try:
+        result = within_memory(lambda: _result(job, network, history, bench), device)
+        bench.journal.note("finished", **where, result=asdict(result))
+    except (Infeasible, UsageError, GivenUp) as error:
+        if isinstance(error, RunMismatch):
+            raise
+        bench.journal.note("infeasible", **where, reason=str(error))
+        bench.prepared.screen.say(f"  #{job.trial} can't be used: {error}")
+    except BaseException:
+        bench.journal.note("stopped", **where)
+        raise
+    _tidy(bench.of(job), keep_weights=job.rung == bench.plan.last)
+
+
+def _result(job: Job, network: str, history: History, bench: Bench) -> Result:
+    """Costs and accuracy; raises Infeasible, UsageError or GivenUp where there are none."""
+    begun = time.monotonic()
+    settings, prepared = bench.settings, bench.prepared
+    recipe = recipe_of_trial(
+        settings, prepared, network=network, steps=bench.plan.steps[job.rung]
+    )  # fmt: skip
+    cost = history.costs.get((job.trial, job.rung))
+    if cost is None:
+        limit = None if settings.latency is None else parse_latency(settings.latency)
+        cost = bench.yardstick.cost_of(recipe, latency_limit=limit)
+        bench.journal.note("measured", trial=job.trial, rung=job.rung, cost=asdict(cost))
+    folder = bench.of(job)
+    student, recipe = _given(settings, recipe, prepared)
+    module = fit(
+        recipe, batches_of(recipe, prepared, pool_for(recipe, prepared)), folder,
+        device=prepared.device, student=student, screen=prepared.screen,
+    )  # fmt: skip
+    size, labels = recipe.net.img_size, prepared.parts["val"].label_tensor()
+    probs = predict(module, prepared.pixels("val", canvas_for(size)), size)
+    right = (probs.argmax(-1) == labels).numpy()
+    write_right(folder, right)
+    log = folder / "metrics.jsonl"
+    trained = read_metrics(log)[-1]["seconds"]  # over all starts
+    return Result(
+        right=int(right.sum()), total=len(right), cost=cost,
+        seconds=round(max(time.monotonic() - begun, trained), 2), waited=round(waited(log), 4),
+    )  # fmt: skip
+
+
+def _given(
+    settings: SearchSettings, recipe: Recipe, prepared: Prepared
+) -> tuple[nn.Module | None, Recipe]:  # fmt: skip
+    """The network with the weights that it is to begin with, and the recipe that says which."""
+    given = settings.begins_as
+    if given is None:
+        return None, recipe
+    found = open_source(given, recipe.net.name, recipe.net.img_size)
+    begun = begin_as(found, recipe.net, prepared.classes, seed=recipe.seed, where=given)
+    return begun.module, replace(recipe, init=weight_digest(found.module))
+
+
+def write_right(folder: Path, right: NDArray[np.bool_]) -> None:
+    """Keep which validation images (N,) a network got right."""
+
+    def save(path: Path) -> None:
+        with path.open("wb") as file:
+            np.save(file, right)
+
+    write_with(folder / "right.npy", save)
+
+
+def read_right(folder: Path) -> NDArray[np.bool_]:
+    """Which validation images (N,) a network got right."""
+    found: NDArray[np.bool_] = np.load(folder / "right.npy", allow_pickle=False)
+    return found
+
+
+def _tidy(folder: Path, *, keep_weights: bool) -> None:
+    """Remove what only a training that goes on needs, and weights that nobody will ask."""
+    (folder / "last.pt").unlink(missing_ok=True)
+    if not keep_weights:
+        (folder / "model.safetensors").unlink(missing_ok=True)
