@@ -241,14 +241,19 @@ def test_tpe_learns_what_cannot_be_used():
     assert sum(one.infeasible for one in history[-20:]) <= 1
 
 
-def test_children_of_nsga2_have_what_their_parents_have():
+def test_children_of_nsga2_have_what_the_last_whole_generation_has():
     space = Grid((4,) * 16)
-    history = [Seen(genes, 0.5) for genes in itertools.islice(
-        Grid((2,) * 16).all_genes(), 3, 2**16, 2**16 // POPULATION)]  # fmt: skip
-    assert len(history) >= POPULATION
+    old = [genes for genes in Grid((2,) * 16).all_genes() if sum(genes) == 8][
+        :: 12870 // POPULATION
+    ]
+    history = [Seen(genes, 0.5) for genes in old[:POPULATION]]
+    history += [Seen((3,) * 16, 0.9)] * (POPULATION // 2)  # of a generation that isn't whole yet
     children = [Optuna("nsga2").suggest(space, history, seed=seed) for seed in range(20)]
-    old = np.mean([place < 2 for child in children for place in child])
-    assert old > 0.9  # at random it's a half, and a mutation in 16 places takes it in half of them
+    inherited = np.mean([place < 2 for child in children for place in child])
+    assert inherited > 0.9  # a mutation in one of 16 places; without parents it would be a half
+    younger = [*history, *[Seen((3,) * 16, 0.9)] * (POPULATION // 2)]
+    children = [Optuna("nsga2").suggest(space, younger, seed=seed) for seed in range(20)]
+    assert np.mean([place == 3 for child in children for place in child]) > 0.9
 
 
 def test_an_unknown_sampler_is_told_the_nearest():
