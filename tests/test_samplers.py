@@ -1,7 +1,6 @@
 import itertools
 import logging
 import random
-import subprocess
 import sys
 from dataclasses import dataclass
 
@@ -11,8 +10,8 @@ import pytest
 import torch
 
 from tutelage.errors import UsageError
+from tutelage.search_settings import SAMPLERS
 from tutelage.searching.optuna_sampler import POPULATION, Optuna
-from tutelage.searching.sampler_names import SAMPLERS, check_sampler_name
 from tutelage.searching.samplers import Evolution, Random, sampler_of
 from tutelage.searching.space import Dimension, Space
 from tutelage.searching.trials import Seen
@@ -256,14 +255,6 @@ def test_children_of_nsga2_have_what_the_last_whole_generation_has():
     assert np.mean([place == 3 for child in children for place in child]) > 0.9
 
 
-def test_an_unknown_sampler_is_told_the_nearest():
-    for name in SAMPLERS:
-        check_sampler_name(name)
-    for check in (check_sampler_name, sampler_of):
-        with pytest.raises(UsageError, match="no sampler 'evolutoin'; did you mean evolution"):
-            check("evolutoin")
-
-
 @pytest.mark.parametrize(
     ("name", "package"),
     [("optuna:tpe", "optuna"), ("optuna:gp", "scipy"), ("optuna:nsga2", "optuna")],
@@ -279,11 +270,3 @@ def test_an_old_optuna_is_refused(monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", lambda name: "4.9.0")
     with pytest.raises(UsageError, match="Optuna 5 or newer"):
         sampler_of("optuna:tpe")
-
-
-def test_names_of_samplers_need_no_torch():
-    code = (
-        "import sys; import tutelage.searching.sampler_names; "
-        "assert not {'torch', 'optuna', 'timm'} & set(sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -61,20 +61,16 @@ class Passes:
     def __init__(self, run: Callable[[], None], pace: Pace, *, tick: Tick) -> None:
         """`run` makes one pass and returns when the device is done."""
         self.run, self.pace, self.tick = run, pace, tick
-        self.fastest: float | None = None  # seconds of a pass; None before the first
+        self.warm = False
 
     def warm_up(self) -> None:
         """Run until nothing is new any more; one pass is enough where that has been before."""
-        begun, done = self.tick(), 0
-        fewest, most = (self.pace.warmup, self.pace.most_warmup)
-        if self.fastest is not None:
-            fewest = most = 1
-        while done < fewest or (done < most and self.tick() - begun < self.pace.warmup_seconds):
-            start = self.tick()
+        begun, done, pace = self.tick(), 0, self.pace
+        fewest, most = (1, 1) if self.warm else (pace.warmup, pace.most_warmup)
+        while done < fewest or (done < most and self.tick() - begun < pace.warmup_seconds):
             self.run()
-            taken = self.tick() - start
-            self.fastest = taken if self.fastest is None else min(taken, self.fastest)
             done += 1
+        self.warm = True
 
     def turn(self) -> float:
         """Mean seconds of the passes of one turn: of one, but for fast networks."""

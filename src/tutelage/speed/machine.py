@@ -66,8 +66,18 @@ def free_bytes() -> int | None:
     free = int(lines["MemAvailable"].split()[0]) * 1024
     limit, used = CGROUPS / "memory.max", CGROUPS / "memory.current"
     if limit.exists() and used.exists() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
+        held = int(used.read_text()) - _cached_bytes(CGROUPS / "memory.stat")
+        free = min(free, int(limit.read_text()) - held)
     return max(free, 0)
+
+
+def _cached_bytes(stat: Path) -> int:
+    """File contents that the container keeps in memory and lets go where it is needed; with images
+    on disk they soon fill it."""
+    if not stat.exists():
+        return 0
+    counts = dict(line.split() for line in stat.read_text().splitlines())
+    return sum(int(counts.get(kind, 0)) for kind in ("inactive_file", "active_file"))
 
 
 def processor() -> str:
