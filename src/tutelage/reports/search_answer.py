@@ -22,7 +22,9 @@ from tutelage.reports.figures import short
 Content: TypeAlias = Mapping[str, Any]  # of search.json, or a part of it
 
 LONG = 32  # signs of a name above which a number stands for it
-LEAST = 5  # signs below which a shortened name says nothing
+LEAST = 8  # signs below which a shortened name says nothing
+UNUSABLE = "can't be used"
+MOST_LISTED = 10  # names in a sentence
 OWN = "efficientnet+"  # how names that say all stages begin
 
 
@@ -53,14 +55,17 @@ def called(trial: Content) -> str:
 
 
 def label(trial: Content, limit: int) -> str:
-    """Number and network in so many signs; F2 and M3 are stages of 2 and 3 layers."""
-    number = f"#{trial['number']}"
+    """Number and network in so many signs; the number alone where the stages have no room."""
+    number, name = f"#{trial['number']}", compact(trial["network"])
     room = limit - len(number) - 1
-    return f"{number} {short(compact(trial['network']), room)}" if room >= LEAST else number
+    if room < LEAST or (len(name) > room and name != trial["network"]):
+        return number
+    return f"{number} {short(name, room)}"
 
 
 def compact(name: str) -> str:
-    """A network's name, its stages in short where it is made of them."""
+    """A network's name; where it is made of stages, F2 and M3 for Fused-MBConv and MBConv of 2 and
+    3 layers."""
     arch = architecture(name) if name.startswith(OWN) else None
     if arch is None:
         return name
@@ -77,6 +82,11 @@ def architecture(name: str) -> Architecture | None:
         return None
 
 
+def limit_of(content: Content) -> str:
+    """The time that a network may take to answer, as it was given."""
+    return f"{1000 * content['latency_limit']:g} ms"
+
+
 def by_reward(content: Content) -> bool:
     """Whether anything but accuracy counts."""
     return any(content["weights"].values())
@@ -85,17 +95,21 @@ def by_reward(content: Content) -> bool:
 def headline(content: Content) -> str:
     """Which network is the best, and by what."""
     name = called(best_of(content))
-    trained = sum(bool(one["results"]) for one in content["trials"])
+    trained = num_trained(content)
     if trained == 1:
         return f"{name} is the only network that could be trained"
-    limit = content["latency_limit"]
     of = f"{trained} networks"
-    if limit is not None:
-        of += f" that answer within {milliseconds(limit)} ms"
+    if content["latency_limit"] is not None:
+        of += f" that answer within {limit_of(content)}"
     if by_reward(content):
         return f"{name} has the highest reward of {of}"
     chance = any(pair.outcome != "better" for pair in rivals(content))
     return f"{name} has the most right answers of {of}{', which may be chance' if chance else ''}"
+
+
+def num_trained(content: Content) -> int:
+    """Networks that have at least one result."""
+    return sum(bool(one["results"]) for one in content["trials"])
 
 
 def outcome(content: Content) -> str:
@@ -133,12 +147,14 @@ def sentences(content: Content) -> list[str]:
 def _accuracy(content: Content) -> list[str]:
     """How good it is, on which images, and why that is too good."""
     result, steps = best_of(content)["results"][-1], _steps(content)
-    first = f"accuracy {accuracy_of(result)} on the validation images, after {steps:,} steps"
-    chosen = "it was chosen on these very images, so that this number is too good"
-    if content["test"] is None:
-        return [first, f"{chosen}; there are no test images to say by how much"]
-    test = Accuracy(content["test"]["right"], content["test"]["total"])
-    return [first, chosen, f"on the test images, asked once and of it alone: {test}"]
+    found = [f"accuracy {accuracy_of(result)} on the validation images, after {steps:,} steps"]
+    if num_trained(content) > 1:
+        blind = "; there are no test images to say by how much" if content["test"] is None else ""
+        found.append(f"it was chosen on these very images, so that this number is too good{blind}")
+    if content["test"] is not None:
+        test = Accuracy(content["test"]["right"], content["test"]["total"])
+        found.append(f"on the test images, asked once and of it alone: {test}")
+    return found
 
 
 def _steps(content: Content) -> int:
@@ -151,7 +167,8 @@ def _rivals(content: Content) -> list[str]:
     """Which others are behind, which are not shown to be, and which are ahead."""
     others = len(finalists(content)) - 1
     if not others:
-        return []
+        left = "the others were left out after fewer steps, where they were behind on these images"
+        return [left] if num_trained(content) > 1 else []
     pairs = rivals(content)
     if not pairs:
         return [f"the other {counted(others, 'network')} of the last rung were not compared"]
@@ -170,7 +187,9 @@ def _rivals(content: Content) -> list[str]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """As in 'a, b and c'."""
+    """As in 'a, b and c'; of many the first and how many more."""
+    if len(names) > MOST_LISTED:
+        names = [*names[: MOST_LISTED - 2], f"{len(names) - MOST_LISTED + 2:,} more"]
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
@@ -191,10 +210,9 @@ def _cost(content: Content) -> list[str]:
     ]
     if result["latency"] is not None:
         line = f"{milliseconds(result['latency'])} ms to answer one image"
-        limit = content["latency_limit"]
-        if limit is not None:
-            over = result["latency"] > limit
-            line += f", {'above' if over else 'within'} the limit of {milliseconds(limit)} ms"
+        if content["latency_limit"] is not None:
+            over = result["latency"] > content["latency_limit"]
+            line += f", {'above' if over else 'within'} the limit of {limit_of(content)}"
         found.append(line)
     return found
 
@@ -215,9 +233,9 @@ def tried(content: Content) -> list[str]:
     trials = content["trials"]
     again = sum(one["same_as"] is not None for one in trials)
     bad = sum(bool(one["infeasible"]) for one in trials)
-    words = [counted(len(trials) - again, "network") + " tried"]
+    words = [f"{counted(len(trials) - again, 'network')} tried, chosen by {content['sampler']}"]
     words += [f"{again:,} suggested again and not trained twice"] if again else []
-    words += [f"{bad:,} of no use"] if bad else []
+    words += [f"{bad:,} {UNUSABLE}"] if bad else []
     rungs = ", ".join(f"{one['done']:,} of {one['steps']:,} steps" for one in content["rungs"])
     threads = counted(content["threads"], "thread")
     where = f"{content['device']} ({short(content['processor'], 40)}), {threads}"

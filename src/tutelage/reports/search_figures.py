@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
-from tutelage.reports.cells import milliseconds
 from tutelage.reports.figures import BLUE, GRAY, INK, ORANGE, svg
 from tutelage.reports.search_answer import (
     Content,
@@ -17,11 +16,14 @@ from tutelage.reports.search_answer import (
     by_reward,
     called,
     finalists,
+    limit_of,
 )
 
 MOST_INTERVALS = 30  # of networks of the last rung, above which only the front's are drawn
-MOST_NAMES = 8
+MOST_NAMES = 8  # of that rung, above which only the front's are named
+NAME_WIDE, NAME_HIGH = 0.15, 0.06  # shares of the figure that a name takes
 WINDOW = 8  # suggestions of which the mean is drawn, where there are twice as many
+MANY = 100  # suggestions above which their dots are small
 DASHED = (0, (3, 2))
 
 
@@ -43,10 +45,10 @@ def costs(content: Content) -> Markup:
             _rung(axes, content, rung, reached)
         _front(axes, content)
         if limit is not None:
-            label = f"limit {milliseconds(limit)} ms"
+            label = f"limit {limit_of(content)}"
             axes.axvline(1000 * limit, color=INK, linewidth=1, linestyle=DASHED, label=label)
         _scale(axes)
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         what = "one answer" if limit is not None else "a training step"
         axes.set_xlabel(f"milliseconds of {what}")
         axes.set_ylabel("accuracy, %")
@@ -90,22 +92,43 @@ def _front(axes: Axes, content: Content) -> None:
     front = sorted((x, 100 * a.value) for one, x, a in points if one["number"] in content["front"])
     if len(front) > 1:
         axes.plot(*zip(*front, strict=True), color=BLUE, linewidth=1, drawstyle="steps-post")
-    middle = np.exp(np.mean([np.log(x) for _, x, _ in points])) if points else 0.0
-    for place, (one, x, accuracy) in enumerate(points):
+    few, marked = len(points) <= MOST_NAMES, {*content["front"], content["best"]}
+    _names(axes, [
+        (f"#{one['number']}", x, 100 * accuracy.value)
+        for one, x, accuracy in points if few or one["number"] in marked
+    ])  # fmt: skip
+    for one, x, accuracy in points:
         low, high = accuracy.interval
-        if len(points) <= MOST_INTERVALS or one["number"] in {*content["front"], content["best"]}:
+        if len(points) <= MOST_INTERVALS or one["number"] in marked:
             axes.vlines(x, 100 * low, 100 * high, color=BLUE, linewidth=1, zorder=2)
         if one["number"] == content["best"]:
             axes.plot(
                 x, 100 * accuracy.value, "o", markersize=9, markerfacecolor="none",
                 markeredgecolor=ORANGE, markeredgewidth=1.6, zorder=4, label="best",
             )  # fmt: skip
-        if place < MOST_NAMES:
-            left = x > middle  # names stand towards the middle
-            axes.annotate(
-                f"#{one['number']}", (x, 100 * accuracy.value), (-7 if left else 7, 3),
-                textcoords="offset points", ha="right" if left else "left", color=INK,
-            )  # fmt: skip
+
+
+def _names(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Names beside their points, towards the middle, but for those that would lie on another."""
+    if not points:
+        return
+    places = np.array([(np.log(x), y) for _, x, y in points])
+    width, height = axes.dataLim.width, axes.dataLim.height
+    middle, wide = places[:, 0].mean(), np.log1p(width / axes.dataLim.x0)
+    taken: list[tuple[float, float]] = []
+    for (name, x, y), (place, _) in zip(points, places, strict=True):
+        left = place > middle
+        here = (place - (NAME_WIDE * wide if left else 0), y)
+        if any(
+            abs(here[0] - a) < NAME_WIDE * wide and abs(y - b) < NAME_HIGH * height
+            for a, b in taken
+        ):
+            continue
+        taken.append(here)
+        axes.annotate(
+            name, (x, y), (-7 if left else 7, 3), textcoords="offset points",
+            ha="right" if left else "left", color=INK,
+        )  # fmt: skip
 
 
 def _scale(axes: Axes) -> None:
@@ -137,24 +160,26 @@ def learning(content: Content) -> Markup:
             its = [point for point in rewards if (point[0] in again) == chosen]
             if its:
                 axes.plot(
-                    *zip(*its, strict=True), "o", markersize=4, color=GRAY, markerfacecolor=fill,
-                    label=label,
+                    *zip(*its, strict=True), "o", color=GRAY, markerfacecolor=fill, label=label,
+                    markersize=4 if len(values) <= MANY else 2.5, zorder=2,
                 )  # fmt: skip
         if bad:
             axes.plot(
-                bad, [0.02] * len(bad), "x", color=ORANGE, markersize=4, label="of no use",
+                bad, [0.02] * len(bad), "x", color=ORANGE, markersize=4, label="unusable",
                 transform=axes.get_xaxis_transform(),
             )  # fmt: skip
         axes.plot(
-            numbers, np.maximum.accumulate(values), color=BLUE, drawstyle="steps-post",
+            numbers, np.maximum.accumulate(values), color=BLUE, drawstyle="steps-post", zorder=3,
             label="best so far",
         )  # fmt: skip
         if len(values) >= 2 * WINDOW:
             means = np.convolve(values, np.full(WINDOW, 1 / WINDOW), "valid")
             label = f"mean of the last {WINDOW}"
-            axes.plot(numbers[WINDOW - 1 :], means, color=ORANGE, linewidth=1, label=label)
+            axes.plot(
+                numbers[WINDOW - 1 :], means, color=ORANGE, linewidth=1, label=label, zorder=3
+            )
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.set_xlabel("suggestion")
         steps = content["rungs"][0]["steps"]
         axes.set_ylabel(f"{'reward' if by_reward(content) else 'accuracy'} after {steps:,} steps")

@@ -127,7 +127,7 @@ def _row(trial: Content, shape: dict[str, bool]) -> dict[str, Any]:
     if trial["same_as"] is not None:
         end = f"the same as #{trial['same_as']}"
     elif trial["infeasible"]:
-        end = "of no use"
+        end = answer.UNUSABLE
     return {
         "number": trial["number"],
         "network": trial["network"],
@@ -141,13 +141,12 @@ def _row(trial: Content, shape: dict[str, bool]) -> dict[str, Any]:
 def _setting(content: Content) -> list[tuple[str, str]]:
     """What was asked for, and where."""
     weights = content["weights"]
-    limit = content["latency_limit"]
     return [
         ("space", content["space"]),
         ("sampler", content["sampler"]),
         ("reward", f"accuracy · time^{weights['time']:g} · weights^{weights['params']:g}"),
         ("reference", content["reference"]),
-        ("latency limit", "none" if limit is None else f"{milliseconds(limit)} ms"),
+        ("latency limit", "none" if content["latency_limit"] is None else answer.limit_of(content)),
         ("method", content["method"]),
         ("image size", f"{content['img_size']} px"),
         ("classes", f"{content['classes']:,}"),

@@ -7,6 +7,7 @@ from tutelage.progress import duration
 from tutelage.reports.cells import amount, milliseconds, share, table
 from tutelage.reports.figures import short
 from tutelage.reports.search_answer import (
+    UNUSABLE,
     Content,
     accuracy_of,
     best_of,
@@ -25,9 +26,9 @@ from tutelage.reports.search_answer import (
 )
 
 WIDTH = 80  # signs of a line
+NAME = 20  # signs of number and network in the line of a trial
 MOST_ROWS = 20  # of the table
 MOST_REASONS = 5
-MOST_NUMBERS = 10  # of trials that have one reason
 MOST_SIGNS = 200  # of a reason
 
 
@@ -37,12 +38,12 @@ def trial_line(trial: Content, *, num_rungs: int) -> str:
     if trial["same_as"] is not None:
         return f"{number}  the same network as #{trial['same_as']}: not trained again"
     if trial["infeasible"]:
-        return f"{label(trial, 28)}  of no use: {_reason(trial['infeasible'])}"
+        return f"{label(trial, NAME)}  {UNUSABLE}: {_reason(trial['infeasible'])}"
     if not trial["results"]:
-        return f"{label(trial, 28)}  not trained yet"
+        return f"{label(trial, NAME)}  not trained yet"
     result = trial["results"][-1]
     return (
-        f"{label(trial, 28)}  rung {len(trial['results'])}/{num_rungs}  "
+        f"{label(trial, NAME)}  rung {len(trial['results'])}/{num_rungs}  "
         f"{share(accuracy_of(result).value)}, {milliseconds(result['step_seconds'])} ms/step, "
         f"{amount(result['parameters']).strip()}: reward {result['reward']:.3f}  "
         f"{duration(result['seconds'])}"
@@ -88,6 +89,8 @@ def _table(content: Content) -> list[str]:
         names.append(f"{'*' if one['number'] in content['front'] else ' '} {label(one, room)}")
     lines = table([[name, *cells] for name, cells in zip(names, rows, strict=True)])
     cost = "answers as fast" if content["latency_limit"] is not None else "has as fast a step"
+    if len(shown) == 1:
+        return [*lines, "times: a step over that of the reference"]
     lines += wrap(
         f"*: no other {cost} and is as accurate; times: a step over that of the reference", WIDTH
     )
@@ -101,10 +104,8 @@ def _infeasible(content: Content) -> list[str]:
     found = reasons(content)
     lines = []
     for reason, trials in found[:MOST_REASONS]:
-        names = [f"#{number}" for number in trials[:MOST_NUMBERS]]
-        if len(trials) > MOST_NUMBERS:
-            names.append(f"{len(trials) - MOST_NUMBERS:,} more")
-        lines += _item(f"of no use: {listed(names)}: {_reason(reason)}")
+        numbers = listed([f"#{number}" for number in trials])
+        lines += _item(f"{numbers} {UNUSABLE}: {_reason(reason)}")
     if len(found) > MOST_REASONS:
         lines.append(f"- {len(found) - MOST_REASONS:,} more reasons on the page")
     return lines
