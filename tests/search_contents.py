@@ -4,7 +4,8 @@ import json
 
 import torch
 
-from tutelage.evaluation.pairs import all_pairs
+from tutelage.evaluation.paired import compare
+from tutelage.evaluation.pairs import Pair, holm
 from tutelage.searching.reward import reward
 from tutelage.speed.pareto import pareto_front
 
@@ -42,23 +43,18 @@ def content(
         if rung < rungs - 1:
             alive, steps = alive[: max(1, len(alive) // 3)], 3 * steps
     best = alive[0]
-    last = {trials[n]["network"]: rights[trials[n]["network"]] for n in alive}
     cost = "latency" if limit else "step_seconds"
     points = [
         (1 / trials[n]["results"][-1][cost], trials[n]["results"][-1]["right"]) for n in alive
     ]
     front = [n for n, on in zip(alive, pareto_front(points), strict=True) if on]
-    mine = [
-        pair.plain() for pair in all_pairs(last)
-        if trials[best]["network"] in (pair.first, pair.second)
-    ]  # fmt: skip
     found = {
         "format": 1, "space": "effnetv2", "sampler": "evolution", "reference": "efficientnetv2_b0",
         "weights": {"time": weights[0], "params": weights[1]}, "latency_limit": limit,
         "img_size": 32, "classes": 10, "val_images": total, "method": "supervised",
         "device": "cpu", "processor": "Some Processor 3000 @ 2.10GHz", "threads": 1,
         "rungs": said, "trials": trials, "best": best, "front": front,
-        "pairs": mine if pairs else [],
+        "pairs": _pairs([trials[n]["network"] for n in alive], rights) if pairs else [],
         "test": {"right": 355, "total": 1000} if test else None,
         "recipes": {
             "best": "a run/recipes/best.yaml", **{k: f"a run/recipes/{k}.yaml" for k in scaled}
@@ -66,6 +62,19 @@ def content(
         "seconds": 1234.5,
     }  # fmt: skip
     return json.loads(json.dumps(found))
+
+
+def _pairs(names, rights):
+    """The first network against each other one, the draws few so that hundreds are quick."""
+    best, *others = names
+    found = [
+        compare(rights[one], rights[best], alpha=0.05 / len(others), resamples=500)
+        for one in others
+    ]
+    return [
+        Pair(first=one, second=best, paired=paired, p_holm=p, num_pairs=len(others)).plain()
+        for one, paired, p in zip(others, found, holm([one.p_value for one in found]), strict=True)
+    ]
 
 
 def _alive(num, infeasible, again):

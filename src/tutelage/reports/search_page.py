@@ -141,10 +141,11 @@ def _row(trial: Content, shape: dict[str, bool]) -> dict[str, Any]:
 def _setting(content: Content) -> list[tuple[str, str]]:
     """What was asked for, and where."""
     weights = content["weights"]
+    formula = f"accuracy · time^{weights['time']:g} · weights^{weights['params']:g}"
     return [
         ("space", content["space"]),
         ("sampler", content["sampler"]),
-        ("reward", f"accuracy · time^{weights['time']:g} · weights^{weights['params']:g}"),
+        ("reward", formula if answer.by_reward(content) else "accuracy alone"),
         ("reference", content["reference"]),
         ("latency limit", "none" if content["latency_limit"] is None else answer.limit_of(content)),
         ("method", content["method"]),
