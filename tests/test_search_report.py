@@ -166,6 +166,7 @@ def test_a_limit_of_latency_is_said_drawn_and_is_the_cost_of_the_figure(pages):
     assert "milliseconds of a training step" in pages["usual"]
     assert "limit" not in visible(pages["usual"]).replace("latency limitnone", "")
     best = search_answer.best_of(case)["results"][-1]
+    assert search_figures.cost_of(case, best) == pytest.approx(1000 * best["latency"])
     best["latency"] = 0.005
     assert "above the limit of 4 ms" in " ".join(search_answer.sentences(case))
 
@@ -233,8 +234,21 @@ def test_a_result_of_a_network_that_failed_later_still_counts():
     rewards, _, bad = search_figures.suggestions(case)
     assert late["number"] in dict(rewards)
     assert not bad
-    assert late not in search_answer.finalists(case)
-    assert "1 can't be used" in " ".join(answer_lines(case))
+    last = search_answer.finalists(case)[-1]
+    last["infeasible"] = "too slow after all"
+    assert not [one for one in search_answer.finalists(case) if one["infeasible"]]
+    assert "2 can't be used" in " ".join(answer_lines(case))
+
+
+@pytest.mark.parametrize("name", ["usual", "latency and reward", "one rung"])
+def test_stars_of_the_table_are_the_front(name):
+    case = CASES[name]
+    rows = [re.match(r"([* ]) #(\d+) .* %", line) for line in answer_lines(case)]
+    marks = {int(row[2]): row[1] == "*" for row in rows if row}
+    shown = [one["number"] for one in search_answer.finalists(case)][:20]
+    assert list(marks) == shown
+    assert marks == {number: number in case["front"] for number in shown}
+    assert len(set(marks.values())) == 2
 
 
 def test_all_trials_stand_on_the_page_with_what_became_of_them(pages):

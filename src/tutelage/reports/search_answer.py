@@ -34,8 +34,8 @@ def best_of(content: Content) -> Content:
 
 
 def finalists(content: Content) -> list[Content]:
-    """Trials that have been through the last rung that any of them was at, the best first."""
-    reached = max(len(one["results"]) for one in content["trials"])
+    """Trials that have been through as many rungs as the best, and can be used; the best first."""
+    reached = len(best_of(content)["results"])
     last = [one for one in content["trials"] if len(one["results"]) == reached]
     feasible = [one for one in last if not one["infeasible"]]
     return sorted(
