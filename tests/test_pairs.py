@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from tutelage.evaluation import pairs as pairs_module
 from tutelage.evaluation.paired import compare
-from tutelage.evaluation.pairs import all_pairs, holm
+from tutelage.evaluation.pairs import all_pairs, holm, pairs_with
 
 
 def models(num, images, seed, share=0.6):
@@ -35,6 +35,21 @@ def test_two_models_have_the_usual_interval():
     assert turned.paired == usual
     assert pair.p_holm == usual.p_value
     assert pair.images_to_decide == usual.images_to_decide
+
+
+def test_one_model_beside_the_others_is_corrected_for_those_pairs_alone():
+    right = models(4, 400, 5)
+    pairs = pairs_with("m2", right)
+    assert [(pair.first, pair.second) for pair in pairs] == [
+        ("m0", "m2"), ("m1", "m2"), ("m3", "m2")
+    ]  # fmt: skip
+    assert {pair.num_pairs for pair in pairs} == {3}
+    each = {frozenset((pair.first, pair.second)): pair for pair in all_pairs(right)}
+    for pair in pairs:
+        wider = each[frozenset((pair.first, pair.second))].paired
+        assert pair.paired.high - pair.paired.low <= wider.high - wider.low
+        assert abs(pair.paired.difference) == abs(wider.difference)
+    assert pairs_with("m0", {"m0": right["m0"]}) == ()
 
 
 @given(st.integers(0, 10_000))

@@ -93,6 +93,13 @@ class SearchSettings(ByOneMethod, Common):
             )
 
     @property
+    def suggested_by(self) -> str:
+        """The sampler's name."""
+        if self.sampler != "auto":
+            return self.sampler
+        return "random" if self.ready else "evolution"
+
+    @property
     def ready(self) -> bool:
         """Whether it chooses among ready networks."""
         return self.space.startswith(READY)

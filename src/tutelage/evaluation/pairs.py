@@ -89,7 +89,18 @@ def all_pairs(right: Mapping[str, Tensor], *, seed: int = 0) -> tuple[Pair, ...]
     Another order of the models turns signs and nothing else. As the tails get thinner with more
     pairs, there are as many more resamples: each tail holds 500, or 50 for 20 models.
     """
-    names = list(combinations(right, 2))
+    return _pairs(list(combinations(right, 2)), right, seed=seed)
+
+
+def pairs_with(one: str, right: Mapping[str, Tensor], *, seed: int = 0) -> tuple[Pair, ...]:
+    """One model beside each other one, corrected for as many pairs as these are."""
+    return _pairs([(other, one) for other in right if other != one], right, seed=seed)
+
+
+def _pairs(
+    names: Sequence[tuple[str, str]], right: Mapping[str, Tensor], *, seed: int
+) -> tuple[Pair, ...]:
+    """These pairs, corrected for how many they are."""
     found = [_compared(right[a], right[b], seed=seed, num_pairs=len(names)) for a, b in names]
     p_values = holm([paired.p_value for paired in found])
     return tuple(

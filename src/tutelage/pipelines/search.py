@@ -28,6 +28,7 @@ from tutelage.pipelines.trial import Bench, recipe_of_trial, run_trial
 from tutelage.pipelines.trial_cost import PACE, Yardstick
 from tutelage.progress import Screen, duration
 from tutelage.recipes.make import check_model
+from tutelage.reports.search_answer import label
 from tutelage.reports.search_text import trial_line
 from tutelage.run import held, is_held, write_config
 from tutelage.search_settings import SearchSettings
@@ -53,6 +54,7 @@ DUPLICATES = 10  # suggestions in a row of what is known, after which an unknown
 LISTED = 100_000  # choices, up to which a space is gone through for one that is unknown
 KILLED = "the process ended each time that it was measured, as where memory runs out"
 TRIALS = "trials"  # the stage between preparation and answer, and its folder
+NAME = 48  # signs of a network beside its number
 POLL_SECONDS = 1.0  # between looks at what other processes are at
 
 
@@ -83,17 +85,10 @@ def search(settings: SearchSettings, given: Mapping[str, Any]) -> Found:
 
 def _check_early(settings: SearchSettings) -> None:
     """Raises UsageError for what is wrong before any image is looked at."""
-    sampler_of(_sampler(settings))
+    sampler_of(settings.suggested_by)
     first = space_of(settings, img_size=USUAL if settings.img_size == "auto" else settings.img_size)
     check_model(first.reference, settings)
     method_of(settings.training(first.reference))
-
-
-def _sampler(settings: SearchSettings) -> str:
-    """The sampler's name."""
-    if settings.sampler != "auto":
-        return settings.sampler
-    return "random" if settings.ready else "evolution"
 
 
 def _prepared(shared: SharedRun, settings: SearchSettings) -> Search:
@@ -130,7 +125,7 @@ def _prepared(shared: SharedRun, settings: SearchSettings) -> Search:
     )  # fmt: skip
     journal, yardstick = Journal(path / "trials.jsonl"), Yardstick(reference, prepared, pace=PACE)
     bench = Bench(settings, prepared, plan, journal, yardstick, path / TRIALS)
-    return Search(bench, space, sampler_of(_sampler(settings)), settings.seed)
+    return Search(bench, space, sampler_of(settings.suggested_by), settings.seed)
 
 
 def _work(search: Search) -> None:
@@ -234,8 +229,9 @@ def _begins(job: Job, history: History, plan: Plan) -> str:
     count = f"{through + 1} of {of}" if of else f"{through + 1}"
     left = seconds_left(history, plan, now=time.time())
     return (
-        f"rung {job.rung + 1} of {len(plan.steps)}, network {count}: #{job.trial} "
-        f"{history.trials[job.trial].network}, {plan.steps[job.rung]:,} steps"
+        f"rung {job.rung + 1} of {len(plan.steps)}, network {count}: "
+        f"{label(trial_content(history.trials[job.trial], plan), NAME)}, "
+        f"{plan.steps[job.rung]:,} steps"
         + ("" if left == math.inf else f"; about {duration(left)} left in all")
     )
 

@@ -10,7 +10,7 @@ import yaml
 
 from tutelage.errors import UsageError
 from tutelage.evaluation.accuracy import accuracy, predict
-from tutelage.evaluation.pairs import Pair, all_pairs
+from tutelage.evaluation.pairs import Pair, pairs_with
 from tutelage.files import read_json, write_json, write_text
 from tutelage.networks.budget import scale
 from tutelage.networks.scaling import Rule
@@ -104,7 +104,7 @@ def _content(run: Run, bench: Bench, space: Space, history: History) -> dict[str
     return {
         "format": FORMAT,
         "space": settings.space,
-        "sampler": settings.sampler,
+        "sampler": settings.suggested_by,
         "reference": space.reference,
         "weights": {"time": plan.weights.time, "params": plan.weights.params},
         "latency_limit": None if settings.latency is None else parse_latency(settings.latency),
@@ -129,17 +129,13 @@ def _content(run: Run, bench: Bench, space: Space, history: History) -> dict[str
     }  # fmt: skip
 
 
-def _pairs(bench: Bench, finalists: list[Trial]) -> list[Pair]:
+def _pairs(bench: Bench, finalists: list[Trial]) -> tuple[Pair, ...]:
     """The best against each other network of the last rung, on the validation images."""
-    if len(finalists) < 2:
-        return []
     right = {
         one.network: torch.from_numpy(read_right(bench.of(Job(one.number, bench.plan.last))))
         for one in finalists
     }
-    best = finalists[0].network
-    pairs = [pair for pair in all_pairs(right) if best in (pair.first, pair.second)]
-    return [pair if pair.second == best else pair.turned() for pair in pairs]
+    return pairs_with(finalists[0].network, right)
 
 
 def _tested(bench: Bench, best: Trial) -> dict[str, int] | None:
