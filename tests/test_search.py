@@ -198,11 +198,12 @@ def test_nothing_is_trained_that_answers_too_late(images, tmp_path):
 
 
 def test_ready_networks_are_tried_all_and_each_once(images, tmp_path):
-    given = ready(images, tmp_path / "run", img_size=32, steps=20, rungs=1)
-    found = tutelage.search(**given | {"space": "timm:test_resnet,test_vit*"})
-    names = [one["network"] for one in found.content["trials"]]
-    assert len(names) == len(set(names)) > 2
-    assert "test_resnet" in names
+    given = ready(images, tmp_path / "run", img_size=40, steps=20, rungs=1)
+    found = tutelage.search(**given | {"space": "timm:test_resnet,test_vit3,test_coatnet"})
+    tried = {one["network"]: one["infeasible"] for one in found.content["trials"]}
+    assert set(tried) == {"test_resnet", "test_vit3", "test_coatnet"}
+    assert [name for name, why in tried.items() if why] == ["test_coatnet"]
+    assert "can't take images of 40 pixels" in tried["test_coatnet"]
     assert found.content["weights"] == {"time": 0.0, "params": 0.0}
 
 

@@ -121,7 +121,8 @@ def test_one_slow_moment_and_a_slowing_machine_change_no_ratio(prepared, monkeyp
 
 def test_a_network_against_itself_takes_about_as_long(prepared):
     recipe = recipe_with(prepared)
-    cost = Yardstick(recipe, prepared[1]).cost_of(recipe)
+    pace = Pace(most_warmup=3, turns=5, most_turns=5)
+    cost = Yardstick(recipe, prepared[1], pace=pace).cost_of(recipe)
     assert 0.4 < cost.relative_time < 2.5
     assert cost.step_seconds > 0
     assert cost.latency is None

@@ -49,7 +49,6 @@ from tutelage.searching.space import Genes, Space
 from tutelage.searching.spaces import space_of
 from tutelage.searching.trials import seen
 
-USUAL = 224  # pixels, where the images are not looked at yet
 DUPLICATES = 10  # suggestions in a row of what is known, after which an unknown one is drawn
 LISTED = 100_000  # choices, up to which a space is gone through for one that is unknown
 KILLED = "the process ended each time that it was measured, as where memory runs out"
@@ -73,27 +72,27 @@ def search(settings: SearchSettings, given: Mapping[str, Any]) -> Found:
 
     Finished trials are not repeated. Raises what the stages raise.
     """
-    _check_early(settings)
+    space = space_of(settings)
+    _check_early(settings, space)
     with open_shared(
         "search", settings, overwrite=settings.overwrite, given=given
     ) as shared:  # fmt: skip
-        its = _prepared(shared, settings)
+        its = _prepared(shared, settings, space)
         _work(its)
         with shared.alone() as run:
-            return conclude(run, its.bench, its.space)
+            return conclude(run, its.bench, space)
 
 
-def _check_early(settings: SearchSettings) -> None:
+def _check_early(settings: SearchSettings, space: Space) -> None:
     """Raises UsageError for what is wrong before any image is looked at."""
     sampler_of(settings.suggested_by)
-    first = space_of(settings, img_size=USUAL if settings.img_size == "auto" else settings.img_size)
-    check_model(first.reference, settings)
-    method_of(settings.training(first.reference))
+    check_model(space.reference, settings)
+    method_of(settings.training(space.reference))
 
 
-def _prepared(shared: SharedRun, settings: SearchSettings) -> Search:
+def _prepared(shared: SharedRun, settings: SearchSettings, space: Space) -> Search:
     """Images, plan and all that trials are made with."""
-    asked = settings.training(settings.base)
+    asked = settings.training(space.reference)
     method = method_of(asked)
     source = None if settings.labels is None else source_of(asked, method)
     device = choose_device(settings.device)
@@ -109,7 +108,6 @@ def _prepared(shared: SharedRun, settings: SearchSettings) -> Search:
         if source is not None:
             prepared.sharded = open_sharded(asked, source, run, prepared)
         settings = replace(settings, img_size=prepared.size, device=str(device))
-        space = space_of(settings, img_size=prepared.size)
         if not run.is_done(PREPARED):
             with run.stage(PREPARED) as notes:
                 notes |= planned(settings, run, prepared, space)

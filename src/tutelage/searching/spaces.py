@@ -6,10 +6,9 @@ from tutelage.searching.space import Space
 from tutelage.searching.stages import StageSpace
 
 
-def space_of(settings: SearchSettings, *, img_size: int) -> Space:
-    """What is searched with such images; raises UsageError where nothing is of that name."""
+def space_of(settings: SearchSettings) -> Space:
+    """What is searched; raises UsageError where nothing is of that name."""
     if settings.ready:
-        return ready_space(
-            settings.space.removeprefix(READY), pretrained=settings.pretrained, img_size=img_size
-        )
+        pretrained = settings.begins_as is not None
+        return ready_space(settings.space.removeprefix(READY), pretrained=pretrained)
     return StageSpace(base=settings.base)
