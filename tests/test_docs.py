@@ -13,6 +13,7 @@ from tutelage import data_verbs, judging_verbs, launch, verbs
 from tutelage.catalog import describe, names
 from tutelage.cli import main
 from tutelage.data.find import kinds
+from tutelage.pipelines import search, trial_cost
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,13 +35,16 @@ def folders(tmp_path, monkeypatch):
     """The folders that the docs speak of, as the working folder."""
     root = toy.write_toy(tmp_path)
     monkeypatch.chdir(root)
+    recipe = root / "runs" / "stages" / "recipes" / "best.yaml"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text("data: labeled\nmodel: test_resnet\n")
     return root
 
 
 @pytest.mark.parametrize("command", commands())
 def test_every_command_of_the_docs_is_understood(command, folders, monkeypatch):
     called = []
-    done = [(launch, name) for name in ("run_train", "run_selftrain", "run_distill")]
+    done = [(launch, name) for name in ("run_train", "run_selftrain", "run_distill", "run_search")]
     done += [(data_verbs, name) for name in ("check", "label", "select")]
     judges = ("run_calibrate", "run_compare", "run_evaluate")
     done += [(judging_verbs, name) for name in judges]
@@ -140,3 +144,13 @@ def test_the_example_of_a_corruption_runs():
     exec(compile(code, "robustness.md", "exec"), scope)
     assert scope["foggy"].shape == (2, 3, 64, 64)
     assert str(scope["foggy"].dtype) == "torch.uint8"
+
+
+def test_the_search_of_the_docs_finds_a_network(folders, monkeypatch, capsys):
+    (code,) = blocks(ROOT / "docs" / "search.md", "python")
+    quick = trial_cost.Pace(warmup=1, warmup_seconds=0, turns=1, most_turns=1)
+    monkeypatch.setattr(search, "PACE", quick)
+    exec(code, {})
+    name, recipe = capsys.readouterr().out.splitlines()[-1].split()
+    assert name in ("test_resnet", "test_vit")
+    assert f"model: {name}" in Path(recipe).read_text()
