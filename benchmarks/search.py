@@ -67,13 +67,8 @@ def searched(row: Row, given: argparse.Namespace) -> Row:
     ]  # fmt: skip
     command = [sys.executable, "-m", "tutelage.cli", "search", *flags]
     begun = time.monotonic()
-    around = os.environ | {"OMP_NUM_THREADS": "1"}
-    workers = [
-        subprocess.Popen(["taskset", "-c", str(core), *command], env=around)
-        for core in range(given.processes)
-    ]
-    codes = [worker.wait() for worker in workers]
-    assert not any(codes), codes
+    workers = [started(command, core) for core in range(given.processes)]
+    wait_for(workers)
     content = json.loads((settings["out"] / "search.json").read_text())
     best = content["trials"][content["best"]]
     first = [one["results"][0]["reward"] for one in content["trials"] if one["results"]]
@@ -82,6 +77,18 @@ def searched(row: Row, given: argparse.Namespace) -> Row:
         "best": best["results"][-1], "first_rung": first, "rungs": content["rungs"],
         "first_network": content["trials"][0]["network"],
     }  # fmt: skip
+
+
+def started(command: list[str], core: int) -> "subprocess.Popen[bytes]":
+    """A process with one thread, on one core."""
+    around = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(["taskset", "-c", str(core), *command], env=around)
+
+
+def wait_for(workers: list["subprocess.Popen[bytes]"]) -> None:
+    """Until all have ended well."""
+    codes = [worker.wait() for worker in workers]
+    assert not any(codes), codes
 
 
 def images(given: argparse.Namespace) -> tuple[SearchSettings, Prepared]:
@@ -220,6 +227,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1350)
     parser.add_argument("--final", type=int, default=2500)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--part", type=int, help="of the trainings, for one process")
     parser.add_argument("--searches", action="store_true", help="search, train nothing")
     parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
     parser.add_argument("--out", type=Path, default=Path("bench-out/search"))
@@ -230,10 +238,16 @@ def main() -> None:
     found = next((row for row in rows if row.get("search") == "evolution"), None)
     if found is not None and not given.table:
         rows = complete(given.out, [{"step": "matched"}], lambda row: matched(found, given))
-    if not given.table and not given.searches:
+    arms = [{"arm": arm, "seed": seed} for arm in ARMS for seed in range(given.seeds)]
+    if given.part is not None:
         of = networks(rows)
-        arms = [{"arm": arm, "seed": seed} for seed in range(given.seeds) for arm in ARMS]
-        rows = complete(given.out, arms, lambda row: trained(row, of[row["arm"]], given))
+        part = arms[given.part :: given.processes]
+        complete(given.out, part, lambda row: trained(row, of[row["arm"]], given))
+        return
+    if not given.table and not given.searches:
+        again = [sys.executable, "-m", "benchmarks.search", *sys.argv[1:]]
+        wait_for([started([*again, "--part", str(k)], k) for k in range(given.processes)])
+        rows = complete(given.out, [], lambda row: row)
     print(tables(rows))
     print(f"\n{machine()}")
 
