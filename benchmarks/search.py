@@ -8,7 +8,6 @@ searches   by evolution and at random, of as many networks each, by processes th
            each on one thread; part of the labels is kept for validation, test images are not shown
 matched    B0 with width and depth such that its weights and the measured time of its step are
            nearest to the found network's
-random     the network that the random search saw first: a choice without a reward
 trained    each of the networks on all labels, each seed, then asked once about the test images
 A row is kept in rows.jsonl as soon as it is there, so that a stopped benchmark goes on.
 """
@@ -46,7 +45,7 @@ SCALED = "efficientnetv2_b0"
 NEAR = 0.05  # of the weights, among which the nearest step time is looked for
 MEASURED = 6  # candidates at most
 SAMPLERS = ("evolution", "random")
-ARMS = ("found", "B0 of the same costs", "best of the random search", "first at random")
+ARMS = ("found", "B0 of the same costs", "best of the random search")
 
 
 def asked(given: argparse.Namespace, sampler: str) -> dict[str, Any]:
@@ -75,7 +74,6 @@ def searched(row: Row, given: argparse.Namespace) -> Row:
     return {
         "seconds": round(time.monotonic() - begun), "network": best["network"],
         "best": best["results"][-1], "first_rung": first, "rungs": content["rungs"],
-        "first_network": content["trials"][0]["network"],
     }  # fmt: skip
 
 
@@ -159,11 +157,10 @@ def networks(rows: list[Row]) -> dict[str, str]:
     return dict(
         zip(
             ARMS,
-            (of["evolution"]["network"], same["network"], of["random"]["network"],
-             of["random"]["first_network"]),
+            (of["evolution"]["network"], same["network"], of["random"]["network"]),
             strict=True,
         )
-    )  # fmt: skip
+    )
 
 
 def tables(rows: list[Row]) -> str:
