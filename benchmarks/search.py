@@ -8,7 +8,8 @@ searches   by evolution and at random, of as many networks each, by processes th
            each on one thread; part of the labels is kept for validation, test images are not shown
 matched    B0 with width and depth such that its weights and the measured time of its step are
            nearest to the found network's
-trained    each of the networks on all labels, each seed, then asked once about the test images
+trained    the found network and that one, on all labels, each seed, then asked once about the test
+           images
 A row is kept in rows.jsonl as soon as it is there, so that a stopped benchmark goes on.
 """
 
@@ -43,9 +44,8 @@ from tutelage.verbs import train
 BASE = "efficientnetv2_b0-w0.25-d0.5"
 SCALED = "efficientnetv2_b0"
 NEAR = 0.05  # of the weights, among which the nearest step time is looked for
-MEASURED = 6  # candidates at most
 SAMPLERS = ("evolution", "random")
-ARMS = ("found", "B0 of the same costs", "best of the random search")
+ARMS = ("found", "B0 of the same costs")
 
 
 def asked(given: argparse.Namespace, sampler: str) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def images(given: argparse.Namespace) -> tuple[SearchSettings, Prepared]:
 def matched(found: Row, given: argparse.Namespace) -> Row:
     """B0 in the width and depth that come nearest to a network's weights and step time.
 
-    Of all whose weights are within 5 %, those that differ in depth are measured against it.
+    Of those within 5 % of the weights, the nearest of each depth is measured against it.
     """
     settings, prepared = images(given)
 
@@ -118,14 +118,8 @@ def matched(found: Row, given: argparse.Namespace) -> Row:
                 layers not in by_depth or off < abs(math.log(by_depth[layers].parameters / wanted))
             ):
                 by_depth[layers] = one
-    candidates = sorted(by_depth.values(), key=lambda one: one.macs)
-    picked = [candidates[round(k * (len(candidates) - 1) / max(1, MEASURED - 1))]
-              for k in range(min(MEASURED, len(candidates)))]  # fmt: skip
     yardstick = Yardstick(recipe(found["network"]), prepared)
-    rows = [
-        (one, yardstick.cost_of(recipe(one.name), with_latency=False))
-        for one in dict.fromkeys(picked)
-    ]
+    rows = [(one, yardstick.cost_of(recipe(one.name))) for one in by_depth.values()]
     one, cost = min(rows, key=lambda row: abs(math.log(row[1].relative_time)))
     return {
         "network": one.name, "cost": asdict(cost),
@@ -152,15 +146,9 @@ def trained(row: Row, network: str, given: argparse.Namespace) -> Row:
 
 def networks(rows: list[Row]) -> dict[str, str]:
     """The network of each arm."""
-    of = {row["search"]: row for row in rows if "search" in row}
+    found = next(row for row in rows if row.get("search") == SAMPLERS[0])
     same = next(row for row in rows if row.get("step") == "matched")
-    return dict(
-        zip(
-            ARMS,
-            (of["evolution"]["network"], same["network"], of["random"]["network"]),
-            strict=True,
-        )
-    )
+    return dict(zip(ARMS, (found["network"], same["network"]), strict=True))
 
 
 def tables(rows: list[Row]) -> str:
@@ -224,13 +212,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1350)
     parser.add_argument("--final", type=int, default=2500)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--samplers", nargs="*", default=list(SAMPLERS))
     parser.add_argument("--part", type=int, help="of the trainings, for one process")
     parser.add_argument("--searches", action="store_true", help="search, train nothing")
     parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
     parser.add_argument("--out", type=Path, default=Path("bench-out/search"))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    wanted = [] if given.table else [{"search": sampler} for sampler in SAMPLERS]
+    wanted = [] if given.table else [{"search": sampler} for sampler in given.samplers]
     rows = complete(given.out, wanted, lambda row: searched(row, given), threads=1)
     found = next((row for row in rows if row.get("search") == "evolution"), None)
     if found is not None and not given.table:
