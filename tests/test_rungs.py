@@ -193,6 +193,11 @@ def test_time_counts_once_where_processes_work_side_by_side():
     assert worked(spans, 70, busy=(), until=18) == 8
 
 
+def test_a_trial_that_is_worked_on_again_has_not_been_worked_on_in_between():
+    spans = (Span(0, 0, 10, 20), Span(0, 1, 1000), Span(0, 1, 5000))  # killed, then gone on with
+    assert worked(spans, 5010, busy={0}) == 20
+
+
 def test_the_time_left_goes_by_steps(tmp_path):
     journal = Journal(tmp_path / "trials.jsonl")
     assert seconds_left(journal.read(), plan(), now=0) == float("inf")

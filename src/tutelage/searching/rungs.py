@@ -132,8 +132,10 @@ def worked(
     """Seconds in which at least one process was at work; a span without an end whose trial nobody
     is at is of a process that was killed, and its time is not known."""
     total, reached = 0.0, -math.inf
+    last = {span.trial: span for span in spans}  # earlier ones are over, also of a busy trial
     for span in sorted(spans, key=lambda one: one.begun):
-        ended = now if span.trial in busy else span.ended or span.begun
+        at_it = span.trial in busy and span is last[span.trial]
+        ended = now if at_it else span.ended or span.begun
         start, end = max(span.begun, reached), min(ended, until)
         total += max(0.0, end - start)
         reached = max(reached, end)
