@@ -126,6 +126,19 @@ def test_infeasible_networks_are_replaced_by_others_and_reach_no_rung(tmp_path):
     assert next_step(journal.read(), how, now=0) == Job(2, 1)  # the next best takes its place
 
 
+def test_a_network_that_fails_in_the_last_rung_opens_no_rung_before(tmp_path):
+    journal = Journal(tmp_path / "trials.jsonl")
+    for number in range(9):
+        journal.note("suggested", genes=[number], network=f"net{number}", same_as=None)
+        journal.note("finished", trial=number, rung=0, result=result(number))
+    for number in (8, 7, 6):
+        assert next_step(journal.read(), plan(), now=0) == Job(number, 1)
+        journal.note("finished", trial=number, rung=1, result=result(number))
+    journal.note("infeasible", trial=8, rung=2, reason="the loss became nan")
+    assert next_step(journal.read(), plan(), now=0) == Job(7, 2)
+    assert [one.number for one in entrants(journal.read(), plan(), 1)] == [8, 7, 6]
+
+
 def test_too_many_infeasible_networks_end_the_first_rung(tmp_path):
     journal = Journal(tmp_path / "trials.jsonl")
     how, steps = plan(trials=2), 0

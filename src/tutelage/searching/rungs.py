@@ -67,11 +67,11 @@ def standing(history: History, plan: Plan, rung: int) -> list[Trial]:
 
 def entrants(history: History, plan: Plan, rung: int) -> list[Trial]:
     """The trials of a rung, in the order of their turn: of the first all that were suggested, of
-    others the best of the rung before."""
+    others the best of the rung before, also where a later rung could not use them."""
     if rung == 0:
         return distinct(history)
     before = standing(history, plan, rung - 1)
-    usable = [one for one in before if not one.infeasible]
+    usable = [one for one in before if not one.infeasible or len(one.results) > rung]
     return usable[: math.ceil(len(before) / plan.keep)]
 
 
