@@ -199,6 +199,38 @@ def test_each_rung_has_its_share_of_the_time_and_the_best_come_first(tmp_path):
     assert now <= 90
 
 
+def test_a_search_by_time_ends_where_no_network_can_be_used(tmp_path):
+    journal, now = Journal(tmp_path / "trials.jsonl"), 0.0
+    how = plan(trials=None, seconds=90.0)
+    while (step := next_step(journal.read(), how, now=now)) == "suggest":
+        number = len(journal.read().trials)
+        journal.note("suggested", genes=[number], network=f"net{number}", same_as=None)
+        with journal.path.open("a") as file:
+            for event, time in (("begun", now), ("infeasible", now + 10)):
+                line = {"event": event, "trial": number, "rung": 0, "time": time, "reason": "slow"}
+                file.write(json.dumps(line) + "\n")
+        now += 10
+    assert step == Close(0)
+    assert now == 100
+    journal.note("closed", rung=0)
+    assert next_step(journal.read(), how, now=now) == "done"
+
+
+def test_a_first_rung_that_took_all_the_time_leads_on_with_what_it_has(tmp_path):
+    journal = Journal(tmp_path / "trials.jsonl")
+    journal.note("suggested", genes=[0], network="a", same_as=None)
+    lines = [
+        {"event": "begun", "trial": 0, "rung": 0, "time": 0},
+        {"event": "finished", "trial": 0, "rung": 0, "time": 100, "result": result(5, 100.0)},
+    ]
+    with journal.path.open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    how = plan(trials=None, seconds=90.0)
+    assert next_step(journal.read(), how, now=100) == Close(0)
+    journal.note("closed", rung=0)
+    assert next_step(journal.read(), how, now=100) == Job(0, 1)
+
+
 def test_time_counts_once_where_processes_work_side_by_side():
     spans = (Span(0, 0, 10, 20), Span(1, 0, 15, 30), Span(2, 0, 50), Span(3, 0, 60))
     assert worked(spans, 70, busy=()) == 20

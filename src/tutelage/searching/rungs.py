@@ -115,12 +115,16 @@ def _is_over(
     history: History, plan: Plan, rung: int, now: float, busy: Collection[int]
 ) -> bool:  # fmt: skip
     """Whether another training would end after the rung's share of the time."""
-    through = standing(history, plan, rung)
-    if plan.seconds is None or len(through) < (plan.keep if rung < plan.last else 1):
+    if plan.seconds is None:
+        return False
+    through, spent = standing(history, plan, rung), worked(history.spans, now, busy)
+    if spent > plan.seconds:  # all of it: one must come out, but where none can be used
+        return rung == 0 or bool(through)
+    if len(through) < (plan.keep if rung < plan.last else 1):
         return False  # a rung needs some to choose from
     begun = min(span.begun for span in history.spans if span.rung == rung)
     before = worked(history.spans, now, busy, until=begun)
-    spent = worked(history.spans, now, busy) - before
+    spent -= before
     share = (plan.seconds - before) / (len(plan.steps) - rung)
     each = sum(one.results[rung].seconds for one in through) / len(through)
     return spent + each > share
