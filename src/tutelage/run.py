@@ -89,19 +89,26 @@ def open_run(
     with held(path):
         run = Run(path, content_of(path, verb, settings), given)
         remember_environment(path)
-        run.content["state"] = "running"
-        try:
-            run.save()
+        with noted(run):
             yield run
-        except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt | Interrupted)
-            run.content["state"] = "interrupted" if stopped else "failed"
-            run.content["error"] = "" if stopped else f"{type(error).__name__}: {error}"
-            _try_to_save(run)
-            raise
         run.content["state"] = "done"
-        run.content.pop("error", None)
         run.save()
+
+
+@contextmanager
+def noted(run: Run) -> Iterator[None]:
+    """Note in run.json that the run goes on, and how it ended where it didn't get through."""
+    run.content["state"] = "running"
+    run.content.pop("error", None)
+    try:
+        run.save()
+        yield
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt | Interrupted)
+        run.content["state"] = "interrupted" if stopped else "failed"
+        run.content["error"] = "" if stopped else f"{type(error).__name__}: {error}"
+        _try_to_save(run)
+        raise
 
 
 def _try_to_save(run: Run) -> None:

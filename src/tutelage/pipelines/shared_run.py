@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from tutelage.errors import Interrupted
 from tutelage.files import made_folder
 from tutelage.progress import Screen
-from tutelage.run import Run, content_of, move_aside, remember_environment
+from tutelage.run import Run, content_of, move_aside, noted, remember_environment
 
 PREPARED = "plan"  # the stage that ends the preparation
 
@@ -31,15 +30,18 @@ class SharedRun:
         """The run to be prepared, by this process alone, or as another one has prepared it;
         afterwards it is shared with whoever else works in it.
 
-        Raises what `content_of` raises.
+        Raises what `content_of` raises, before it waits where that is known already.
         """
-        alone = False
+        alone = joins = False
         while not alone:
             try:
                 fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 alone = True
             except BlockingIOError:
-                screen.say(f"joining {self._owner()} in {self.settings.out}")
+                self._read()
+                if not joins:
+                    screen.say(f"joining {self._owner()} in {self.settings.out}")
+                joins = True
                 fcntl.flock(self.file, fcntl.LOCK_SH)
                 if self._read().is_done(PREPARED):
                     break  # else who began it is gone before it was prepared
@@ -47,7 +49,7 @@ class SharedRun:
         if alone:
             self._sign()
             remember_environment(run.path)
-            with _noted(run):
+            with noted(run):
                 yield run
         else:
             yield run
@@ -59,7 +61,7 @@ class SharedRun:
         fcntl.flock(self.file, fcntl.LOCK_EX)
         self._sign()
         run = self._read()
-        with _noted(run):
+        with noted(run):
             yield run
         run.content["state"] = "done"
         run.save()
@@ -76,22 +78,6 @@ class SharedRun:
     def _owner(self) -> str:
         self.file.seek(0)
         return f"process {self.file.read().strip().removeprefix('pid ') or 'unknown'}"
-
-
-@contextmanager
-def _noted(run: Run) -> Iterator[None]:
-    """Note in run.json that it goes on, and how it failed where it does."""
-    run.content["state"] = "running"
-    run.content.pop("error", None)
-    run.save()
-    try:
-        yield
-    except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt | Interrupted)
-        run.content["state"] = "interrupted" if stopped else "failed"
-        run.content["error"] = "" if stopped else f"{type(error).__name__}: {error}"
-        run.save()
-        raise
 
 
 @contextmanager
