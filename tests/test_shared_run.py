@@ -63,6 +63,7 @@ def test_a_folder_in_which_another_verb_works_is_refused_at_once(tmp_path):
 
 
 def test_who_waits_prepares_where_the_first_ends_before(tmp_path, capsys):
+    (tmp_path / "environment.json").write_text("[]")  # what is there before run.json
     gone = (tmp_path / ".lock").open("a+")
     fcntl.flock(gone, fcntl.LOCK_EX)
     found = []

@@ -28,6 +28,9 @@ USED_BY_STUDENTS = frozenset(
     {"select", "labels", "temperature", "weight", "normalize", "pool_noise"}
 )
 NOT_COMPARED = frozenset({"out", "overwrite", "memory"})
+BEFORE_A_RUN = frozenset(  # what may lie in a folder before its run.json, also after a kill
+    {".lock", "issues.csv", "environment.json", "environment.json.part", "run.json.part"}
+)
 PACKAGES = ("tutelage", "torch", "timm", "numpy", "pillow", "pyarrow")
 
 
@@ -125,7 +128,7 @@ def content_of(path: Path, verb: str, settings: Any) -> dict[str, Any]:
     fresh = {"verb": verb, "state": "running", "stage": "", "settings": asked, "stages": {}}
     file = path / "run.json"
     if not file.exists():
-        strangers = [p.name for p in path.iterdir() if p.name not in (".lock", "issues.csv")]
+        strangers = [p.name for p in path.iterdir() if p.name not in BEFORE_A_RUN]
         if strangers:
             raise UsageError(
                 f"{path} is not empty and no run (it has {strangers[0]}): choose another --out"
