@@ -103,15 +103,30 @@ def test_a_larger_network_is_scaled_from_the_best(found):
     assert recipe["img_size"] == 32
 
 
-def test_the_same_command_again_changes_nothing(found, images):
+def test_the_same_command_again_changes_nothing(found, images, monkeypatch):
     before = {p: p.stat().st_mtime_ns for p in (found.run / "trials").rglob("*") if p.is_file()}
     given = asked(
         images, found.run, test=images / "test", sizes=("m",), sampler="random", time_weight=0
     )
+    monkeypatch.setattr(search_module, "prepare", None)  # no image is looked at
     again = tutelage.search(**given)
-    assert again.content == found.content
+    assert (again.content, again.network, again.recipe) == (
+        found.content, found.network, found.recipe
+    )  # fmt: skip
     for path, time_ns in before.items():
         assert path.stat().st_mtime_ns == time_ns
+
+
+def test_a_search_killed_before_its_page_was_written_writes_it(found, images):
+    content = json.loads((found.run / "run.json").read_text())
+    content["stages"]["report"]["state"] = "running"
+    (found.run / "run.json").write_text(json.dumps(content))
+    (found.run / "report" / "index.html").unlink()
+    given = asked(
+        images, found.run, test=images / "test", sizes=("m",), sampler="random", time_weight=0
+    )
+    tutelage.search(**given)
+    assert found.network in (found.run / "report" / "index.html").read_text()
 
 
 def test_other_settings_are_refused_once_trials_have_begun(found, images):

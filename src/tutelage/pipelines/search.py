@@ -19,7 +19,7 @@ from tutelage.core import Dice, fold
 from tutelage.errors import UsageError
 from tutelage.learner import choose_device, choose_precision
 from tutelage.pipelines.prepare import prepare
-from tutelage.pipelines.search_answer import Found, conclude, trial_content
+from tutelage.pipelines.search_answer import ANSWER, TRIED, Found, conclude, reported, trial_content
 from tutelage.pipelines.search_plan import plan_of, planned
 from tutelage.pipelines.sharded import open_sharded, source_of
 from tutelage.pipelines.shared_run import PREPARED, SharedRun, open_shared
@@ -51,8 +51,7 @@ from tutelage.searching.trials import seen
 
 DUPLICATES = 10  # suggestions in a row of what is known, after which an unknown one is drawn
 LISTED = 100_000  # choices, up to which a space is gone through for one that is unknown
-KILLED = "the process ended each time that it was measured, as where memory runs out"
-TRIALS = "trials"  # the stage between preparation and answer, and its folder
+KILLED = "the process ended each time that it was measured or trained, as where memory runs out"
 NAME = 48  # signs of a network beside its number
 POLL_SECONDS = 1.0  # between looks at what other processes are at
 
@@ -78,9 +77,12 @@ def search(settings: SearchSettings, given: Mapping[str, Any]) -> Found:
         "search", settings, overwrite=settings.overwrite, given=given
     ) as shared:  # fmt: skip
         its = _prepared(shared, settings, space)
-        _work(its)
+        if its is not None:
+            _work(its)
         with shared.alone() as run:
-            return conclude(run, its.bench, space)
+            if its is not None:
+                conclude(run, its.bench, space)
+            return reported(run)
 
 
 def _check_early(settings: SearchSettings, space: Space) -> None:
@@ -90,13 +92,15 @@ def _check_early(settings: SearchSettings, space: Space) -> None:
     method_of(settings.training(space.reference))
 
 
-def _prepared(shared: SharedRun, settings: SearchSettings, space: Space) -> Search:
-    """Images, plan and all that trials are made with."""
+def _prepared(shared: SharedRun, settings: SearchSettings, space: Space) -> Search | None:
+    """Images, plan and all that trials are made with; None where the answer is known."""
     asked = settings.training(space.reference)
     method = method_of(asked)
     source = None if settings.labels is None else source_of(asked, method)
     device = choose_device(settings.device)
     with shared.preparing(Screen()) as run:
+        if run.is_done(ANSWER):
+            return None
         screen = Screen(log=run.path / "logs" / "log.txt")
         listed = settings.unlabeled if source is None else None
         prepared = prepare(settings, run, device, screen, pool=listed)
@@ -111,10 +115,10 @@ def _prepared(shared: SharedRun, settings: SearchSettings, space: Space) -> Sear
         if not run.is_done(PREPARED):
             with run.stage(PREPARED) as notes:
                 notes |= planned(settings, run, prepared, space)
-            precision = choose_precision(settings.precision, device)
-            write_config(run, replace(settings, precision=precision))
-            run.content["stages"][TRIALS] = {"state": "running"}  # from here on, settings bind
-            run.save()
+                precision = choose_precision(settings.precision, device)
+                write_config(run, replace(settings, precision=precision))
+                run.content["stages"][TRIED] = {"state": "running"}  # saved at once with the plan:
+                # from here on, settings bind
         plan = plan_of(settings, run.notes(PREPARED))
         settings = replace(settings, steps=plan.steps[-1], budget=None)
         path = run.path
@@ -122,7 +126,7 @@ def _prepared(shared: SharedRun, settings: SearchSettings, space: Space) -> Sear
         settings, prepared, network=space.reference, steps=plan.steps[0]
     )  # fmt: skip
     journal, yardstick = Journal(path / "trials.jsonl"), Yardstick(reference, prepared, pace=PACE)
-    bench = Bench(settings, prepared, plan, journal, yardstick, path / TRIALS)
+    bench = Bench(settings, prepared, plan, journal, yardstick, path / TRIED)
     return Search(bench, space, sampler_of(settings.suggested_by), settings.seed)
 
 

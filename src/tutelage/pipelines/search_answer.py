@@ -16,6 +16,7 @@ from tutelage.networks.budget import scale
 from tutelage.networks.scaling import Rule
 from tutelage.pipelines.prepare import canvas_for
 from tutelage.pipelines.trial import Bench, read_right, recipe_of_trial
+from tutelage.reports.search_answer import best_of
 from tutelage.reports.search_page import write_search_page
 from tutelage.run import Run
 from tutelage.search_settings import SearchSettings, Size
@@ -30,6 +31,9 @@ from tutelage.values import to_plain
 from tutelage.weights import load_weights
 
 FORMAT = 1  # of search.json
+SEARCH = "search.json"
+TRIED = "trials"  # the stage between preparation and answer, and its folder
+ANSWER = "answer"  # the stage after it
 LARGER: dict[Size, float] = {"m": 1.0, "l": 3.0}  # phi, as from B4 to B5 and to B7
 GROWING = Rule(cap=480, multiple=32)  # EfficientNetV2's; small images grow in whole maps
 
@@ -44,25 +48,31 @@ class Found:
     content: dict[str, Any]  # of search.json
 
 
-def conclude(run: Run, bench: Bench, space: Space) -> Found:
-    """The answer, once: search.json, the recipes and the page.
+def conclude(run: Run, bench: Bench, space: Space) -> None:
+    """The answer, once: search.json and the recipes.
 
     Raises UsageError where no network could be used.
     """
-    file = run.path / "search.json"
+    if run.is_done(ANSWER):
+        return
     history = bench.journal.read()
-    best = _best(history, bench.plan)
-    if not run.is_done("answer"):
-        with run.stage("answer") as notes:
-            content = _content(run, bench, space, history)
-            content["recipes"] = _write_recipes(run.path, bench.settings, best.network)
-            write_json(file, content)
-            notes["best"] = best.network
-            run.content["stages"]["trials"] = {"state": "done", "seconds": content["seconds"]}
+    with run.stage(ANSWER) as notes:
+        best = _best(history, bench.plan)
+        content = _content(run, bench, space, history)
+        content["recipes"] = _write_recipes(run.path, bench.settings, best.network)
+        write_json(run.path / SEARCH, content)
+        notes["best"] = best.network
+        run.content["stages"][TRIED] = {"state": "done", "seconds": content["seconds"]}
+
+
+def reported(run: Run) -> Found:
+    """The answer that was written down, with its page."""
+    content = read_json(run.path / SEARCH)
+    if not run.is_done("report"):
         with run.stage("report"):
             write_search_page(run.path, content)
-    content = read_json(file)
-    return Found(run.path, best.network, Path(content["recipes"]["best"]), content)
+    recipe = run.path / "recipes" / "best.yaml"
+    return Found(run.path, best_of(content)["network"], recipe, content)
 
 
 def _best(history: History, plan: Plan) -> Trial:
@@ -72,7 +82,10 @@ def _best(history: History, plan: Plan) -> Trial:
         return found[0]
     reasons = {one.infeasible for one in distinct(history) if one.infeasible}
     some = "\n  ".join(sorted(reasons)[:5])
-    raise UsageError(f"none of {len(distinct(history))} networks can be used here:\n  {some}")
+    raise UsageError(
+        f"none of {len(distinct(history))} networks can be used here:\n  {some}\nchange what is in "
+        "the way, and begin anew with --overwrite or another --out"
+    )
 
 
 def trial_content(trial: Trial, plan: Plan) -> dict[str, Any]:
