@@ -190,26 +190,31 @@ def _is_through(history: History, span: Span) -> bool:
 
 
 def _suggest(search: Search, history: History) -> bool:
-    """Write down a network that is not known yet, and known ones that the sampler came upon before;
-    False where there is no other one."""
-    journal, space = search.bench.journal, search.space
+    """Write down the network that the sampler wants next, or one that is not known yet where it
+    wants nothing else than known ones; False where there is none."""
+    space, plan = search.space, search.bench.plan
     known = {one.network: one.number for one in distinct(history)}
-    past = list(seen(history.trials, search.bench.plan.weights))
-    trials = search.bench.plan.trials
-    wants_all = trials is not None and trials >= space.size
-    for _ in range(0 if wants_all else DUPLICATES):
+    genes: Genes | None
+    if _may_repeat(history, plan, space):
+        past = seen(history.trials, plan.weights)
         genes = search.sampler.suggest(space, past, seed=search.seed)
-        network = space.network(genes)
-        first = known.get(network)
-        journal.write("suggested", genes=genes, network=network, same_as=first)
-        if first is None:
-            return True
-        past.append(past[first])
-    genes_left = _unknown(space, known, seed=fold(search.seed, Dice.SEARCH, len(past)))
-    if genes_left is None:
+    else:
+        genes = _unknown(space, known, seed=fold(search.seed, Dice.SEARCH, len(history.trials)))
+    if genes is None:
         return False
-    journal.write("suggested", genes=genes_left, network=space.network(genes_left), same_as=None)
+    network = space.network(genes)
+    search.bench.journal.write(
+        "suggested", genes=genes, network=network, same_as=known.get(network)
+    )  # fmt: skip
     return True
+
+
+def _may_repeat(history: History, plan: Plan, space: Space) -> bool:
+    """Whether the sampler is asked, who may come upon networks that are known."""
+    if plan.trials is not None and plan.trials >= space.size:
+        return False  # as all are wanted
+    last = [one.same_as for one in history.trials[-DUPLICATES:]]
+    return len(last) < DUPLICATES or None in last
 
 
 def _unknown(space: Space, known: Collection[str], *, seed: int) -> Genes | None:
