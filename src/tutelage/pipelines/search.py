@@ -135,7 +135,7 @@ def _work(search: Search) -> None:
     bench, screen, waited = search.bench, search.bench.prepared.screen, False
     while True:
         with ExitStack() as stack:
-            step, history = _claimed(search, stack)
+            step, history, busy = _claimed(search, stack)
             if step == "done":
                 return
             if step == "wait":
@@ -147,18 +147,22 @@ def _work(search: Search) -> None:
             waited = False
             assert isinstance(step, Job)
             trial = history.trials[step.trial]
-            screen.say(_begins(step, history, bench.plan))
+            screen.say(_begins(step, history, bench.plan, busy))
             run_trial(step, trial.network, history, bench)
         _say_result(step, bench)
 
 
-def _claimed(search: Search, stack: ExitStack) -> tuple[Job | Literal["wait", "done"], History]:
-    """The next trial, which no other process takes until the stack is closed."""
+def _claimed(
+    search: Search, stack: ExitStack
+) -> tuple[Job | Literal["wait", "done"], History, set[int]]:
+    """The next trial, which no other process takes until the stack is closed; what was known
+    before, and the trials that others are at."""
     bench, journal = search.bench, search.bench.journal
     with journal.locked():
         while True:
             history = journal.read()
-            step = next_step(history, bench.plan, now=time.time(), busy=_busy(history, bench))
+            busy = _busy(history, bench)
+            step = next_step(history, bench.plan, now=time.time(), busy=busy)
             if step == "suggest":
                 if not _suggest(search, history):
                     journal.write("closed", rung=0)
@@ -171,9 +175,9 @@ def _claimed(search: Search, stack: ExitStack) -> tuple[Job | Literal["wait", "d
                     continue
                 stack.enter_context(held(bench.of(step)))
                 journal.write("begun", **where)
-                return step, history
+                return step, history, busy
             else:
-                return step, history
+                return step, history, busy
 
 
 def _busy(history: History, bench: Bench) -> set[int]:
@@ -229,12 +233,12 @@ def _unknown(space: Space, known: Collection[str], *, seed: int) -> Genes | None
             return genes
 
 
-def _begins(job: Job, history: History, plan: Plan) -> str:
+def _begins(job: Job, history: History, plan: Plan, busy: Collection[int]) -> str:
     """The line before a trial."""
     through = len(standing(history, plan, job.rung))
     of = len(entrants(history, plan, job.rung)) if job.rung else plan.trials
     count = f"{through + 1} of {of}" if of else f"{through + 1}"
-    left = seconds_left(history, plan, now=time.time())
+    left = seconds_left(history, plan, now=time.time(), busy=busy)
     return (
         f"rung {job.rung + 1} of {len(plan.steps)}, network {count}: "
         f"{label(trial_content(history.trials[job.trial], plan), NAME)}, "
