@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import toy
@@ -14,13 +15,16 @@ import yaml
 
 import tutelage
 from tutelage.cli import main
-from tutelage.errors import RunMismatch, UsageError
+from tutelage.errors import DataProblem, RunMismatch, UsageError
 from tutelage.pipelines import search as search_module
 from tutelage.pipelines import trial as trial_module
 from tutelage.pipelines.trial_cost import Pace
 from tutelage.search_settings import SAMPLERS, SearchSettings
 from tutelage.searching.journal import Journal
-from tutelage.searching.samplers import sampler_of
+from tutelage.searching.ready import ReadySpace
+from tutelage.searching.rungs import Plan
+from tutelage.searching.samplers import Sampler, sampler_of
+from tutelage.searching.trials import Weights
 
 COMMAND = [  # the command line, with times taken less thoroughly
     sys.executable, "-c",
@@ -180,18 +184,56 @@ def test_two_processes_share_a_search(found, images, tmp_path):
 def test_networks_that_fail_are_recorded_and_the_search_goes_on(images, tmp_path, monkeypatch):
     real, calls = trial_module.fit, []
 
-    def full(recipe, *more, **given):
+    def failing(recipe, *more, **given):
         calls.append(recipe.net.name)
-        if len(calls) == 2:
+        if len(calls) == 1:
             raise MemoryError
+        if len(calls) == 2:
+            raise TypeError("forward() lacks an argument")
         return real(recipe, *more, **given)
 
-    monkeypatch.setattr(trial_module, "fit", full)
-    found = tutelage.search(**asked(images, tmp_path / "run", trials=3, sampler="random"))
-    trials = found.content["trials"]
-    assert [one["network"] for one in trials if one["infeasible"]] == [calls[1]]
-    assert "memory" in trials[1]["infeasible"]
-    assert len(trials) == 4
+    monkeypatch.setattr(trial_module, "fit", failing)
+    given = asked(images, tmp_path / "run", trials=1, rungs=1, steps=20, sampler="random")
+    trials = tutelage.search(**given).content["trials"]
+    assert [one["network"] for one in trials] == calls
+    assert "memory" in trials[0]["infeasible"]
+    assert trials[1]["infeasible"] == "TypeError: forward() lacks an argument"
+    assert trials[2]["results"]
+
+
+@pytest.mark.parametrize("error", [DataProblem("an image is gone"), OSError(28, "No space")])
+def test_what_is_no_fault_of_a_network_stops_the_search(images, tmp_path, monkeypatch, error):
+    def failing(*more, **given):
+        raise error
+
+    monkeypatch.setattr(trial_module, "fit", failing)
+    given = asked(images, tmp_path / "run", trials=1, rungs=1, steps=20, sampler="random")
+    with pytest.raises(type(error)):
+        tutelage.search(**given)
+    (trial,) = Journal(tmp_path / "run" / "trials.jsonl").read().trials
+    assert (trial.infeasible, trial.attempts) == ("", 0)
+
+
+class Stubborn(Sampler):
+    def suggest(self, space, history, *, seed):
+        return (0,)
+
+
+def test_each_suggestion_follows_from_the_lines_before_it(tmp_path):
+    journal = Journal(tmp_path / "trials.jsonl")
+    plan = Plan(trials=2, steps=(1,), keep=3, weights=Weights(time=0, params=0))
+    its = SimpleNamespace(
+        bench=SimpleNamespace(journal=journal, plan=plan), seed=0, sampler=Stubborn(),
+        space=ReadySpace(("a", "b", "c")),
+    )  # fmt: skip
+    for number in range(12):
+        assert search_module._suggest(its, journal.read())
+        assert len(journal.read().trials) == number + 1  # a kill in between changes nothing
+    trials = journal.read().trials
+    assert [one.network for one in trials[:11]] == ["a"] * 11
+    assert [one.same_as for one in trials] == [None, *[0] * 10, None]
+    assert search_module._suggest(its, journal.read())
+    assert journal.read().trials[-1].same_as == 0  # the sampler is asked again
 
 
 def test_a_loss_that_is_not_finite_makes_a_network_infeasible(images, tmp_path):

@@ -1,6 +1,7 @@
 """One network of a search at one rung: measured, trained, and asked about the validation images."""
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from tutelage.errors import GivenUp, RunMismatch, UsageError
+from tutelage.errors import GivenUp, RunMismatch, TutelageError, UsageError
 from tutelage.evaluation.accuracy import predict
 from tutelage.files import write_with
 from tutelage.learner import choose_precision
@@ -26,7 +27,10 @@ from tutelage.searching.infeasible import Infeasible
 from tutelage.searching.journal import History, Journal
 from tutelage.searching.rungs import Job, Plan
 from tutelage.searching.trials import Result
+from tutelage.speed.timing import reason
 from tutelage.training_settings import parse_latency
+
+LOST = "CUDA error"  # begins what torch says of a device that answers nothing any more
 
 
 @dataclass(frozen=True)
@@ -65,21 +69,31 @@ def recipe_of_trial(
 def run_trial(job: Job, network: str, history: History, bench: Bench) -> None:
     """All of one trial at one rung that was begun; the journal has what came of it.
 
-    Raises Interrupted where the user wants to stop.
+    Raises Interrupted where the user wants to stop, and what is no fault of the network.
     """
     where, device = {"trial": job.trial, "rung": job.rung}, bench.prepared.device
     try:
         result = within_memory(lambda: _result(job, network, history, bench), device)
         bench.journal.note("finished", **where, result=asdict(result))
-    except (Infeasible, UsageError, GivenUp) as error:
-        if isinstance(error, RunMismatch):
-            raise
-        bench.journal.note("infeasible", **where, reason=str(error))
-        bench.prepared.screen.say(f"  #{job.trial} can't be used: {error}")
-    except BaseException:
-        bench.journal.note("stopped", **where)
+    except RunMismatch:
         raise
+    except (Infeasible, UsageError, GivenUp) as error:
+        _give_up(job, str(error), bench)
+    except (TutelageError, OSError, KeyboardInterrupt):
+        with suppress(TutelageError, OSError):  # a full disk may be why
+            bench.journal.note("stopped", **where)
+        raise
+    except Exception as error:  # of the network's own code; others may do
+        if LOST in str(error):  # then no other does, either
+            raise
+        _give_up(job, reason(error), bench)
     _tidy(bench.of(job), keep_weights=job.rung == bench.plan.last)
+
+
+def _give_up(job: Job, why: str, bench: Bench) -> None:
+    """Write down that the network can't be used."""
+    bench.journal.note("infeasible", trial=job.trial, rung=job.rung, reason=why)
+    bench.prepared.screen.say(f"  #{job.trial} can't be used: {why}")
 
 
 def _result(job: Job, network: str, history: History, bench: Bench) -> Result:
