@@ -24,7 +24,7 @@ from tutelage.searching.journal import Journal
 from tutelage.searching.ready import ReadySpace
 from tutelage.searching.rungs import Plan
 from tutelage.searching.samplers import Sampler, sampler_of
-from tutelage.searching.trials import Weights
+from tutelage.searching.trials import Trial, Weights
 
 COMMAND = [  # the command line, with times taken less thoroughly
     sys.executable, "-c",
@@ -234,6 +234,14 @@ def test_each_suggestion_follows_from_the_lines_before_it(tmp_path):
     assert [one.same_as for one in trials] == [None, *[0] * 10, None]
     assert search_module._suggest(its, journal.read())
     assert journal.read().trials[-1].same_as == 0  # the sampler is asked again
+
+
+def test_a_network_is_given_up_after_three_kills_unless_its_training_was_saved(tmp_path):
+    trial = Trial(number=0, genes=(0,), network="a", attempts=3)
+    assert search_module._ends_processes(trial, tmp_path)
+    assert not search_module._ends_processes(replace(trial, attempts=2), tmp_path)
+    (tmp_path / "last.pt").touch()
+    assert not search_module._ends_processes(trial, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_makes_a_network_infeasible(images, tmp_path):

@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from tutelage.core import Dice, fold
@@ -47,7 +48,7 @@ from tutelage.searching.rungs import (
 from tutelage.searching.samplers import Sampler, sampler_of
 from tutelage.searching.space import Genes, Space
 from tutelage.searching.spaces import space_of
-from tutelage.searching.trials import seen
+from tutelage.searching.trials import Trial, seen
 
 DUPLICATES = 10  # suggestions in a row of what is known, after which an unknown one is drawn
 LISTED = 100_000  # choices, up to which a space is gone through for one that is unknown
@@ -170,7 +171,7 @@ def _claimed(
                 journal.write("closed", rung=step.rung)
             elif isinstance(step, Job):
                 where = {"trial": step.trial, "rung": step.rung}
-                if history.trials[step.trial].attempts >= ATTEMPTS:
+                if _ends_processes(history.trials[step.trial], bench.of(step)):
                     journal.write("infeasible", **where, reason=KILLED)
                     continue
                 stack.enter_context(held(bench.of(step)))
@@ -178,6 +179,11 @@ def _claimed(
                 return step, history, busy
             else:
                 return step, history, busy
+
+
+def _ends_processes(trial: Trial, folder: Path) -> bool:
+    """Whether no process that began with a trial came out of it, nor as far as to save it."""
+    return trial.attempts >= ATTEMPTS and not (folder / "last.pt").exists()
 
 
 def _busy(history: History, bench: Bench) -> set[int]:
