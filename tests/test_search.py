@@ -14,8 +14,10 @@ import toy
 import yaml
 
 import tutelage
+from tutelage import launch
 from tutelage.cli import main
 from tutelage.errors import DataProblem, RunMismatch, UsageError
+from tutelage.networks.published import architecture_of
 from tutelage.pipelines import search as search_module
 from tutelage.pipelines import trial as trial_module
 from tutelage.pipelines.trial_cost import Pace
@@ -25,6 +27,7 @@ from tutelage.searching.ready import ReadySpace
 from tutelage.searching.rungs import Plan
 from tutelage.searching.samplers import Sampler, sampler_of
 from tutelage.searching.trials import Trial, Weights
+from tutelage.values import to_plain
 
 COMMAND = [  # the command line, with times taken less thoroughly
     sys.executable, "-c",
@@ -303,6 +306,13 @@ def test_a_budget_is_kept(images, tmp_path):
     found = tutelage.search(**given)
     assert time.monotonic() - begun < 20  # a search without end, not a benchmark
     assert sum(rung["done"] for rung in found.content["rungs"]) >= 3
+
+
+def test_the_base_may_be_a_file_of_stages(tmp_path):
+    file = tmp_path / "stages.yaml"
+    file.write_text(yaml.safe_dump(to_plain(architecture_of(BASE))))
+    named = launch._named(SearchSettings(data="d", out=tmp_path, base=str(file)))
+    assert named.base == BASE
 
 
 def test_settings_are_those_of_a_training(images, tmp_path):

@@ -59,7 +59,7 @@ def run_search(settings: SearchSettings, given: Given | None = None) -> "Found":
     from tutelage.progress import Screen
     from tutelage.reports.search_text import answer_lines
 
-    found = pipeline(settings, given or {})
+    found = pipeline(_named(settings), given or {})
     screen = Screen(log=found.run / "logs" / "log.txt")
     for line in answer_lines(found.content):
         screen.result(line)
@@ -76,6 +76,8 @@ def _named(settings: Any) -> Any:
 
     if isinstance(settings, DistillSettings):
         return replace(settings, student=name_in(settings.student))
+    if isinstance(settings, SearchSettings):
+        return replace(settings, base=name_in(settings.base))
     changed: dict[str, Any] = {"model": name_in(settings.model)}
     if isinstance(settings, SelftrainSettings):
         changed["students"] = tuple(name_in(one) for one in settings.students)
