@@ -19,6 +19,7 @@ from tutelage.cli import main
 from tutelage.errors import DataProblem, RunMismatch, UsageError
 from tutelage.networks.published import architecture_of
 from tutelage.pipelines import search as search_module
+from tutelage.pipelines import search_plan
 from tutelage.pipelines import trial as trial_module
 from tutelage.pipelines.trial_cost import Pace
 from tutelage.search_settings import SAMPLERS, SearchSettings
@@ -297,13 +298,27 @@ def test_what_cannot_work_is_said_before_anything_is_trained(images, tmp_path, w
     assert not list(tmp_path.rglob("trials.jsonl"))
 
 
-def test_a_budget_is_kept(images, tmp_path):
-    given = asked(images, tmp_path / "run", budget="8s", sampler="random")
+@pytest.mark.parametrize(("b_seconds", "steps"), [(0.3, 237), (None, 475)])
+def test_steps_follow_from_the_time_of_networks_that_are_tried(
+    monkeypatch, tmp_path, b_seconds, steps
+):
+    asks = {"data": "d", "out": tmp_path, "space": "timm:a,b", "budget": "100s", "rungs": 1}
+    run = SimpleNamespace(notes=lambda stage: {"seconds": 0})
+    times = {"a": 0.1, "b": b_seconds}  # None: it can't be trained
+    monkeypatch.setattr(search_plan, "_timed", lambda settings, prepared, name: times[name])
+    made = search_plan.planned(SearchSettings(**asks), run, None, ReadySpace(("a", "b")))
+    assert made["trials"] == 2
+    assert made["rungs"] == [pytest.approx(steps, abs=1)]
+
+
+def test_a_budget_is_kept(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(search_plan, "_timed", lambda settings, prepared, name: 0.02)
+    given = asked(images, tmp_path / "run", budget="15s", sampler="random")
     for name in ("steps", "trials"):
         given.pop(name)
     begun = time.monotonic()
     found = tutelage.search(**given)
-    assert time.monotonic() - begun < 20  # a search without end, not a benchmark
+    assert time.monotonic() - begun < 30  # a search without end, not a benchmark
     assert sum(rung["done"] for rung in found.content["rungs"]) >= 3
 
 
