@@ -319,7 +319,7 @@ def test_a_budget_is_kept(images, tmp_path, monkeypatch):
     begun = time.monotonic()
     found = tutelage.search(**given)
     assert time.monotonic() - begun < 30  # a search without end, not a benchmark
-    assert sum(rung["done"] for rung in found.content["rungs"]) >= 3
+    assert sum(rung["done"] for rung in found.content["rungs"]) >= 2  # one each
 
 
 def test_the_base_may_be_a_file_of_stages(tmp_path):
