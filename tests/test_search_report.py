@@ -102,6 +102,16 @@ def test_the_answer_stands_first_with_its_interval_and_its_doubt():
     assert "size M: tutelage train --config 'a run/recipes/m.yaml' --out NEW" in text
 
 
+def test_a_base_of_own_stages_is_called_the_base(pages):
+    case = content(9, rungs=2) | {"reference": network(2)}
+    text = " ".join(" ".join(answer_lines(case)).split())
+    assert "times that of the base - " in text
+    assert "times those of the base " in text
+    assert "times: a step over that of the base" in text
+    assert network(2) not in text
+    assert "a step over one of efficientnetv2_b0." in visible(pages["usual"])
+
+
 def test_without_test_images_the_doubt_says_so():
     text = " ".join(" ".join(answer_lines(content(9, test=False))).split())
     assert "too good; there are no test images to say by how much" in text

@@ -82,8 +82,14 @@ def architecture(name: str) -> Architecture | None:
         return None
 
 
+def reference_of(content: Content) -> str:
+    """The network that times are told relative to, in a few words."""
+    name = str(content["reference"])
+    return "the base" if name.startswith(OWN) or len(name) > LONG else name
+
+
 def limit_of(content: Content) -> str:
-    """The time that a network may take to answer, as it was given."""
+    """The time that a network may take to answer, in milliseconds."""
     return f"{1000 * content['latency_limit']:g} ms"
 
 
@@ -201,7 +207,7 @@ def counted(number: int, noun: str) -> str:
 def _cost(content: Content) -> list[str]:
     """What a step, an answer and its weights cost."""
     result = best_of(content)["results"][-1]
-    reference = short(content["reference"], LONG)
+    reference = reference_of(content)
     found = [
         f"a training step takes {milliseconds(result['step_seconds'])} ms, "
         f"{result['relative_time']:.2f} times that of {reference}",

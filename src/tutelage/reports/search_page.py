@@ -55,6 +55,7 @@ def _contents(name: str, content: Content) -> dict[str, Any]:
         "name": name,
         "content": content,
         "best": best,
+        "reference": answer.reference_of(content),
         "outcome": outcome,
         "mark": MARKS[outcome],
         "headline": answer.headline(content),

@@ -19,6 +19,7 @@ from tutelage.reports.search_answer import (
     label,
     listed,
     reasons,
+    reference_of,
     result_cells,
     sentences,
     tried,
@@ -89,11 +90,10 @@ def _table(content: Content) -> list[str]:
         names.append(f"{'*' if one['number'] in content['front'] else ' '} {label(one, room)}")
     lines = table([[name, *cells] for name, cells in zip(names, rows, strict=True)])
     cost = "answers as fast" if content["latency_limit"] is not None else "has as fast a step"
+    times = f"times: a step over that of {reference_of(content)}"
     if len(shown) == 1:
-        return [*lines, "times: a step over that of the reference"]
-    lines += wrap(
-        f"*: no other {cost} and is as accurate; times: a step over that of the reference", WIDTH
-    )
+        return [*lines, times]
+    lines += wrap(f"*: no other {cost} and is as accurate; {times}", WIDTH)
     if len(shown) > MOST_ROWS:
         lines.append(f"{len(shown) - MOST_ROWS:,} more on the page")
     return lines
