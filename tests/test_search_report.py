@@ -61,7 +61,7 @@ def test_lines_fit_a_terminal_but_for_names_and_commands(name):
     assert all(line.strip() == full or "--config" in line for line in wide)
     assert all(line.isprintable() for line in lines)
     for trial in case["trials"]:
-        line = trial_line(trial, num_rungs=3)
+        line = trial_line(trial)
         assert line.isprintable()
         assert len(line) <= 80 or trial["infeasible"]
 
@@ -198,18 +198,33 @@ def test_waiting_for_images_is_said_where_it_is_much():
 def test_a_line_of_a_trial_says_what_it_came_to():
     case = CASES["usual"]
     first = case["trials"][0]["results"][-1]
-    assert trial_line(case["trials"][0], num_rungs=3) == (
-        f"#0 F1 F1 M2 M1 M3  rung 1/3  {100 * first['right'] / 800:.1f} %, 45.0 ms/step, 1.18 M: "
+    assert trial_line(case["trials"][0]) == (
+        f"#0 F1 F1 M2 M1 M3  {100 * first['right'] / 800:.1f} %, 45.0 ms/step, 1.18 M weights, "
         f"reward {first['reward']:.3f}  31s"
     )
-    assert trial_line(case["trials"][14], num_rungs=3) == (
-        "#14  the same network as #0: not trained again"
+    timed = CASES["latency"]["trials"][0]
+    right, answer = timed["results"][-1]["right"], 1000 * timed["results"][-1]["latency"]
+    assert trial_line(timed) == (  # where accuracy alone counts, it is the reward
+        f"#0 resnet18  {100 * right / 800:.1f} %, 45.0 ms/step, {answer:.2f} ms/image  31s"
     )
-    assert trial_line(case["trials"][3], num_rungs=3) == (
+    assert trial_line(case["trials"][14]) == ("#14  the same network as #0: not trained again")
+    assert trial_line(case["trials"][3]) == (
         "#3 F2 F1 M5 M4 M3  can't be used: out of memory at batch 32: CUDA tried to allocate 2 GiB"
     )
     fresh = {**case["trials"][0], "results": []}
-    assert trial_line(fresh, num_rungs=3).endswith("not trained yet")
+    assert trial_line(fresh).endswith("not trained yet")
+
+
+def test_reasons_that_differ_in_numbers_alone_are_one_and_stand_whole_on_the_page(tmp_path):
+    case = content(12, name=timm_name, limit=0.004, infeasible=(2, 3, 5))
+    for number, answer in ((2, 9), (5, 7.5)):
+        reason = f"too slow: an answer takes {answer} ms, more than 4 ms"
+        case["trials"][number]["infeasible"] = reason
+    first, second = search_answer.reasons(case)
+    assert first == ("too slow: an answer takes 9 ms, more than 4 ms, and the like", [2, 5])
+    assert second[1] == [3]
+    page = visible(write_search_page(tmp_path, case).read_text())
+    assert "can't be used: too slow: an answer takes 7.5 ms, more than 4 ms" in page
 
 
 def test_the_best_networks_stages_are_a_table(pages):

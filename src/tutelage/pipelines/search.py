@@ -258,4 +258,4 @@ def _say_result(job: Job, bench: Bench) -> None:
     trial = bench.journal.read().trials[job.trial]
     if len(trial.results) > job.rung:
         content = trial_content(trial, bench.plan)
-        bench.prepared.screen.say(f"  {trial_line(content, num_rungs=len(bench.plan.steps))}")
+        bench.prepared.screen.say(f"  {trial_line(content)}")

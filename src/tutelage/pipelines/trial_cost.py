@@ -170,7 +170,8 @@ class Yardstick:
 def check_latency(latency: float, limit: float) -> None:
     """Raises Infeasible where an answer takes longer, in seconds, than it may."""
     if latency > limit:
-        raise Infeasible(f"an answer takes {1e3 * latency:.3g} ms, more than {1e3 * limit:.3g} ms")
+        its, most = f"{1e3 * latency:.3g} ms", f"{1e3 * limit:.3g} ms"
+        raise Infeasible(f"too slow: an answer takes {its}, more than {most}")
 
 
 def latency_of(module: nn.Module, recipe: Recipe, device: torch.device) -> float:

@@ -249,12 +249,20 @@ def tried(content: Content) -> list[str]:
 
 
 def reasons(content: Content) -> list[tuple[str, list[int]]]:
-    """Why networks can't be used, each reason with its trials; the most frequent first."""
-    found: dict[str, list[int]] = {}
+    """Why networks can't be used, each kind of reason with its trials; the most frequent first.
+
+    What stands before a reason's colon is its kind, as in 'too slow: an answer takes 9 ms'.
+    """
+    kinds: dict[str, dict[int, str]] = {}
     for one in content["trials"]:
         if one["infeasible"]:
-            found.setdefault(" ".join(one["infeasible"].split()), []).append(one["number"])
-    return sorted(found.items(), key=lambda item: (-len(item[1]), item[1]))
+            text = " ".join(one["infeasible"].split())
+            kinds.setdefault(text.partition(": ")[0], {})[one["number"]] = text
+    found = []
+    for texts in kinds.values():
+        first, *others = dict.fromkeys(texts.values())
+        found.append((f"{first}, and the like" if others else first, list(texts)))
+    return sorted(found, key=lambda item: (-len(item[1]), item[1]))
 
 
 def commands(content: Content) -> list[tuple[str, str]]:

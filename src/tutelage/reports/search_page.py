@@ -128,7 +128,7 @@ def _row(trial: Content, shape: dict[str, bool]) -> dict[str, Any]:
     if trial["same_as"] is not None:
         end = f"the same as #{trial['same_as']}"
     elif trial["infeasible"]:
-        end = answer.UNUSABLE
+        end = f"{answer.UNUSABLE}: {' '.join(trial['infeasible'].split())}"
     return {
         "number": trial["number"],
         "network": trial["network"],

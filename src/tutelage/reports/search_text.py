@@ -33,7 +33,7 @@ MOST_REASONS = 5
 MOST_SIGNS = 200  # of a reason
 
 
-def trial_line(trial: Content, *, num_rungs: int) -> str:
+def trial_line(trial: Content) -> str:
     """What a trial has come to: its last result, why it has none, or whose results it shares."""
     number = f"#{trial['number']}"
     if trial["same_as"] is not None:
@@ -43,12 +43,14 @@ def trial_line(trial: Content, *, num_rungs: int) -> str:
     if not trial["results"]:
         return f"{label(trial, NAME)}  not trained yet"
     result = trial["results"][-1]
-    return (
-        f"{label(trial, NAME)}  rung {len(trial['results'])}/{num_rungs}  "
-        f"{share(accuracy_of(result).value)}, {milliseconds(result['step_seconds'])} ms/step, "
-        f"{amount(result['parameters']).strip()}: reward {result['reward']:.3f}  "
-        f"{duration(result['seconds'])}"
-    )
+    right, latency = accuracy_of(result).value, result["latency"]
+    parts = [share(right), f"{milliseconds(result['step_seconds'])} ms/step"]
+    if latency is None:
+        parts.append(f"{amount(result['parameters']).strip()} weights")
+    else:
+        parts.append(f"{milliseconds(latency)} ms/image")
+    parts += [f"reward {result['reward']:.3f}"] if result["reward"] != right else []
+    return f"{label(trial, NAME)}  {', '.join(parts)}  {duration(result['seconds'])}"
 
 
 def answer_lines(content: Content) -> list[str]:
