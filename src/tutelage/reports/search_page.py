@@ -12,6 +12,7 @@ from tutelage.reports import search_figures as figures
 from tutelage.reports.cells import amount, milliseconds, share
 from tutelage.reports.html import render, write_page
 from tutelage.reports.search_answer import Content, accuracy_of
+from tutelage.reports.search_table import heads, result_cells, with_latency
 
 FORMAT = 1  # of search.json
 NAMES = 28  # signs of a network's name beside its number
@@ -48,7 +49,7 @@ def report_search(run: Path, state: str) -> Path:
 def _contents(name: str, content: Content) -> dict[str, Any]:
     """Everything that the template shows."""
     best = answer.best_of(content)
-    shape = {"reward": answer.by_reward(content), "latency": answer.with_latency(content)}
+    shape = {"reward": answer.by_reward(content), "latency": with_latency(content)}
     outcome = answer.outcome(content)
     rewards, again, _ = figures.suggestions(content)
     return {
@@ -62,9 +63,9 @@ def _contents(name: str, content: Content) -> dict[str, Any]:
         "details": answer.sentences(content),
         "facts": _facts(content, shape),
         "commands": answer.commands(content),
-        "heads": answer.heads(**shape),
+        "heads": heads(**shape),
         "finalists": [
-            (one, answer.label(one, NAMES), answer.result_cells(one["results"][-1], **shape))
+            (one, answer.label(one, NAMES), result_cells(one["results"][-1], **shape))
             for one in answer.finalists(content)
         ],
         "pairs": answer.rivals(content),
@@ -123,7 +124,7 @@ def _layers(network: str, size: int, classes: int) -> Iterator[tuple[str, list[s
 def _row(trial: Content, shape: dict[str, bool]) -> dict[str, Any]:
     """A trial with its accuracy at each rung, its last numbers, and what became of it."""
     results = trial["results"]
-    cells = answer.result_cells(results[-1], **shape) if results else []
+    cells = result_cells(results[-1], **shape) if results else []
     end = ""
     if trial["same_as"] is not None:
         end = f"the same as #{trial['same_as']}"

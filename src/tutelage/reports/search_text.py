@@ -15,16 +15,14 @@ from tutelage.reports.search_answer import (
     commands,
     finalists,
     headline,
-    heads,
     label,
     listed,
     reasons,
     reference_of,
-    result_cells,
     sentences,
     tried,
-    with_latency,
 )
+from tutelage.reports.search_table import heads, result_cells, with_latency
 
 WIDTH = 80  # signs of a line
 NAME = 20  # signs of number and network in the line of a trial
