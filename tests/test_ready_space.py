@@ -2,13 +2,20 @@
 
 import pytest
 import timm
+import toy
+from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.errors import UsageError
+import tutelage
+from tutelage.errors import Unreachable, UsageError
 from tutelage.networks.build import Net, check_net
 from tutelage.networks.names import check_name
-from tutelage.networks.pretrained import has_weights
+from tutelage.networks.pretrained import check_weights, has_weights
+from tutelage.pipelines import search as search_module
+from tutelage.pipelines import trial as trial_module
+from tutelage.pipelines.trial_cost import Pace
+from tutelage.searching.journal import Journal
 from tutelage.searching.ready import REFERENCE, ready_space
 from tutelage.training_settings import parse_latency
 
@@ -55,6 +62,54 @@ def test_weights_in_a_folder_count(tmp_path, monkeypatch):
     (tmp_path / "resnetv2_152.safetensors").touch()
     assert has_weights("resnetv2_152")
     assert not has_weights("wrn-28-10")
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """A folder of weights, and no network."""
+    monkeypatch.setenv("TUTELAGE_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    return tmp_path
+
+
+def test_weights_that_cannot_be_had_stop_a_search_before_it_begins(offline):
+    for name in ("resnet10t", "resnet14t"):
+        (offline / f"{name}.safetensors").touch()
+    check_weights(["resnet10t", "resnet14t"])
+    with pytest.raises(
+        Unreachable, match=r"^1 of 3 networks have no weights here: .*resnet26t"
+    ) as e:
+        check_weights(["resnet10t", "resnet26t", "resnet14t"])
+    assert str(e.value).endswith("; or ask only those that are here: resnet10t,resnet14t")
+    with pytest.raises(Unreachable, match="1 of 1 networks have no weights here"):
+        tutelage.search(
+            data="nowhere", space="timm:resnet26t", pretrained=True, out=offline / "run"
+        )
+    assert not (offline / "run").exists()
+
+
+def test_a_host_that_is_away_stops_a_search_and_makes_no_network_unusable(tmp_path, monkeypatch):
+    monkeypatch.setattr(search_module, "PACE", Pace(warmup=1, turns=1, most_turns=1))
+    monkeypatch.setattr(search_module, "ATTEMPTS", 1)  # that may end while a network is measured
+    root = toy.write_toy(tmp_path)
+
+    def asked():
+        return tutelage.search(
+            data=root / "labeled", val=root / "test", space="timm:test_resnet", img_size=16,
+            batch=8, steps=20, rungs=1, device="cpu", out=root / "run",
+        )  # fmt: skip
+
+    def away(*rest):
+        raise Unreachable("the hub can't be reached")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial_module, "_given", away)
+        with pytest.raises(Unreachable):
+            asked()
+    (trial,) = Journal(root / "run" / "trials.jsonl").read().trials
+    assert (trial.infeasible, trial.attempts) == ("", 0)
+    assert asked().network == "test_resnet"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 TutelageError          exit code 1
 ├── GivenUp            a training that leads nowhere: collapsed, or its loss is not finite
 ├── UsageError         exit code 2: a wrong flag, name, path or combination
-│   └── RunMismatch    the run folder belongs to another configuration, or is in use
+│   ├── RunMismatch    the run folder belongs to another configuration, or is in use
+│   └── Unreachable    the network or its host is not there, perhaps only now
 ├── DataProblem        exit code 3: the images themselves; details are in an issues.csv
 └── Interrupted        exit code 4: stopped by the user; the same command goes on
 """
@@ -27,6 +28,10 @@ class UsageError(TutelageError):
 
 class RunMismatch(UsageError):
     """The run folder was started with other settings, or another process uses it."""
+
+
+class Unreachable(UsageError):
+    """A host that has what is asked for doesn't answer, which may pass."""
 
 
 class DataProblem(TutelageError):

@@ -9,6 +9,7 @@ doesn't change what they are, and a run is bound to them by their digest.
 import os
 import socket
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -18,7 +19,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 from timm.models import PretrainedCfg
 from torch import nn
 
-from tutelage.errors import UsageError
+from tutelage.errors import Unreachable, UsageError
 from tutelage.networks import names
 
 WEIGHTS = "TUTELAGE_WEIGHTS"
@@ -50,20 +51,17 @@ def create_pretrained(name: str, *, img_size: int | None = None) -> nn.Module:
 def weights_source(name: str) -> dict[str, Any]:
     """What timm is to be told of where the weights are: a file, or nothing where it must download.
 
-    Raises UsageError where there are none, or the network can't be reached.
+    Raises UsageError where there are none, Unreachable where the network can't be reached.
     """
     if names.own(name) is not None:
         raise UsageError(
             f"nobody publishes weights for {name}: begin with new ones, or with those of a run, as "
             "in --init RUN"
         )
-    file = local_file(name)
+    file = _here(name)
     if file is not None:
-        return {"file": str(file)}
+        return {"file": file}
     config = _config(name)
-    cached = None if config.custom_load else _cached(config)
-    if cached is not None:
-        return {"file": cached}
     host = urlparse(constants.ENDPOINT if config.hf_hub_id else _url(config))
     if not urllib.request.getproxies():  # with a proxy a direct connection tells nothing
         try:
@@ -71,8 +69,31 @@ def weights_source(name: str) -> dict[str, Any]:
             socket.create_connection((host.hostname or "", port), timeout=PATIENCE).close()
         except OSError as error:
             why = f"{host.hostname} can't be reached ({error})"
-            raise UsageError(how_to_bring(name, why)) from error
+            raise Unreachable(how_to_bring(name, why)) from error
     return {}
+
+
+def check_weights(wanted: Sequence[str]) -> None:
+    """Raises Unreachable where some networks' weights are not here and can't be downloaded."""
+    missing = [name for name in wanted if _here(name) is None]
+    if not missing:
+        return
+    try:
+        weights_source(missing[0])
+    except Unreachable as error:
+        here = ",".join(name for name in wanted if name not in missing)
+        only = f"; or ask only those that are here: {here}" if here else ""
+        count = f"{len(missing)} of {len(wanted)} networks have no weights here: "
+        raise Unreachable(f"{count}{error}{only}") from error
+
+
+def _here(name: str) -> str | None:
+    """The network's weights in the folder of TUTELAGE_WEIGHTS or in the hub's own cache."""
+    file = local_file(name)
+    if file is not None:
+        return str(file)
+    config = _config(name)
+    return None if config.custom_load else _cached(config)
 
 
 def has_weights(name: str) -> bool:

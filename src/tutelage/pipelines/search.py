@@ -19,6 +19,7 @@ from typing import Any, Literal
 from tutelage.core import Dice, fold
 from tutelage.errors import UsageError
 from tutelage.learner import choose_device, choose_precision
+from tutelage.networks.pretrained import check_weights
 from tutelage.pipelines.prepare import prepare
 from tutelage.pipelines.search_answer import ANSWER, TRIED, Found, conclude, reported, trial_content
 from tutelage.pipelines.search_plan import plan_of, planned
@@ -91,6 +92,8 @@ def _check_early(settings: SearchSettings, space: Space) -> None:
     sampler_of(settings.suggested_by)
     check_model(space.reference, settings)
     method_of(settings.training(space.reference))
+    if settings.begins_as == "pretrained":
+        check_weights([space.network(genes) for genes in space.all_genes()])
 
 
 def _prepared(shared: SharedRun, settings: SearchSettings, space: Space) -> Search | None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from tutelage.errors import GivenUp, RunMismatch, TutelageError, UsageError
+from tutelage.errors import GivenUp, RunMismatch, TutelageError, Unreachable, UsageError
 from tutelage.evaluation.accuracy import predict
 from tutelage.files import write_with
 from tutelage.learner import choose_precision
@@ -75,19 +75,25 @@ def run_trial(job: Job, network: str, history: History, bench: Bench) -> None:
     try:
         result = within_memory(lambda: _result(job, network, history, bench), device)
         bench.journal.note("finished", **where, result=asdict(result))
-    except RunMismatch:
+    except (RunMismatch, Unreachable):  # which say nothing of the network
+        _note_stop(job, bench)
         raise
     except (Infeasible, UsageError, GivenUp) as error:
         _give_up(job, str(error), bench)
     except (TutelageError, OSError, KeyboardInterrupt):
-        with suppress(TutelageError, OSError):  # a full disk may be why
-            bench.journal.note("stopped", **where)
+        _note_stop(job, bench)
         raise
     except Exception as error:  # of the network's own code; others may do
         if LOST in str(error):  # then no other does, either
             raise
         _give_up(job, reason(error), bench)
     _tidy(bench.of(job), keep_weights=job.rung == bench.plan.last)
+
+
+def _note_stop(job: Job, bench: Bench) -> None:
+    """Write down that the trial was stopped, if that can be; a full disk may be why it was."""
+    with suppress(TutelageError, OSError):
+        bench.journal.note("stopped", trial=job.trial, rung=job.rung)
 
 
 def _give_up(job: Job, why: str, bench: Bench) -> None:
