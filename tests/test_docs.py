@@ -150,7 +150,8 @@ def test_the_search_of_the_docs_finds_a_network(folders, monkeypatch, capsys):
     (code,) = blocks(ROOT / "docs" / "search.md", "python")
     quick = trial_cost.Pace(warmup=1, warmup_seconds=0, turns=1, most_turns=1)
     monkeypatch.setattr(search, "PACE", quick)
-    exec(code, {})
+    assert "steps=40" in code
+    exec(code.replace("steps=40", "steps=20, batch=8"), {})
     name, recipe = capsys.readouterr().out.splitlines()[-1].split()
     assert name in ("test_resnet", "test_vit")
     assert f"model: {name}" in Path(recipe).read_text()
