@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from tutelage.errors import TutelageError
-from tutelage.files import read_json, whole, write_json, write_text, write_with
+from tutelage.errors import TutelageError, UsageError
+from tutelage.files import made_folder, read_json, whole, write_json, write_text, write_with
 
 
 def test_what_is_written_is_there_and_folders_are_made(tmp_path):
@@ -20,6 +22,17 @@ def test_what_is_written_is_there_and_folders_are_made(tmp_path):
     write_json(path, {"a": [1, 2.5, None], "path": Path("x/y")})
     assert read_json(path) == {"a": [1, 2.5, None], "path": "x/y"}
     assert [p.name for p in path.parent.iterdir()] == ["c.txt"]
+
+
+def test_a_folder_that_would_be_read_as_an_address_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("optuna:tpe", "s3://bucket/run"):
+        with pytest.raises(UsageError, match="without a colon"):
+            made_folder(Path(name))
+    for name in ("runs/optuna:tpe", "run"):
+        rows, path = pa.table({"row": [1, 2]}), made_folder(Path(name)) / "rows.parquet"
+        write_with(path, lambda part, rows=rows: pq.write_table(rows, part))
+        assert pq.read_table(path) == rows
 
 
 def test_until_the_end_only_the_old_file_is_seen(tmp_path):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,6 +41,8 @@ def whole(path: Path, *, mark: str = "") -> Iterator[Path]:
 
 def made_folder(path: Path) -> Path:
     """The folder, made where it is missing; raises UsageError where it can't be."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", str(path)):  # pyarrow's tables could not be read
+        raise UsageError(f"{path} looks like an address: take a folder without a colon")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
