@@ -29,7 +29,7 @@ class SearchSettings(ByOneMethod, Common):
     networks, as in timm:'resnet*,mobilenet*'."""
     base: str = "efficientnetv2_b0"
     """The EfficientNet that gives widths and strides to effnetv2, and about how many layers, such
-    as efficientnetv2_b0-w0.5 for a small network; or a YAML file of stages."""
+    as efficientnetv2_b0-w0.5 for a small network, or a YAML file of stages."""
     sampler: str = "auto"
     """What suggests networks: random, evolution, or one of Optuna's, such as optuna:tpe; auto:
     evolution, and random for ready networks."""
