@@ -75,9 +75,9 @@ class SearchSettings(ByOneMethod, Common):
             if changed(self, ["base", "sizes"]):
                 raise UsageError(f"base and sizes belong to --space {STAGES}")
         elif self.space != STAGES:
-            hint = nearest(self.space, [STAGES, f"{READY}*"])
+            hint = nearest(self.space, [STAGES, f"{READY}*"]) or "."
             raise UsageError(
-                f"there is no space {self.space!r}{hint}: it is {STAGES}, or {READY}PATTERN"
+                f"there is no space {self.space!r}{hint} It is {STAGES}, or {READY}PATTERN"
             )
         elif self.begins_as is not None:
             raise UsageError(
@@ -89,7 +89,8 @@ class SearchSettings(ByOneMethod, Common):
         if self.sampler not in ("auto", *SAMPLERS):
             hint = nearest(self.sampler, SAMPLERS) or nearest(OPTUNA + self.sampler, SAMPLERS)
             raise UsageError(
-                f"there is no sampler {self.sampler!r}{hint}: it is one of {', '.join(SAMPLERS)}"
+                f"there is no sampler {self.sampler!r}{hint or '.'} It is one of "
+                f"{', '.join(SAMPLERS)}"
             )
 
     @property
