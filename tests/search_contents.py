@@ -53,6 +53,7 @@ def content(
         "weights": {"time": weights[0], "params": weights[1]}, "latency_limit": limit,
         "img_size": 32, "classes": 10, "val_images": total, "method": "supervised",
         "device": "cpu", "processor": "Some Processor 3000 @ 2.10GHz", "threads": 1,
+        "from_python": False,
         "rungs": said, "trials": trials, "best": best, "front": front,
         "pairs": _pairs([trials[n]["network"] for n in alive], rights) if pairs else [],
         "test": {"right": 355, "total": 1000} if test else None,

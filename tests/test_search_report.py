@@ -118,6 +118,15 @@ def test_without_test_images_the_doubt_says_so():
     assert "asked once" not in text
 
 
+def test_images_from_python_are_trained_on_from_python():
+    lines = answer_lines(content(9) | {"from_python": True})
+    assert not any("--config" in line for line in lines)
+    assert any(
+        "tutelage.train(...) with the same images and what 'a run/recipes/best.yaml' says" in line
+        for line in lines
+    )
+
+
 def test_one_network_alone_was_not_chosen_and_beats_nobody(pages):
     for name in ("one alone", "one of five"):
         text = " ".join(answer_lines(CASES[name]))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import yaml
 
+from tutelage.data.storage import is_given
 from tutelage.errors import UsageError
 from tutelage.evaluation.accuracy import accuracy, predict
 from tutelage.evaluation.pairs import Pair, pairs_with
@@ -127,6 +128,10 @@ def _content(run: Run, bench: Bench, space: Space, history: History) -> dict[str
         "method": settings.trained_by,
         "device": settings.device,
         "processor": processor(),
+        "from_python": any(
+            one is not None and is_given(one)
+            for one in (settings.data, settings.val, settings.test, settings.unlabeled)
+        ),
         "threads": torch.get_num_threads(),
         "rungs": [
             {"steps": steps, "entered": len(entrants(history, plan, rung)),

@@ -266,9 +266,13 @@ def reasons(content: Content) -> list[tuple[str, list[int]]]:
 
 
 def commands(content: Content) -> list[tuple[str, str]]:
-    """For the best network and those scaled from it, the command that trains it for real."""
-    return [
-        (key if key == "best" else key.upper(),
-         f"tutelage train --config {shlex.quote(str(path))} --out NEW")
-        for key, path in content["recipes"].items()
-    ]  # fmt: skip
+    """For the best network and those scaled from it, what trains it for real: a command, but where
+    images were given from Python, which no command can read."""
+    found = []
+    for key, path in content["recipes"].items():
+        file = shlex.quote(str(path))
+        command = f"tutelage train --config {file} --out NEW"
+        if content["from_python"]:
+            command = f"tutelage.train(...) with the same images and what {file} says"
+        found.append((key if key == "best" else key.upper(), command))
+    return found
