@@ -245,6 +245,12 @@ def test_the_best_networks_stages_are_a_table(pages):
     assert "Stages of the best network" not in pages["latency"]  # no EfficientNet of stages
 
 
+def test_a_sampler_that_learns_nothing_has_no_figure(pages, tmp_path):
+    chance = write_search_page(tmp_path, content(27) | {"sampler": "random"}).read_text()
+    assert "What the sampler learned" in pages["usual"]
+    assert "What the sampler learned" not in chance
+
+
 def test_published_networks_have_stages_too():
     assert search_answer.architecture("efficientnetv2_s").name.startswith(V2["s"])
     assert search_answer.compact("efficientnetv2_s") == "efficientnetv2_s"

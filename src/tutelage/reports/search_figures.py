@@ -144,14 +144,15 @@ def _scale(axes: Axes) -> None:
 
 
 def learning(content: Content) -> Markup:
-    """Reward after the first rung over the suggestions, and the best so far; empty for one alone.
+    """Reward after the first rung over the suggestions, and the best so far; empty for one alone,
+    and for chance, which learns nothing.
 
     All suggestions have trained equally long there. One that was made before has its value again.
     """
     rewards, again, bad = suggestions(content)
     numbers = [number for number, _ in rewards]
     values = [value for _, value in rewards]
-    if len(values) < 2:  # nothing to compare
+    if len(values) < 2 or content["sampler"] == "random":
         return Markup()
 
     def draw(figure: Figure) -> None:
