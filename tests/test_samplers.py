@@ -235,7 +235,7 @@ def test_tpe_learns_what_cannot_be_used():
     def fits(genes):
         return genes[0] == 0 or genes[4] == 0
 
-    history = search(sampler_of("optuna:tpe"), STAGES, lambda genes: 0.5, 60, seed=0, fits=fits)
+    history = search(sampler_of("optuna:tpe"), STAGES, lambda genes: 0.5, 45, seed=0, fits=fits)
     assert sum(one.infeasible for one in history[:20]) >= 3
     assert sum(one.infeasible for one in history[-20:]) <= 1
 

@@ -1,5 +1,6 @@
 """What a network costs: turns that meet both alike, memory that runs out, and nothing kept."""
 
+import gc
 import weakref
 from dataclasses import replace
 
@@ -35,6 +36,14 @@ from tutelage.speed.training_memory import least_bytes
 CPU = torch.device("cpu")
 QUICK = Pace(warmup=1, most_warmup=1, warmup_seconds=0, turns=3, most_turns=3, turn_seconds=0)
 SHORT = Protocol(warmup=1, warmup_seconds=0, passes=3, seconds=0, turn_passes=3, turn_seconds=0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen():
+    """What was there before the tests is not looked through again each time memory is freed."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 class Machine:
