@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from timm.utils import reparameterize_model
 from torch import nn
 
 from tutelage.errors import UsageError
@@ -77,6 +78,17 @@ def test_only_as_many_strides_go_as_the_size_needs(size, pool, stride):
     assert isinstance(module.maxpool, nn.MaxPool2d) is pool
     assert module.conv1.stride == (stride, stride)
     assert module.forward_features(batch(size)).shape[-1] >= 4
+
+
+@pytest.mark.parametrize("name", ["repvgg_a0", "mobileone_s0", "fastvit_t8"])
+def test_a_stem_of_branches_keeps_the_resolution_in_all_of_them_and_can_be_folded(name):
+    module, published = (build(net(name, small_stem=small)) for small in (True, False))
+    assert same(module, published)
+    maps = [one.net.forward_features(batch()).shape[-1] for one in (module, published)]
+    assert maps == [2, 1]
+    folded = reparameterize_model(module.eval())
+    assert parameters(folded) < parameters(module)
+    assert torch.allclose(folded(batch()), module(batch()), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])

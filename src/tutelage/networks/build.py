@@ -194,8 +194,10 @@ def keep_resolution(
     """Take strides out of the stem until the last map has a side of 4, or no stride is left.
 
     First the stem's max-pool, then the first strided convolution: what published networks for
-    32-pixel images do (He et al. 2016, arXiv 1512.03385, section 4.2). Patch embeddings, whose
-    stride is their kernel, stay. `reduction`: pixels for each position of the last map.
+    32-pixel images do (He et al. 2016, arXiv 1512.03385, section 4.2). Where several such ones see
+    the image, as in RepVGG, MobileOne and FastViT, they are branches that are added up, and go
+    together. Patch embeddings, whose stride is their kernel, stay. `reduction`: pixels for each
+    position of the last map.
     """
     side = img_size // reduction
     pools = [(n, m) for n, m in module.named_children() if isinstance(m, nn.MaxPool2d)]
@@ -203,13 +205,24 @@ def keep_resolution(
         if side < SMALLEST_MAP:
             setattr(module, name, nn.Identity())
             side *= 2
-    for layer in module.modules():
-        if side >= SMALLEST_MAP:
-            return
-        if isinstance(layer, nn.Conv2d) and layer.stride[0] > 1:
-            if layer.stride != layer.kernel_size:
-                layer.stride = (1, 1)
-            return
+    convs = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    first = next((conv for conv in convs if conv.stride[0] > 1), None)
+    if side >= SMALLEST_MAP or first is None or first.stride == first.kernel_size:
+        return
+    seeing = [conv for conv in convs if conv.in_channels == convs[0].in_channels]
+    branches = {conv for conv in seeing if conv.stride == first.stride}
+    if first in branches and len(branches) > 1:
+        _note_stride(module, branches, first.stride[0])
+    for conv in branches if first in branches else {first}:
+        conv.stride = (1, 1)
+
+
+def _note_stride(module: nn.Module, branches: set[nn.Conv2d], before: int) -> None:
+    """Let blocks that fold such branches into a convolution of a stride they note, as FastViT's do,
+    note 1."""
+    for block in module.modules():
+        if vars(block).get("stride") == before and branches & set(block.modules()):
+            block.stride = 1  # type: ignore[assignment]  # a plain number
 
 
 def weight_digest(module: nn.Module) -> str:
