@@ -1,13 +1,16 @@
 """Squeeze-and-excitation against none in the same training time: three families of networks.
 
-python -m benchmarks.se CIFAR [--seeds 3] [--share 1] [--threads 1] [--table] [--out bench-out/se]
+python -m benchmarks.se CIFAR [--seeds 3] [--control 0] [--share 1] [--threads 1] [--table]
+    [--out bench-out/se]
 
 CIFAR is the folder that has labelled_4000.csv, its images, and test/. First the processor time of a
 training step with gates and without is taken in turns, each family by itself. Then each network is
 trained on the labels alone; the one with gates gets the steps that the other's time leaves it, and
 all else is the same: seed, first weights but those of the gates, order of images, schedule over its
-own steps. The reduction is 16 or, where the narrowest map would have fewer than 4 hidden units, the
-largest that leaves it 4. Nothing is chosen on the test images.
+own steps. With --control the network without gates is also trained for as few steps, which tells
+what the gates are worth from what their time costs.
+The reduction is 16 or, where the narrowest map would have fewer than 4 hidden units, the largest
+that leaves it 4. Nothing is chosen on the test images.
 A row is kept in rows.jsonl as soon as it is there, so that a stopped benchmark goes on.
 """
 
@@ -47,6 +50,7 @@ MOST, FEWEST_UNITS = 16, 4  # the paper's reduction, and hidden units of the nar
 TURNS, TURN = 10, 8  # of steps; the first of a turn is not counted
 RESAMPLES, SEED = 20_000, 0
 ARMS = ("no SE", "SE")
+CONTROL = "no SE, steps of SE"
 
 
 @dataclass(frozen=True)
@@ -136,8 +140,8 @@ def step_times(family: Family, given: argparse.Namespace) -> Row:
 def run(row: Row, ratio: float, given: argparse.Namespace) -> Row:
     """One training; which test images it is right on, as bits in hexadecimal digits."""
     family = FAMILIES[row["family"]]
-    steps = round(family.steps * row["share"] / (ratio if row["arm"] == "SE" else 1.0))
-    name = f"{row['family']}-{row['arm']}-{row['seed']}".replace(" ", "-")
+    steps = round(family.steps * row["share"] / (ratio if row["arm"] != "no SE" else 1.0))
+    name = f"{row['family']}-{row['arm']}-{row['seed']}".replace(", ", " ").replace(" ", "-")
     asked = settings(family, row["arm"], given)
     start = time.process_time()
     outcome = train(**asked, steps=steps, seed=row["seed"], out=given.out / name)
@@ -191,28 +195,33 @@ def gains_table(found: dict[str, NDArray[np.float64]]) -> list[str]:
     pooled = np.stack(list(found.values())).mean(0)
     for name, gains in (found | {"mean of them": pooled}).items():
         spans = over_images(gains.mean(0)), over_seeds(gains.mean(1).tolist())
-        cells = " | ".join(f"{100 * low:+.1f} to {100 * high:+.1f}" for low, high in spans)
+        cells = " | ".join(
+            f"{100 * low:+.1f} to {100 * high:+.1f}" if high < 1 else "one seed"
+            for low, high in spans
+        )
         pays, costs = all(low > 0 for low, _ in spans), all(high < 0 for _, high in spans)
         said = "pays" if pays else "costs" if costs else "no gain or loss shown"
         lines.append(f"| {name} | {100 * gains.mean():+.2f} | {cells} | {said} |")
     return lines
 
 
-def seeds_table(rows: list[Row]) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
-    """Each seed's paired comparison, and of each family the gains (seeds, images)."""
+def seeds_table(
+    rows: list[Row], arms: tuple[str, str]
+) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
+    """Each seed's paired comparison of two arms, and of each family the gains (seeds, images)."""
     lines = [
-        "| family | seed | steps | no SE | SE | SE against none, 95 % interval | processor time |",
+        f"| family | seed | steps | {arms[0]} | {arms[1]} | gain, 95 % interval | processor time |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     trained = {(r["family"], r["arm"], r["seed"]): r for r in rows if "right" in r}
-    seeds = sorted({seed for _, _, seed in trained})
+    seeds = sorted({seed for _, arm, seed in trained if arm == arms[0]})
     found = {}
     for name in FAMILIES:
         gains = []
         for seed in seeds:
-            if not all((name, arm, seed) in trained for arm in ARMS):
+            if not all((name, arm, seed) in trained for arm in arms):
                 continue
-            plain, gated = (trained[name, arm, seed] for arm in ARMS)
+            plain, gated = (trained[name, arm, seed] for arm in arms)
             assert plain["images"] == gated["images"], "both saw the same test images"
             before, after = right_of(plain), right_of(gated)
             one = compare(torch.from_numpy(before), torch.from_numpy(after), seed=SEED)
@@ -221,7 +230,7 @@ def seeds_table(rows: list[Row]) -> tuple[list[str], dict[str, NDArray[np.float6
                 f"| {name} | {seed} | {plain['steps']:,}, {gated['steps']:,} | "
                 f"{100 * plain['accuracy']:.1f} % | {100 * gated['accuracy']:.1f} % | "
                 f"{100 * one.difference:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f}), "
-                f"p = {one.p_value:.2f} | "
+                f"p = {one.p_value:.2g} | "
                 f"{plain['processor_seconds']:.0f}, {gated['processor_seconds']:.0f} s |"
             )
         if gains and len(gains) == len(seeds):
@@ -251,6 +260,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--control", type=int, default=0, help="seeds of no SE in the steps of SE")
     parser.add_argument("--share", type=float, default=1.0, help="of the steps, to try it out")
     parser.add_argument("--out", type=Path, default=Path("bench-out/se"))
     parser.add_argument("--threads", type=int, default=1)
@@ -265,13 +275,16 @@ def main() -> None:
     ratios = {row["family"]: row["ratio"] for row in rows if "ratio" in row}
     wanted = [] if given.table or given.times else [
         {"family": name, "arm": arm, "seed": seed, "share": given.share}
-        for seed in range(given.seeds) for name in FAMILIES for arm in ARMS
+        for arms, seeds in ((ARMS, given.seeds), ((CONTROL,), given.control))
+        for seed in range(seeds) for name in FAMILIES for arm in arms
     ]  # fmt: skip
     rows = complete(given.out, wanted, lambda row: run(row, ratios[row["family"]], given))
     rows = [row for row in rows if row.get("share", given.share) == given.share]
-    seeds, found = seeds_table(rows)
-    parts = [times_table(rows), seeds, gains_table(found) if found else []]
-    print("\n\n".join("\n".join(part) for part in parts if part))
+    parts = [times_table(rows)]
+    for arms in (ARMS, (CONTROL, "SE")):
+        lines, found = seeds_table(rows, arms)
+        parts += [lines, gains_table(found)] if found else []
+    print("\n\n".join("\n".join(part) for part in parts))
     print(f"\n{machine()}")
 
 
