@@ -25,8 +25,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
 
+from benchmarks.gains import SEED, bits, over_images, over_seeds, right_of
 from benchmarks.journal import Row, complete, machine
 from tutelage.catalog import make
 from tutelage.core import Clock
@@ -48,7 +48,6 @@ from tutelage.verbs import train
 
 MOST, FEWEST_UNITS = 16, 4  # the paper's reduction, and hidden units of the narrowest gate
 TURNS, TURN = 10, 8  # of steps; the first of a turn is not counted
-RESAMPLES, SEED = 20_000, 0
 ARMS = ("no SE", "SE")
 CONTROL = "no SE, steps of SE"
 
@@ -154,36 +153,8 @@ def run(row: Row, ratio: float, given: argparse.Namespace) -> Row:
     return {
         "steps": steps, "accuracy": float(right.mean()), "processor_seconds": round(spent, 1),
         "seconds": outcome.content["stages"]["00-supervised"]["seconds"],
-        "images": digest(table["path"]), "total": len(right),
-        "right": np.packbits(right).tobytes().hex(),
+        "images": digest(table["path"]), **bits(right),
     }  # fmt: skip
-
-
-def right_of(row: Row) -> NDArray[np.bool_]:
-    """Which test images (N,) a network was right on."""
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(row["right"]), dtype=np.uint8))
-    return bits[: row["total"]].astype(bool)
-
-
-def over_images(each: NDArray[np.float64]) -> tuple[float, float]:
-    """Bootstrap interval of the mean of a value (N,) for each image: 95 %.
-
-    The values are means over seeds, so that a drawn image brings its answers of all seeds.
-    """
-    values, counts = np.unique(each.round(9), return_counts=True)
-    rng = np.random.default_rng(SEED)
-    means = rng.multinomial(len(each), counts / len(each), size=RESAMPLES) @ values / len(each)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def over_seeds(gains: list[float]) -> tuple[float, float]:
-    """Student's t interval of the mean of a value for each seed: 95 %."""
-    mean = statistics.mean(gains)
-    if len(gains) < 2:
-        return float("-inf"), float("inf")
-    half = student_t.ppf(0.975, len(gains) - 1) * statistics.stdev(gains) / len(gains) ** 0.5
-    return mean - half, mean + half
 
 
 def gains_table(found: dict[str, NDArray[np.float64]]) -> list[str]:

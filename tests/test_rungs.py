@@ -110,6 +110,16 @@ def test_a_search_cut_anywhere_in_its_journal_goes_on_as_if_it_had_not(tmp_path_
     assert len(jobs) == 13
 
 
+def test_of_equal_rewards_the_faster_step_stands_first(tmp_path):
+    journal = Journal(tmp_path / "trials.jsonl")
+    for number, time in enumerate((2.0, 1.0, 3.0)):
+        journal.note("suggested", genes=[number], network=f"net{number}", same_as=None)
+        one = result(50)
+        one["cost"] |= {"relative_time": time}
+        journal.note("finished", trial=number, rung=0, result=one)
+    assert [one.number for one in standing(journal.read(), plan(), 0)] == [1, 0, 2]
+
+
 def test_infeasible_networks_are_replaced_by_others_and_reach_no_rung(tmp_path):
     journal = Journal(tmp_path / "trials.jsonl")
     how = plan(trials=3)

@@ -284,6 +284,7 @@ def test_a_search_learns_from_a_pool_too(images, tmp_path):
         ({"space": "timm:resnet*", "sizes": ("m",)}, "belong to --space effnetv2"),
         ({"latency": "soon"}, "is no time"),
         ({"rungs": 0}, "rungs"),
+        ({"time_weight": 0.07}, "time_weight"),
         ({"base": "resnet18"}, "is no EfficientNet"),
         ({"val_fraction": 0}, "judges networks on validation images"),
         ({"method": "hinton"}, "needs a teacher"),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tutelage.errors import UsageError
 from tutelage.jobs import TrainSettings
-from tutelage.settings import Auto, at_least, changed
+from tutelage.settings import Auto, at_least, between, changed
 from tutelage.training_settings import ByOneMethod, Common, parse_latency
 from tutelage.values import nearest
 
@@ -59,6 +59,10 @@ class SearchSettings(ByOneMethod, Common):
         at_least("keep", self.keep, 2)
         if self.trials != "auto":
             at_least("trials", self.trials, 1)
+        for name in ("time_weight", "params_weight"):
+            value = getattr(self, name)
+            if value != "auto":
+                between(name, value, -float("inf"), 0)  # else what costs more would be better
         if self.latency is not None:
             parse_latency(self.latency)
         if self.init not in (None, "pretrained"):

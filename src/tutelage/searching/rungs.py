@@ -60,9 +60,15 @@ def distinct(history: History) -> list[Trial]:
 
 
 def standing(history: History, plan: Plan, rung: int) -> list[Trial]:
-    """Those that have been through a rung, the best first."""
+    """Those that have been through a rung, the best first; of equal ones the one with the faster
+    step."""
     through = [one for one in history.trials if len(one.results) > rung]
-    return sorted(through, key=lambda one: -plan.weights.reward_of(one.results[rung]))
+
+    def order(trial: Trial) -> tuple[float, float]:
+        result = trial.results[rung]
+        return -plan.weights.reward_of(result), result.cost.relative_time
+
+    return sorted(through, key=order)
 
 
 def entrants(history: History, plan: Plan, rung: int) -> list[Trial]:
