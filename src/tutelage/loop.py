@@ -187,7 +187,7 @@ def _run(
 ) -> None:
     """All steps from the last checkpoint on."""
     total, digest = recipe.steps, recipe.digest()
-    first = resume(out / "last.pt", state, recipe=digest)
+    first = resume(out / "last.pt", state, recipe=digest, say=screen.say)
     log = MetricsLog(out / "metrics.jsonl", step=first)
     log_every, exam_every = max(1, total // LOGS), max(1, total // EXAMS)
     meter, wait, saved = Meter(), Wait(), time.monotonic()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from tutelage.checkpoint import forget
 from tutelage.errors import GivenUp, RunMismatch, TutelageError, Unreachable, UsageError
 from tutelage.evaluation.accuracy import predict
 from tutelage.files import write_with
@@ -162,6 +163,6 @@ def read_right(folder: Path) -> NDArray[np.bool_]:
 
 def _tidy(folder: Path, *, keep_weights: bool) -> None:
     """Remove what only a training that goes on needs, and weights that nobody will ask."""
-    (folder / "last.pt").unlink(missing_ok=True)
+    forget(folder)
     if not keep_weights:
         (folder / "model.safetensors").unlink(missing_ok=True)
