@@ -59,7 +59,7 @@ def save(path: Path, state: State, *, step: int, recipe: str) -> None:
     with whole(path) as part:
         with part.open("wb") as file:
             hashed = _Hashed(file, _head(step, UNKNOWN))
-            torch.save(content, hashed)
+            torch.save(content, hashed)  # type: ignore[arg-type]  # which asks no more of it
             file.seek(0)
             file.write(_head(step, hashed.digest.hexdigest()))
             file.flush()
