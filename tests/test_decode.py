@@ -5,6 +5,7 @@ from PIL import Image
 
 from tutelage.data.decode import SUFFIXES, decode, fit, read, to_rgb
 from tutelage.data.pixels import decoded
+from tutelage.errors import DataProblem
 
 RED, GREEN, BLUE, BLACK, WHITE = (
     (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0), (255, 255, 255)
@@ -200,7 +201,7 @@ def test_the_first_frame_of_an_animation_is_the_image(tmp_path):
 def test_a_truncated_file_is_an_error_that_names_it(tmp_path, suffix):
     path = saved(tmp_path, pixels(0, 64), name=f"a{suffix}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(OSError, match=rf"a\{suffix}"):
+    with pytest.raises(DataProblem, match=rf"a\{suffix}"):
         decoded(listed([path]), 0, 32)
 
 
@@ -209,7 +210,7 @@ def test_what_is_no_image_is_an_error_that_names_it(tmp_path, content):
     path = tmp_path / "a.png"
     path.write_bytes(content)
     for name in ("a.png", "b.png"):
-        with pytest.raises(OSError, match=name):
+        with pytest.raises(DataProblem, match=name):
             decoded(listed([tmp_path / name]), 0, 32)
 
 

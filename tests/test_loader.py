@@ -11,7 +11,7 @@ from tutelage.core import Dice, Stage
 from tutelage.data.loader import Batches, LabeledSet, PoolSet, positions
 from tutelage.data.pixels import InMemory, OnDisk, open_pixels
 from tutelage.data.pool import StoredTargets
-from tutelage.errors import UsageError
+from tutelage.errors import DataProblem, UsageError
 from tutelage.settings import Noise
 from tutelage.targets import one_hot
 
@@ -178,7 +178,7 @@ def test_a_damaged_image_on_disk_stops_the_training_with_its_name(tmp_path):
     made.at(0)
     for path in paths:
         path.write_bytes(b"damaged")
-    with pytest.raises(OSError, match=r"005\d\.png"):
+    with pytest.raises(DataProblem, match=r"005\d\.png.*put it back"):
         [made.at(step) for step in range(1, 4)]
 
 

@@ -132,7 +132,7 @@ def _repeated(step: int, lost: int | None) -> str:
     """How much is trained again."""
     if lost is None or lost <= step:
         return "what was trained since is repeated"
-    return f"{lost - step:,} steps are repeated"
+    return f"{lost - step:,} steps are repeated" if lost - step > 1 else "1 step is repeated"
 
 
 def _check(path: Path) -> None:

@@ -4,7 +4,8 @@ TutelageError          exit code 1
 ├── GivenUp            a training that leads nowhere: collapsed, or its loss is not finite
 ├── UsageError         exit code 2: a wrong flag, name, path or combination
 │   ├── RunMismatch    the run folder belongs to another configuration, or is in use
-│   └── Unreachable    the network or its host is not there, perhaps only now
+│   ├── Unreachable    the network or its host is not there, perhaps only now
+│   └── Damaged        a file of a run or a model is not as it was written
 ├── DataProblem        exit code 3: the images themselves; details are in an issues.csv
 └── Interrupted        exit code 4: stopped by the user; the same command goes on
 """
@@ -32,6 +33,10 @@ class RunMismatch(UsageError):
 
 class Unreachable(UsageError):
     """A host that has what is asked for doesn't answer, which may pass."""
+
+
+class Damaged(UsageError):
+    """A file of a run or of a model is missing, or not as it was written."""
 
 
 class DataProblem(TutelageError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import get_ident
 from typing import Any
 
-from tutelage.errors import TutelageError, UsageError
+from tutelage.errors import Damaged, TutelageError, UsageError
 
 
 @contextmanager
@@ -88,5 +88,11 @@ def _own() -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in a file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The JSON value in a file; raises Damaged where it holds none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of JSON, and of UTF-8
+        raise Damaged(
+            f"{path} is damaged, it holds no JSON ({error}): bring back a copy of it, or move it "
+            "away and give the command again"
+        ) from error

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tutelage.checkpoint import resume, save
 from tutelage.core import Clock, Dice, Stage, fold
 from tutelage.data.loader import Batches
-from tutelage.errors import GivenUp, Interrupted, UsageError
+from tutelage.errors import Damaged, GivenUp, Interrupted, UsageError
 from tutelage.learner import Frozen, Learner
 from tutelage.methods.method import State
 from tutelage.networks.build import build
@@ -26,7 +26,7 @@ from tutelage.networks.noise import set_noise
 from tutelage.progress import Bar, MetricsLog, Screen, Wait
 from tutelage.recalibration import recalibrate
 from tutelage.recipe import Recipe
-from tutelage.weights import load_weights, save_weights
+from tutelage.weights import AGAIN, load_weights, save_weights
 
 LOGS = 200  # lines of metrics.jsonl in a training
 EXAMS = 10  # looks at the validation images in a training
@@ -109,16 +109,20 @@ def fit(
 
     `student` and `teacher` are networks to begin with, of which copies are used; by default the
     student is new, and so is a teacher that learns. Leaves last.pt, metrics.jsonl and, at the end,
-    model.safetensors in `out`. A finished training is not repeated. Raises Interrupted, after
+    model.safetensors in `out`. A finished training is not repeated; where only its weights are
+    damaged, they are made again from the checkpoint. Raises Interrupted, after
     saving, where the user asked to stop, and GivenUp where the loss is no longer finite or the exam
     gives up.
     """
-    weights = out / "model.safetensors"
+    weights, screen = out / "model.safetensors", screen or Screen()
     if weights.exists():
-        return load_weights(weights, recipe.net, device)
+        try:
+            return load_weights(weights, recipe.net, device)
+        except Damaged as error:
+            reason = str(error).removesuffix(f": {AGAIN}")
+            screen.say(f"{reason}: they are made again, from a checkpoint where there is one")
     out.mkdir(parents=True, exist_ok=True)
     state = begin(recipe, batches, device, student=student, teacher=teacher)
-    screen = screen or Screen()
     _run(recipe, batches, out, state, exam, screen)
     module = _graduate(recipe, batches, state, done=recipe.steps)
     save_weights(weights, module)

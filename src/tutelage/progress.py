@@ -177,13 +177,16 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last line torn by a kill is left out."""
+    """The lines of a metrics.jsonl up to a damaged one, such as a last line torn by a kill."""
     if not path.exists():
         return []
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except json.JSONDecodeError:
             break
+        if not isinstance(line, dict) or not {"step", "seconds"} <= line.keys():
+            break
+        lines.append(line)
     return lines

@@ -53,6 +53,12 @@ class Run:
         """Whether the stage was finished, by this process or an earlier one."""
         return self.content["stages"].get(stage, {}).get("state") == "done"
 
+    def reopen(self, stage: str) -> None:
+        """Let a finished stage be done again."""
+        if self.is_done(stage):
+            self.content["stages"][stage]["state"] = "running"
+            self.save()
+
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:
         """Work on a stage: what is put into the dict is kept, with the time, once it is done."""

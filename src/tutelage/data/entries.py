@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tutelage.data import storage
 from tutelage.data.decode import decode, whole
-from tutelage.data.pixels import Decoder, WhenAsked, sent
+from tutelage.data.pixels import Decoder, WhenAsked, sent, unreadable
 from tutelage.data.shard_labels import Parts
 from tutelage.data.source import Raw
 from tutelage.data.sources.webdataset import WebDataset
@@ -77,7 +77,7 @@ class EntryPixels(WhenAsked):
     def at(self, rows: Tensor) -> Tensor:
         """Images (B, 3, C, C) uint8 of entries (B,).
 
-        Raises OSError, naming shard and member, for an image that can't be read.
+        Raises DataProblem, naming shard and member, for an image that can't be read.
         """
         images = list(self.threads.map(self._square, rows.tolist()))
         return sent(torch.from_numpy(np.stack(images)), self.device).permute(0, 3, 1, 2)
@@ -107,4 +107,4 @@ class EntryPixels(WhenAsked):
         try:
             return by(self.read(row), side)
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, …
-            raise OSError(f"{self.where(row)} can't be read: {error}") from error
+            raise unreadable(self.where(row), error) from error

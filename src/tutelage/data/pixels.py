@@ -17,6 +17,7 @@ from tutelage.data.buffers import empty
 from tutelage.data.crops import Cut
 from tutelage.data.memory import Memory, fits_on, said
 from tutelage.data.source import Images, Raw
+from tutelage.errors import DataProblem
 from tutelage.settings import SMALL_IMAGE
 
 THREADS = max(4, os.cpu_count() or 1)  # decoding leaves Python's lock, so threads share the work
@@ -70,7 +71,7 @@ class WhenAsked(ABC):
 
     @abstractmethod
     def whole(self, row: int, least: int) -> NDArray[np.uint8]:
-        """One image (H, W, 3) whose shorter side is at least that; raises OSError, naming it."""
+        """One image (H, W, 3), its shorter side at least that; raises DataProblem, naming it."""
 
     def crops(self, rows: Tensor, cuts: Sequence[Cut], *, share: float = 1.0) -> list[Tensor]:
         """For each cut (B, 3, S, S) uint8 of rows (B,), out of one decoding of the whole images,
@@ -109,14 +110,14 @@ class OnDisk(WhenAsked):
     def at(self, rows: Tensor, *, instead: Instead | None = None) -> Tensor:
         """Images (B, 3, C, C) uint8 of rows (B,).
 
-        An unreadable one raises OSError, naming it, or what `instead` makes of the row and the
+        An unreadable one raises DataProblem, naming it, or what `instead` makes of the row and the
         decoder's error stands for it.
         """
 
         def one(row: int) -> NDArray[np.uint8]:
             try:
                 return self._square(row)
-            except OSError as error:
+            except DataProblem as error:
                 if instead is None:
                     raise
                 cause = error.__cause__
@@ -213,11 +214,18 @@ def sent(images: Tensor, device: torch.device) -> Tensor:
 def decoded(
     images: Images, row: int, side: int, *, by: Decoder = decoding.decode
 ) -> NDArray[np.uint8]:
-    """One image by a decoder; raises OSError, naming it, where it can't be read."""
+    """One image by a decoder; raises DataProblem, naming it, where it can't be read."""
     try:
         return by(images.read(row), side)
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, …
-        raise OSError(f"{images.where(row)} can't be read: {error}") from error
+        raise unreadable(images.where(row), error) from error
+
+
+def unreadable(where: str, error: Exception) -> DataProblem:
+    """What to say and do where an image that was there can't be read any more."""
+    gone = isinstance(error, FileNotFoundError)
+    why = "is gone" if gone else f"can't be read: {error}"
+    return DataProblem(f"{where} {why}; put it back as it was, and run the same command again")
 
 
 def bytes_held(num_images: int, canvas: int) -> int:

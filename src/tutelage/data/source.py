@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeAlias
 
 import numpy as np
@@ -94,13 +94,19 @@ class Images:
     labels: tuple[int, ...] | None = None  # numbers in `classes`
     classes: tuple[str, ...] = ()
     groups: tuple[str, ...] | None = None  # "": a group of its own
+    # (N, 2) bytes and times of change that the files must have when they are read
+    stamps: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.names)
 
     def read(self, row: int) -> Raw:
-        """An image's bytes or pixels; raises OSError where it is gone."""
+        """An image's bytes or pixels; raises OSError where it is gone or another than before."""
+        if self.stamps is not None:
+            now = self.source.stamp(self.names[row])
+            if now != tuple(self.stamps[row].tolist()):
+                raise OSError("the file has changed since the command began")
         return self.source.read(self.names[row])
 
     def where(self, row: int) -> str:
@@ -117,7 +123,8 @@ class Images:
         labels = None if self.labels is None else tuple(self.labels[row] for row in rows)
         groups = None if self.groups is None else tuple(self.groups[row] for row in rows)
         names = tuple(self.names[row] for row in rows)
-        return replace(self, names=names, labels=labels, groups=groups)
+        stamps = None if self.stamps is None else self.stamps[np.asarray(rows, np.int64)]
+        return replace(self, names=names, labels=labels, groups=groups, stamps=stamps)
 
     def label_tensor(self) -> Tensor:
         """Class numbers (N,) int64; a programmer's error for a pool."""

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.errors import UsageError
+from tutelage.errors import Damaged, UsageError
 from tutelage.evaluation.calibrated import Calibration
 from tutelage.evaluation.image_size import canvas_at
 from tutelage.files import read_json, write_json, write_text
 from tutelage.networks.build import Net, weight_digest
 from tutelage.networks.input_size import at_input_size
 from tutelage.values import from_plain, to_plain
-from tutelage.weights import load_weights, save_weights
+from tutelage.weights import AGAIN, load_weights, save_weights
 
 FORMAT = 1  # of config.json
 
@@ -74,7 +74,8 @@ def is_model(path: Path) -> bool:
 def load_model(path: Path, device: torch.device | None = None) -> Model:
     """The model of a run folder or a model folder.
 
-    Raises UsageError where there is none, and where the weights aren't the ones config.json names.
+    Raises UsageError where there is none, and Damaged where its files are not as they were
+    written, or the weights aren't the ones config.json names.
     """
     path = Path(path)
     folder = _folder(path)
@@ -82,14 +83,19 @@ def load_model(path: Path, device: torch.device | None = None) -> Model:
         state = "the run has not finished yet" if folder != path else "it has no config.json"
         raise UsageError(f"{path} holds no model: {state}")
     config = read_json(folder / "config.json")
-    if config["format"] != FORMAT:
-        raise UsageError(f"{folder} has format {config['format']}; this version reads {FORMAT}")
-    net = from_plain(Net, config["net"])
-    module = load_weights(folder / "model.safetensors", net, device or torch.device("cpu"))
-    if weight_digest(module) != config["weights"]:
-        raise UsageError(f"the weights in {folder} are not those that its config.json names")
-    canvas = config["preprocessing"]["resize_shorter_side"]
-    return Model(module, net, tuple(config["classes"]), canvas, calibration_in(config))
+    try:
+        if config["format"] != FORMAT:
+            raise UsageError(f"{folder} has format {config['format']}; this version reads {FORMAT}")
+        net, digest = from_plain(Net, config["net"]), str(config["weights"])
+        canvas = int(config["preprocessing"]["resize_shorter_side"])
+        classes = tuple(map(str, config["classes"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(
+            f"{folder / 'config.json'} is damaged ({type(error).__name__}: {error}): {AGAIN}"
+        ) from error
+    weights = folder / "model.safetensors"
+    module = load_weights(weights, net, device or torch.device("cpu"), digest=digest)
+    return Model(module, net, classes, canvas, calibration_in(config))
 
 
 def calibration_in(config: dict[str, Any]) -> Calibration | None:

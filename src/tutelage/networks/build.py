@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Self
@@ -227,8 +228,13 @@ def _note_stride(module: nn.Module, branches: set[nn.Conv2d], before: int) -> No
 
 def weight_digest(module: nn.Module) -> str:
     """A short hash of all weights and buffers, which binds labels to their teacher."""
+    return digest_of(module.state_dict())
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """A short hash of tensors by name."""
     total = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         total.update(name.encode())
         total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()[:16]

@@ -1,16 +1,19 @@
 """The images that a run works with, as it wrote them down; the same ones when it goes on."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tutelage.data.examine import examine
 from tutelage.data.facts import Part
 from tutelage.data.find import Given, open_source
 from tutelage.data.source import Images, Source
-from tutelage.data.storage import absolute, is_given
+from tutelage.data.storage import absolute, is_given, is_local
 from tutelage.errors import DataProblem, UsageError
 from tutelage.files import read_json, write_json, write_with
 
@@ -44,7 +47,8 @@ def read_manifest(
 ) -> dict[str, Images]:
     """The parts as written, or the wanted ones of them.
 
-    Raises DataProblem where a file of theirs is gone or has changed since.
+    Files of this machine that change while the parts are in use are refused by `Images.read`.
+    Raises DataProblem where a file of theirs is gone, or holds another image than before.
     """
     classes = tuple(read_json(data / "classes.json"))
     columns = pq.read_table(data / "manifest.parquet").to_pydict()
@@ -59,9 +63,14 @@ def read_manifest(
         names = tuple(columns["path"][row] for row in rows_of[name])
         labels = tuple(columns["label"][row] for row in rows_of[name])
         source = _opened_again(address, given)
-        for image, row in zip(names, rows_of[name], strict=True):
-            _check_unchanged(source, image, (columns["bytes"][row], columns["changed"][row]))
-        parts[name] = Images(source, names, None if name == "pool" else labels, classes)
+        images = Images(source, names, None if name == "pool" else labels, classes)
+        before = [(columns["bytes"][row], columns["changed"][row]) for row in rows_of[name]]
+        stamps = _stamps(images)
+        _check_same(images, [row for row, now in enumerate(stamps) if now != before[row]],
+                    [columns["content"][row] for row in rows_of[name]])  # fmt: skip
+        if is_local(address):  # elsewhere asking for each image would take its time
+            images = replace(images, stamps=np.array(stamps, np.int64).reshape(-1, 2))
+        parts[name] = images
     return parts
 
 
@@ -105,15 +114,27 @@ def _opened_again(address: str, given: Given | None) -> Source:
         ) from error
 
 
-def _check_unchanged(source: Source, name: str, before: tuple[int, int]) -> None:
-    """Raises DataProblem where the file is not the one that the run began with."""
-    try:
-        now = source.stamp(name)
-    except FileNotFoundError:
-        raise DataProblem(
-            f"{source.where(name)} is gone since the run began: put it back, or start a new run"
-        ) from None
-    if now != before:
-        raise DataProblem(
-            f"{source.where(name)} has changed since the run began: put it back, or start a new run"
-        )
+def _stamps(images: Images) -> list[tuple[int, int]]:
+    """Bytes and time of change of every image's file; raises DataProblem where one is gone."""
+    found = []
+    for row, name in enumerate(images.names):
+        try:
+            found.append(images.source.stamp(name))
+        except FileNotFoundError:
+            raise DataProblem(
+                f"{images.where(row)} is gone since the run began: put it back, or start a new run"
+            ) from None
+    return found
+
+
+def _check_same(images: Images, rows: Sequence[int], contents: Sequence[str]) -> None:
+    """Raises DataProblem where the file of one of these rows holds another image than the run
+    began with; one that was copied back has another time, and the same pixels."""
+    if not rows:
+        return
+    for row, facts in zip(rows, examine(images.keep(rows)), strict=True):
+        if not facts.content or facts.content != contents[row]:
+            raise DataProblem(
+                f"{images.where(row)} has changed since the run began: put it back, or start a "
+                "new run"
+            )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from tutelage.data.loader import Batches, Pool, PoolSet
 from tutelage.data.pool import StoredTargets
 from tutelage.data.stream import StreamedPool, lanes_for
 from tutelage.deploy.model_folder import Model, load_model
+from tutelage.errors import Damaged
 from tutelage.evaluation.accuracy import predict
 from tutelage.evaluation.paired import Paired, compare
 from tutelage.files import write_json
@@ -28,6 +30,7 @@ from tutelage.recipes.make import recipe_of
 from tutelage.run import Run
 from tutelage.settings import Optim
 from tutelage.training_settings import Common
+from tutelage.weights import AGAIN
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ def batches_of(recipe: Recipe, prepared: Prepared, pool: Pool | None = None) -> 
 
 def announce(rounds: Sequence[Round], prepared: Prepared, run: Run) -> None:
     """What will be trained and, where it was measured, how long it takes."""
+    _reopen_damaged(rounds, run, prepared)
     planned = run.notes("plan").get("step_seconds", {})
     for one in rounds:
         recipe = one.recipe
@@ -133,6 +137,33 @@ def announce(rounds: Sequence[Round], prepared: Prepared, run: Run) -> None:
             prepared.screen.say(f"  stages of {one.name} and rounds like it:")
             for line in lines:
                 prepared.screen.say(f"    {line}")
+
+
+def _reopen_damaged(rounds: Sequence[Round], run: Run, prepared: Prepared) -> None:
+    """Let the model, and rounds that it is made of, be made again where their files are damaged;
+    rounds of a run whose model is whole are not asked any more."""
+    if run.is_done("model") and not _reopened("model", run.path / "model", run, prepared):
+        return
+    for one in rounds:
+        if run.is_done(one.name) and _reopened(
+            one.name, run.path / "rounds" / one.name, run, prepared
+        ):
+            run.reopen("evaluate")
+
+
+def _reopened(stage: str, folder: Path, run: Run, prepared: Prepared) -> bool:
+    """Whether what a stage left is damaged or gone, so that the stage is done again."""
+    if (folder / "config.json").exists():
+        try:
+            load_model(folder)
+            return False
+        except Damaged as error:
+            reason = str(error).removesuffix(f": {AGAIN}")
+    else:
+        reason = f"{folder / 'config.json'} is missing"
+    prepared.screen.say(f"  {reason}: {folder} is made again")
+    run.reopen(stage)
+    return True
 
 
 def train_once(

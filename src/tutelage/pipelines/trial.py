@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tutelage.checkpoint import forget
-from tutelage.errors import GivenUp, RunMismatch, TutelageError, Unreachable, UsageError
+from tutelage.errors import Damaged, GivenUp, RunMismatch, TutelageError, Unreachable, UsageError
 from tutelage.evaluation.accuracy import predict
 from tutelage.files import write_with
 from tutelage.learner import choose_precision
@@ -76,7 +76,7 @@ def run_trial(job: Job, network: str, history: History, bench: Bench) -> None:
     try:
         result = within_memory(lambda: _result(job, network, history, bench), device)
         bench.journal.note("finished", **where, result=asdict(result))
-    except (RunMismatch, Unreachable):  # which say nothing of the network
+    except (RunMismatch, Unreachable, Damaged):  # which say nothing of the network
         _note_stop(job, bench)
         raise
     except (Infeasible, UsageError, GivenUp) as error:
