@@ -196,9 +196,11 @@ def test_an_image_that_vanishes_or_changes_while_training_is_named_and_put_back(
 
     def step(self, state, batch, clock):
         if clock.step == 3:
-            path.unlink()
             if how == "another":
-                toy.picture(1, np.random.default_rng(9)).save(path)
+                toy.picture(1, np.random.default_rng(9)).save(tmp_path / "other.png")
+                (tmp_path / "other.png").replace(path)  # never gone, even for a moment
+            else:
+                path.unlink()
         return real(self, state, batch, clock)
 
     monkeypatch.setattr(Supervised, "step", step)
