@@ -1,10 +1,16 @@
-"""An image file's bytes -> uint8 pixels, right side up, in RGB, whatever the file's mode."""
+"""An image file's bytes -> uint8 pixels, right side up, in RGB, whatever the file's mode.
+
+Files are not trusted: formats that are programs (EPS) or that nobody uses for data are not opened,
+images of too many pixels are refused by their header, and large ones are decoded one at a time.
+"""
 
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
+from threading import RLock
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +25,14 @@ SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff"}
     | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".avif", ".ico"}
 )
+
+FORMATS = (  # of these suffixes; Pillow knows dozens more, and would run Ghostscript for EPS
+    "JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA",
+)  # fmt: skip
+LARGE = 2**24  # pixels; such images are decoded one at a time, as each takes up to a gigabyte
+MOST_PIXELS = 2000  # for each byte of a large file; more is no photo, whatever the format
+ROWS_AT_ONCE = 2**22  # pixels that are converted at once, where that takes room
+ONE_LARGE = RLock()
 
 ORIENTATION = 0x0112  # EXIF's tag
 RGB = 3  # torchvision's ImageReadMode
@@ -64,7 +78,7 @@ def whole(raw: Raw, least: int) -> NDArray[np.uint8]:
 
 def _decoded(raw: Raw, least: int) -> NDArray[np.uint8]:
     """All of an image in RGB; a JPEG at the smallest scale whose sides reach `least`."""
-    with opened(raw) as image:
+    with opened(raw) as image, one_large(image):
         size, jpeg = image.size, image.format == "JPEG" and image.mode == "RGB"
         image.draft("RGB", (least, least))
         if jpeg and image.size == size and image.getexif().get(ORIENTATION, 1) == 1:
@@ -103,18 +117,46 @@ def _jpeg(raw: bytes) -> NDArray[np.uint8] | None:
 
 def read(raw: Raw) -> Image.Image:
     """The whole image in RGB; raises what the decoder raises."""
-    with opened(raw) as image:
+    with opened(raw) as image, one_large(image):
         return to_rgb(image)
 
 
+@cache
+def _formats() -> list[str]:
+    """Those that this Pillow was built with."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
 def opened(raw: Raw) -> Image.Image:
-    """An image file's bytes, or pixels, as an image that isn't decoded yet."""
+    """An image file's bytes, or pixels, as an image that isn't decoded yet.
+
+    Raises OSError where its header declares more pixels than are decoded.
+    """
     if not isinstance(raw, bytes):
         return Image.fromarray(raw)
     try:
-        return Image.open(BytesIO(raw))
+        image = Image.open(BytesIO(raw), formats=_formats())
     except UnidentifiedImageError:  # whose words name a place in memory, another each time
         raise UnidentifiedImageError("cannot identify image: of no known format") from None
+    (width, height), limit = image.size, Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > limit:
+        raise OSError(
+            f"{width} x {height} pixels are more than the limit of {limit:,}: make it smaller"
+        )
+    if width * height > max(LARGE, MOST_PIXELS * len(raw)):
+        raise OSError(f"{len(raw):,} bytes can't hold {width} x {height} pixels of a photo")
+    return image
+
+
+@contextmanager
+def one_large(image: Image.Image) -> Iterator[None]:
+    """To be held while an image is decoded: no two large ones at a time."""
+    if image.width * image.height <= LARGE:
+        yield
+        return
+    with ONE_LARGE:
+        yield
 
 
 def fit(image: Image.Image, canvas: int) -> Image.Image:
@@ -129,22 +171,41 @@ def to_rgb(image: Image.Image) -> Image.Image:
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I") or image.mode == "F":
-        values = _to_8_bits(np.asarray(image, np.float64), sixteen="16" in image.mode)
+        values = _to_8_bits(np.asarray(image), sixteen="16" in image.mode)
         return Image.fromarray(values).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        return _on_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _to_8_bits(values: NDArray[np.float64], *, sixteen: bool) -> NDArray[np.uint8]:
+def _bands(width: int, height: int) -> Iterator[tuple[int, int]]:
+    """First and last row of stretches that take little room."""
+    step = max(1, ROWS_AT_ONCE // max(1, width))
+    return ((top, min(top + step, height)) for top in range(0, height, step))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """An image with transparency in RGB, over white."""
+    done = Image.new("RGB", image.size)
+    for top, bottom in _bands(*image.size):
+        band = image.crop((0, top, image.width, bottom)).convert("RGBA")
+        white = Image.new("RGBA", band.size, "white")
+        done.paste(Image.alpha_composite(white, band).convert("RGB"), (0, top))
+    return done
+
+
+def _to_8_bits(values: NDArray[Any], *, sixteen: bool) -> NDArray[np.uint8]:
     """Gray values of 16 bits (0-65535), of 8 bits, or floats of 0-1, as 0-255."""
-    top = values.max(initial=0)
-    if not (values.min(initial=0) >= 0 and top <= 65535):  # which is also so for NaN
-        raise OSError(f"gray values from {values.min():g} to {top:g} fit no known range")
+    least, top = float(values.min(initial=0)), float(values.max(initial=0))
+    if not (least >= 0 and top <= 65535):  # which is also so for NaN
+        raise OSError(f"gray values from {least:g} to {top:g} fit no known range")
+    span = 255.0  # of the values that stand for black to white
     if sixteen or top > 255:
-        values = values / 257
-    elif top <= 1 and not np.all(values == values.round()):
-        values = values * 255
-    return values.round().astype(np.uint8)
+        span = 65535.0
+    elif top <= 1 and values.dtype.kind == "f" and not np.array_equal(values, values.round()):
+        span = 1.0
+    done = np.empty(values.shape, np.uint8)
+    for first, last in _bands(*values.shape[::-1]):
+        band = values[first:last].astype(np.float64)
+        done[first:last] = (band / 257 if span > 255 else band * (255 / span)).round()
+    return done

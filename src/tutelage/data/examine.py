@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from tutelage.data.decode import opened, quiet, to_rgb
+from tutelage.data.decode import one_large, opened, quiet, to_rgb
 from tutelage.data.fact_cache import FactCache, Stamp
 from tutelage.data.facts import Facts
 from tutelage.data.near import SIDE, perceptual_hashes
@@ -88,17 +88,14 @@ def _read(images: Images, row: int) -> tuple[Facts, Gray | None]:
 
 def _examined(raw: Raw) -> tuple[Facts, Gray]:
     """Decode one image; raises whatever a decoder raises."""
-    with opened(raw) as image:
-        width, height = image.size
-        limit = Image.MAX_IMAGE_PIXELS
-        if limit is not None and width * height > limit:
-            raise OSError(
-                f"{width} x {height} pixels are more than the limit of {limit:,}: make it smaller"
-            )
+    with opened(raw) as image, one_large(image):
         mode, animated = image.mode, image.format in ANIMATED and _is_animated(raw)
-        rgb = to_rgb(image)
-    pixels = rgb.tobytes()
-    content = blake2b(pixels, digest_size=16)
+        return _told(to_rgb(image), raw, mode, animated=animated)
+
+
+def _told(rgb: Image.Image, raw: Raw, mode: str, *, animated: bool) -> tuple[Facts, Gray]:
+    """What a decoded image tells."""
+    content = blake2b(rgb.tobytes(), digest_size=16)
     content.update(f"{rgb.width}x{rgb.height}".encode())
     small = rgb.resize((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
     colors = np.asarray(small).astype(np.int16)
