@@ -137,3 +137,41 @@ def test_a_yaml_file_is_read_and_a_missing_one_is_named(tmp_path):
     assert load_yaml(path) == {"optim": {"lr": 0.1}}
     with pytest.raises(UsageError, match=r"b\.yaml does not exist"):
         load_yaml(tmp_path / "b.yaml")
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 8)}]\n" for i in range(1, 12)
+)
+MERGED = "a0: &a0 {x: 1, y: 2}\n" + "".join(
+    f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 8)}]}}\n" for i in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BOMB, MERGED, "a: &a [*a]", "a: " + "[" * 5000, "a: 2001-99-99", "a: !!int ''",
+        "a: " + "9" * 5000, "a: !!float x", "a: !!bool x", "a: !!timestamp x", "a: !!int x",
+        "a: !!python/object/apply:os.system [touch mark]", "a: !!python/name:os.system ''",
+        "? [a]\n: b", b"a: \xff", "a: " + "x" * 2**21,
+    ],
+    ids=lambda text: repr(text[:20]),
+)  # fmt: skip
+def test_yaml_that_means_harm_or_nothing_is_refused_at_once(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UsageError, match=r"a\.yaml"):
+        load_yaml(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.yaml"]
+
+
+def test_settings_may_be_taken_over_from_above(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("first: &first {lr: 0.1, warmup: 0}\noptim: {<<: *first, lr: 0.2}\n")
+    assert load_yaml(path)["optim"] == {"lr": 0.2, "warmup": 0}
+
+
+def test_a_number_beyond_all_floats_is_refused():
+    with pytest.raises(UsageError, match="lr"):
+        from_plain(Optim, {"lr": 10**400})

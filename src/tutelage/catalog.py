@@ -12,10 +12,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from tutelage.errors import UsageError
-from tutelage.values import from_plain, nearest
+from tutelage.values import from_plain, nearest, parse_yaml
 
 if TYPE_CHECKING:  # the class needs torch, and listing doesn't need the class
     from tutelage.methods.method import Method
@@ -135,8 +133,8 @@ def make(
         if not sign:
             raise UsageError(f"--options {option}: write NAME=VALUE, such as threshold=0.9")
         try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            values[key] = parse_yaml(value)
+        except ValueError:
             raise UsageError(f"--options {option}: {value} can't be read; quote lists") from None
     method = from_plain(kind, values, f"{name}.")
     _check_views(method, kind())

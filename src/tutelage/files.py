@@ -91,7 +91,7 @@ def read_json(path: Path) -> Any:
     """The JSON value in a file; raises Damaged where it holds none."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of JSON, and of UTF-8
+    except (ValueError, RecursionError) as error:  # of JSON, and of UTF-8
         raise Damaged(
             f"{path} is damaged, it holds no JSON ({error}): bring back a copy of it, or move it "
             "away and give the command again"

@@ -16,6 +16,10 @@ from tutelage.errors import UsageError
 
 T = TypeVar("T")
 
+MERGE = "tag:yaml.org,2002:merge"
+LARGEST_YAML = 2**20  # bytes
+MOST_VALUES = 10_000  # of a file, where each reference to what stands above is written out
+
 NAMES: dict[Any, str] = {
     int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path",
     type(None): "nothing",
@@ -72,7 +76,7 @@ def _is_number(value: Any) -> bool:
     """A number, also as text: YAML reads 1e-3 as a string."""
     try:
         return not isinstance(value, bool) and isinstance(float(value), float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 
@@ -138,14 +142,59 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def parse_yaml(text: str) -> Any:
+    """The plain value that a YAML text stands for; raises ValueError, with why, where it can't."""
+    try:
+        loaded = yaml.load(text, Loader=_PlainLoader)
+        if _size(loaded, {}) > MOST_VALUES:
+            raise ValueError("it refers by * to itself, or so often that it has no end")
+        return loaded
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        # the last three: of the parser, at a date or a number that is none
+        raise ValueError(f"is no valid YAML: {error}") from None
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    """How many values it is when written out; too many where it holds itself."""
+    if not isinstance(value, dict | list | tuple | set):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = MOST_VALUES
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(one, known) for one in inner)
+    return known[id(value)]
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Plain values alone; of settings taken over by <<, only as many as a person would write."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuses mappings that grow with each reference."""
+        for key, value in node.value:
+            several = key.tag == MERGE and isinstance(value, yaml.SequenceNode)
+            if several and len(value.value) > MOST_VALUES // 100:
+                raise yaml.YAMLError("it takes over too many settings by <<")
+        super().flatten_mapping(node)
+        if len(node.value) > MOST_VALUES:
+            raise yaml.YAMLError("it takes over too many settings by <<")
+
+
 def load_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping; raises UsageError where the file is missing or holds something else."""
     try:
-        loaded = yaml.safe_load(path.read_text())
+        if path.stat().st_size > LARGEST_YAML:
+            raise UsageError(f"{path} has {path.stat().st_size:,} bytes: that is no settings file")
+        loaded = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist: give the path of a YAML file") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is no valid YAML: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is no text in UTF-8: save it as such") from None
+    except ValueError as error:
+        raise UsageError(f"{path} {error}") from None
     if not isinstance(loaded, dict):
         raise UsageError(f"{path} holds no settings: write `name: value` lines")
     return loaded

@@ -17,6 +17,7 @@ from tutelage.values import from_plain, to_plain
 from tutelage.weights import AGAIN, load_weights, save_weights
 
 FORMAT = 1  # of config.json
+LARGEST_SIDE = 2**14  # pixels
 
 
 @dataclass(frozen=True)
@@ -82,20 +83,45 @@ def load_model(path: Path, device: torch.device | None = None) -> Model:
     if not (folder / "config.json").exists():
         state = "the run has not finished yet" if folder != path else "it has no config.json"
         raise UsageError(f"{path} holds no model: {state}")
-    config = read_json(folder / "config.json")
-    try:
-        if config["format"] != FORMAT:
-            raise UsageError(f"{folder} has format {config['format']}; this version reads {FORMAT}")
-        net, digest = from_plain(Net, config["net"]), str(config["weights"])
-        canvas = int(config["preprocessing"]["resize_shorter_side"])
-        classes = tuple(map(str, config["classes"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise Damaged(
-            f"{folder / 'config.json'} is damaged ({type(error).__name__}: {error}): {AGAIN}"
-        ) from error
+    config = _read_config(folder / "config.json")
+    net, digest = from_plain(Net, config["net"]), str(config["weights"])
     weights = folder / "model.safetensors"
     module = load_weights(weights, net, device or torch.device("cpu"), digest=digest)
-    return Model(module, net, classes, canvas, calibration_in(config))
+    canvas = config["preprocessing"]["resize_shorter_side"]
+    return Model(module, net, tuple(config["classes"]), canvas, calibration_in(config))
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """A config.json with all that a model needs.
+
+    Raises Damaged where something is missing, UsageError for another format.
+    """
+    config = read_json(file)
+    wrong = _wrong_in(config)
+    if wrong:
+        raise Damaged(f"{file} is damaged ({wrong}): {AGAIN}")
+    if config["format"] != FORMAT:
+        raise UsageError(f"{file} has format {config['format']}; this version reads {FORMAT}")
+    found: dict[str, Any] = config
+    return found
+
+
+def _wrong_in(config: Any) -> str:
+    """What a config lacks; "" where it is whole."""
+    kinds = {"format": int, "net": dict, "weights": str, "preprocessing": dict, "classes": list}
+    for key, kind in kinds.items():
+        if not isinstance(config, dict) or not isinstance(config.get(key), kind):
+            return f"it has no {key}, or one of another kind"
+    canvas = config["preprocessing"].get("resize_shorter_side")
+    if not isinstance(canvas, int) or not 0 < canvas <= LARGEST_SIDE:
+        return f"{canvas!r} pixels are no image size"
+    if not all(isinstance(name, str) for name in config["classes"]):
+        return "its classes are not all text"
+    if len(config["classes"]) != config["net"].get("num_classes"):
+        return "it has not one name for each class"
+    if not isinstance(config.get("calibration", {}), dict):
+        return "its calibration is no mapping"
+    return ""
 
 
 def calibration_in(config: dict[str, Any]) -> Calibration | None:

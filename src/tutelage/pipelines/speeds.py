@@ -195,7 +195,7 @@ def read_earlier(out: Path | None) -> list[dict[str, Any]]:
     try:
         content = read_json(file)
         known = content["format"] == FORMAT
-    except (ValueError, TypeError, KeyError):
+    except (UsageError, TypeError, KeyError):
         known = False
     if not known:
         raise UsageError(f"{file} is not of this version's making: choose another --out")
