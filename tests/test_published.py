@@ -11,9 +11,9 @@ import pytest
 from source_kinds import GRAY, LABELS, RGB, cifar10, hf_dataset, mnist, png
 
 from tutelage.data import decode
-from tutelage.data.array_files import unpickled
 from tutelage.data.find import open_source
 from tutelage.data.parts import labeled_images, list_parts
+from tutelage.data.plain_pickles import unpickled
 from tutelage.data.row_groups import RowGroups
 from tutelage.data.sources.parquet_images import ParquetImages
 from tutelage.errors import DataProblem, UsageError

@@ -146,7 +146,7 @@ def parse_yaml(text: str) -> Any:
     """The plain value that a YAML text stands for; raises ValueError, with why, where it can't."""
     try:
         loaded = yaml.load(text, Loader=_PlainLoader)
-        if _size(loaded, {}) > MOST_VALUES:
+        if num_values(loaded, MOST_VALUES) > MOST_VALUES:
             raise ValueError("it refers by * to itself, or so often that it has no end")
         return loaded
     except RecursionError:
@@ -156,15 +156,19 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"is no valid YAML: {error}") from None
 
 
-def _size(value: Any, known: dict[int, int]) -> int:
-    """How many values it is when written out; too many where it holds itself."""
-    if not isinstance(value, dict | list | tuple | set):
-        return 1
-    if id(value) not in known:
-        known[id(value)] = MOST_VALUES
-        inner = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_size(one, known) for one in inner)
-    return known[id(value)]
+def num_values(value: Any, most: int) -> int:
+    """How many values lists and mappings hold when written out; above `most` any such number."""
+    known: dict[int, int] = {}
+
+    def count(one: Any) -> int:
+        if not isinstance(one, dict | list | tuple | set):
+            return 1
+        if id(one) not in known:
+            known[id(one)] = most  # which counts where it holds itself
+            known[id(one)] = 1 + sum(map(count, one.values() if isinstance(one, dict) else one))
+        return known[id(one)]
+
+    return count(value)
 
 
 class _PlainLoader(yaml.SafeLoader):

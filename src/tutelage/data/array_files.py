@@ -5,10 +5,7 @@ page.
 MNIST: LeCun, Bottou, Bengio, Haffner 1998; idx layout as on its page.
 """
 
-import gzip
 import io
-import pickle
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +16,8 @@ from numpy.typing import NDArray
 from tutelage.data import storage
 from tutelage.data.columns import text_of
 from tutelage.data.image_arrays import Stack, as_images
+from tutelage.data.packed import refuse_bombs, unzipped
+from tutelage.data.plain_pickles import unpickled
 from tutelage.data.splits import split_name
 from tutelage.errors import DataProblem
 
@@ -119,9 +118,12 @@ def matching(images: int, labels: tuple[str, ...] | None, where: str) -> None:
 def _npz(data: bytes) -> Published:
     """images and labels, or x and y, each also with _train, _val, _test or the like."""
     try:
+        refuse_bombs(data)
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {str(name): file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except DataProblem:
+        raise
+    except Exception as error:  # damaged ones raise nearly anything
         raise DataProblem(f"can't be read as npz without pickles: {error}") from error
     lower = {name.lower(): name for name in arrays}
     classes = next((_labels(arrays[lower[key]]) for key in CLASS_KEYS if key in lower), ())
@@ -148,36 +150,6 @@ def _key_and_split(name: str) -> tuple[str, str]:
     if split_name(tail):
         return head, tail
     return (tail, head) if split_name(head) and tail else (name, "")
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Loads numpy arrays and plain containers, and refuses whatever else a pickle could call."""
-
-    ALLOWED = frozenset(
-        {
-            ("numpy._core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "scalar"),
-            ("numpy._core.numeric", "_frombuffer"), ("numpy", "ndarray"), ("numpy", "dtype"),
-            ("_codecs", "encode"),
-        }
-    )  # fmt: skip
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The few functions that arrays are made of, also under the name of numpy 1."""
-        module = module.replace("numpy.core.", "numpy._core.")
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it would call {module}.{name}")
-        return super().find_class(module, name)
-
-
-def unpickled(data: bytes) -> dict[str, Any]:
-    """A pickled dict of arrays and lists, with text keys; raises DataProblem for anything else."""
-    try:
-        content = _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
-    except Exception as error:  # broken pickles raise nearly anything
-        raise DataProblem(f"is no pickle of arrays alone: {error}") from error
-    if not isinstance(content, dict):
-        raise DataProblem("is no pickle of a dict")
-    return {k.decode("latin1") if isinstance(k, bytes) else str(k): v for k, v in content.items()}
 
 
 def _files(address: str, expected: dict[str, tuple[str, ...]], suffix: str) -> dict[str, list[str]]:
@@ -282,9 +254,9 @@ def _idx(address: str, file: str, axes: int) -> NDArray[np.uint8]:
     """An idx file of bytes: 0, 0, 8, number of axes, the axes' lengths, the values."""
     data = storage.read_bytes(storage.join(address, file))
     try:
-        data = gzip.decompress(data) if file.endswith(".gz") else data
-    except (OSError, EOFError) as error:
-        raise DataProblem(f"has a broken gzip file {file}: {error}") from error
+        data = unzipped(data) if file.endswith(".gz") else data
+    except DataProblem as error:
+        raise DataProblem(f"has a file {file} that {error}") from error
     start = 4 + 4 * axes
     if data[:4] != bytes((0, 0, 8, axes)) or len(data) < start:
         raise DataProblem(f"has a file {file} that is no idx file of bytes with {axes} axes")

@@ -1,13 +1,12 @@
 """A CSV or TSV file as people save it -> columns of text, each row with its line."""
 
 import csv
-import gzip
 import io
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 
 from tutelage.data.columns import pick
+from tutelage.data.packed import GZIP, unzipped
 from tutelage.errors import DataProblem
 
 MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -29,7 +28,7 @@ def parse(data: bytes) -> Delimited:
     Raises DataProblem, naming the line, where the bytes are no UTF-8 (or marked UTF-16), a row has
     more fields than the header, or a column is named twice.
     """
-    text = _text(_unzipped(data))
+    text = _text(unzipped(data) if data.startswith(GZIP) else data)
     if not text.strip():
         raise DataProblem("is empty")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True,
@@ -55,16 +54,6 @@ def parse(data: bytes) -> Delimited:
         _append(row, cells, first)
         lines.append(first)
     return Delimited(dict(zip(header, cells, strict=True)), lines)
-
-
-def _unzipped(data: bytes) -> bytes:
-    """The content of a gzip file, or the bytes themselves."""
-    if not data.startswith(b"\x1f\x8b"):
-        return data
-    try:
-        return gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataProblem(f"is a broken gzip file: {error}") from error
 
 
 def _text(data: bytes) -> str:
