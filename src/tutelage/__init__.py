@@ -1,7 +1,12 @@
 """tutelage: the best image classifier from a few labels, a large pool, and any timm backbone."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# No statistics of use to anybody. Libraries look at this once, when they are imported.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
 
 if TYPE_CHECKING:
     from tutelage.data_verbs import check, label, select

@@ -76,12 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Interrupted.exit_code
     except BrokenPipeError:
         return 0
-    except TutelageError as error:
-        print(f"tutelage {arguments[0]}: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"tutelage {arguments[0]}: {error}", file=sys.stderr)
-        return TutelageError.exit_code
+    except (TutelageError, OSError) as error:
+        from tutelage.values import visible
+
+        print(visible(f"tutelage {arguments[0]}: {error}"), file=sys.stderr)
+        return error.exit_code if isinstance(error, TutelageError) else TutelageError.exit_code
     return 0
 
 

@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from tutelage.files import explained, write_text
+from tutelage.values import visible
 
 MUCH = 0.3  # share of a training's time that waiting for images may take without a word
 WORTH_SECONDS = 20.0  # of waiting in all, below which it is not worth one either
@@ -36,11 +37,13 @@ class Screen:
 
     def say(self, text: str) -> None:
         """A line that stays."""
+        text = visible(text)
         self.console.print(text, markup=False)
         self._write(text)
 
     def result(self, text: str) -> None:
         """A line of the outcome, on standard output."""
+        text = visible(text)
         print(text, flush=True)
         self._write(text)
 

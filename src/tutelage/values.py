@@ -5,6 +5,7 @@ import hashlib
 import json
 import types
 import typing
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ T = TypeVar("T")
 MERGE = "tag:yaml.org,2002:merge"
 LARGEST_YAML = 2**20  # bytes
 MOST_VALUES = 10_000  # of a file, where each reference to what stands above is written out
+
+STEERING = frozenset(["Cc", "Cs", "Zl", "Zp"])  # of Unicode: controls, halves of signs, line ends
+TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 NAMES: dict[Any, str] = {
     int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path",
@@ -96,6 +100,24 @@ def _words(options: tuple[Any, ...]) -> str:
         else:
             words.append(NAMES.get(option, "a list of values"))
     return " or ".join(words)
+
+
+def visible(text: str) -> str:
+    """Text for a terminal: signs that would steer it, or turn the order of letters, as escapes.
+
+    Names of files and classes come from others; one may hold the codes that clear the screen.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(sign.encode("unicode_escape").decode() if _steers(sign) else sign
+                   for sign in text)  # fmt: skip
+
+
+def _steers(sign: str) -> bool:
+    """Whether a terminal would do something else than show it."""
+    if sign in "\n\t":
+        return False
+    return unicodedata.category(sign) in STEERING or sign in TURNING
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:

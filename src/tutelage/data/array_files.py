@@ -6,6 +6,7 @@ MNIST: LeCun, Bottou, Bengio, Haffner 1998; idx layout as on its page.
 """
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from tutelage.data.plain_pickles import unpickled
 from tutelage.data.splits import split_name
 from tutelage.errors import DataProblem
 
+NUMBER = re.compile("-?[0-9]{1,18}")
 SIDE = 32  # of CIFAR's images
 IMAGE_KEYS = ("images", "image", "x", "data", "arr_0")
 LABEL_KEYS = ("labels", "label", "y", "targets", "target", "arr_1")
@@ -101,7 +103,7 @@ def _labels(values: Any) -> tuple[str, ...]:
 
 def named(labels: tuple[str, ...], classes: Sequence[str]) -> tuple[str, ...]:
     """Numbers as the names of their classes; raises DataProblem where one has no name."""
-    if not classes or not all(label.lstrip("-").isdigit() for label in labels if label):
+    if not classes or not all(NUMBER.fullmatch(label) for label in labels if label):
         return labels
     high = max((int(label) for label in labels if label), default=0)
     if high >= len(classes):

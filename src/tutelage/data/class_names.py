@@ -8,6 +8,7 @@ from tutelage.data.issues import Issue
 from tutelage.data.source import Images
 from tutelage.values import nearest
 
+LONGEST = 100  # letters; a longer text has as many forms, each as long, as it has letters
 LONG = 6  # letters; shorter names that differ in one letter are usually different words
 
 
@@ -75,7 +76,7 @@ def _forms(name: str) -> Iterator[tuple[str, str]]:
         return
     yield "differ only in case, spaces, dashes or how letters are encoded", word
     yield "differ as one and many", _singular(word)
-    if len(word) >= LONG and not has_digits:
+    if LONG <= len(word) <= LONGEST and not has_digits:
         for i in range(len(word)):
             yield "differ in one letter", word[:i] + "\0" + word[i + 1 :]  # another letter
             swapped = "".join(sorted(word[i : i + 2]))

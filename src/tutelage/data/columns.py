@@ -22,6 +22,8 @@ ALIASES: dict[str, tuple[str, ...]] = {  # in the order of preference
     "group": ("group", "groups", "group_id"),
 }  # fmt: skip
 
+LONG_NUMBER = 1000  # digits: Python makes no number of 4,301
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -102,7 +104,7 @@ def _some(values: Sequence[str] | None) -> tuple[str, ...] | None:
 def in_order(classes: Iterable[str]) -> tuple[str, ...]:
     """Class names by number where all are numbers, else by name."""
     names = sorted(set(classes))
-    if all(name.isascii() and name.isdigit() for name in names):
+    if all(name.isascii() and name.isdigit() and len(name) < LONG_NUMBER for name in names):
         names.sort(key=lambda name: (int(name), name))
     return tuple(names)
 

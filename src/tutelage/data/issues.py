@@ -44,7 +44,8 @@ def in_words(issues: Sequence[Issue]) -> list[str]:
         lines.append(f"left out {len(dropped) - MOST_LINES:,} more; tutelage check lists them all")
     notes = [issue for issue in issues if issue.severity == "note"][:MOST_LINES]
     whose = ["" if issue.path in issue.detail else f"{issue.path}: " for issue in notes]
-    return lines + [f"note: {w}{issue.detail}" for w, issue in zip(whose, notes, strict=True)]
+    lines += [f"note: {w}{issue.detail}" for w, issue in zip(whose, notes, strict=True)]
+    return [line.replace("\n", "\\n") for line in lines]  # of a name: it would look like two
 
 
 def stop_if_fatal(issues: Sequence[Issue], where: Path | None) -> None:

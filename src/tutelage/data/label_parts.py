@@ -30,6 +30,9 @@ ROW_BITS = 32  # of an id; those above are the part's number
 ABSENT = "label the pool to the end first, with the same command"
 
 KINDS = {"id": np.int64, "label": np.int32, "confidence": np.float32, "energy": np.float32}
+UNREADABLE = (  # what damaged files raise
+    KeyError, ValueError, OSError, TypeError, AttributeError, RecursionError, pa.ArrowException,
+)  # fmt: skip
 NAME = re.compile(r"part-(\d{5,})\.parquet")  # of a part, also of a selection
 
 
@@ -156,7 +159,7 @@ def read_about(path: Path) -> tuple[About, int]:
     try:
         file = pq.read_metadata(path)
         return _about(file.schema.to_arrow_schema()), file.num_rows
-    except (KeyError, ValueError, OSError) as error:  # Arrow's own are of these kinds
+    except UNREADABLE as error:
         raise damaged(path, error) from error
 
 
@@ -175,7 +178,7 @@ def read_part(path: Path) -> LabelPart:
             matrix(table["classes"], k), matrix(table["probs"], k),
             _vector(table["confidence"]), _vector(table["energy"]), about,
         )  # fmt: skip
-    except (KeyError, ValueError, OSError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise damaged(path, error) from error
 
 
@@ -189,7 +192,7 @@ def read_columns(path: Path, columns: Sequence[str], *, verb: str = "label") -> 
             return file.read(columns=list(columns), use_threads=False).select(list(columns))
     except FileNotFoundError as error:
         raise DataProblem(f"{path} is gone: {ABSENT}") from error
-    except (KeyError, ValueError, OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise damaged(path, error, verb=verb) from error
 
 

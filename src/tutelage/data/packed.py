@@ -8,9 +8,7 @@ from tutelage.errors import DataProblem
 
 GZIP = b"\x1f\x8b"  # how such a file begins
 SMALL = 2**26  # bytes that may come out of any file
-MOST_TIMES = (
-    200  # a file's own size, for what is larger; text shrinks to a tenth, photos not at all
-)
+MOST_TIMES = 200  # a file's own size, for what is larger; text shrinks to a tenth
 
 
 def unzipped(data: bytes) -> bytes:

@@ -56,12 +56,13 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
     """What Hugging Face's `datasets` notes of the columns; empty where the file is not of it."""
     try:
         about = json.loads((schema.metadata or {})[b"huggingface"])
-        return dict(about["info"]["features"])
-    except (KeyError, TypeError, ValueError):
+        features = about["info"]["features"].items()
+        return {name: one for name, one in features if isinstance(one, dict)}  # lists: sequences
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return {}
 
 
 def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...]:
     """Names of integer labels, where the file has them."""
-    feature = _features(schema).get(label or "", {})
-    return tuple(map(str, feature.get("names") or ()))
+    names = _features(schema).get(label or "", {}).get("names")
+    return tuple(map(str, names)) if isinstance(names, list) else ()

@@ -39,7 +39,7 @@ class _Kind:
 
     def dtype(self) -> np.dtype[Any]:
         """numpy's; raises ValueError where its values are no numbers or text."""
-        found = np.dtype(self.text).newbyteorder(self.order if self.order in "<>" else "=")
+        found = np.dtype(self.text).newbyteorder(">" if self.order == ">" else "<")
         if found.kind not in KINDS or found.fields or found.subdtype:
             raise ValueError(f"an array of {found}")
         return found
@@ -120,7 +120,7 @@ def unpickled(data: bytes) -> dict[str, Any]:
 def _look_over(data: bytes) -> None:
     """Raises UnpicklingError for what would take memory far beyond the file's size."""
     for operation, value, _ in pickletools.genops(data):
-        if operation.name.endswith("PUT") and int(value) > len(data):
+        if operation.name.endswith("PUT") and int(value or 0) > len(data):
             raise pickle.UnpicklingError("it is damaged")
         if operation.name.startswith(("EXT", "PERSID", "BINPERSID")):
             raise pickle.UnpicklingError("it refers to what is not in it")

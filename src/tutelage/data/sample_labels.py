@@ -11,6 +11,7 @@ from tutelage.values import nearest
 KINDS = ("cls", "json")  # the first that is there counts
 CLASS_FILES = ("classes.txt", "classnames.txt")
 INFO_FILES = ("dataset_info.json", "info.json", "_info.json")
+LONGEST_LABEL = 1000  # characters; more is no name, and Python makes no number of it
 Odd = tuple[str, str, str]  # kind, member, detail
 
 
@@ -51,9 +52,10 @@ def _label(kind: str, text: bytes) -> str | None:
     """The label in a file, "" where it has none, None where the file is broken."""
     try:
         if kind == "cls":
-            return text.decode("utf-8").strip("\ufeff \t\r\n\0")
+            name = text.decode("utf-8").strip("\ufeff \t\r\n\0")
+            return name if len(name) <= LONGEST_LABEL else None
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
         return None
@@ -62,7 +64,8 @@ def _label(kind: str, text: bytes) -> str | None:
         label = int(label)
     if isinstance(label, bool) or not isinstance(label, int | str):
         return None if label is not None else ""
-    return str(label).strip()
+    written = str(label).strip()
+    return written if len(written) <= LONGEST_LABEL else None
 
 
 def classes_of(
@@ -121,7 +124,7 @@ def _features(address: str, text: str) -> tuple[str, ...]:
     """The names of the label's feature."""
     try:
         info = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataProblem(f"{address} is no JSON: {error}") from error
     features = info.get("features") if isinstance(info, dict) else None
     for key in ("label", "cls", "labels"):

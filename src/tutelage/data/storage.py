@@ -62,18 +62,31 @@ def absolute(address: str) -> str:
 
 
 def join(folder: str, name: str) -> str:
-    """The address of a file in a folder; an absolute name or address stands for itself."""
+    """The address of a file in a folder; an absolute name or address stands for itself, and in a
+    bucket a name that begins with / is seen from its top."""
     if not is_local(name):
         return plain(name)
     if is_local(folder):
         return os.path.join(folder, name)
-    if name.startswith("/"):
-        return name
-    if ".." not in name.split("/"):
+    if ".." not in name.split("/") and not name.startswith("/"):
         return f"{folder.rstrip('/')}/{name}"
     protocol, _, path = folder.partition("://")  # buckets know no parents
     host, _, path = path.partition("/")
     return f"{protocol}://{host}{posixpath.normpath(posixpath.join('/', path, name))}"
+
+
+def named(folder: str, name: str) -> str:
+    """The address of a file that a table in that folder names.
+
+    Raises PermissionError where the table comes from elsewhere and names a file of this machine,
+    and for addresses in addresses, by which such a file could be meant.
+    """
+    address = join(folder, name)
+    chained = "::" in name and not is_local(name)
+    inside = is_local(address) or address.startswith("local:")
+    if chained or (inside and not is_local(folder)):
+        raise PermissionError(f"a table in {folder} may not name {name!r}: give the file's address")
+    return address
 
 
 def parent(address: str) -> str:
@@ -152,6 +165,7 @@ def files_below(address: str) -> Iterator[str]:
 def read_bytes(address: str) -> bytes:
     """A whole file; raises OSError where it can't be read."""
     if is_local(address):
+        _refuse_zero(address)
         with open(address, "rb", opener=_at_once) as file:
             if not stat_module.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise OSError(f"{address} is a pipe or a device and no file")
@@ -159,6 +173,12 @@ def read_bytes(address: str) -> bytes:
     with _asked(address) as (files, path):
         data: bytes = files.cat_file(path)
     return data
+
+
+def _refuse_zero(path: str) -> None:
+    """Raises FileNotFoundError for a path that no file has; Python has another error for it."""
+    if "\0" in path:
+        raise FileNotFoundError(f"{path!r} has a zero byte: there is no such file")
 
 
 def _at_once(path: str, flags: int) -> int:
@@ -193,6 +213,7 @@ def stamp(address: str) -> tuple[int, int]:
     Raises FileNotFoundError where the file is gone.
     """
     if is_local(address):
+        _refuse_zero(address)
         about = os.stat(address)
         return about.st_size, about.st_mtime_ns
     with _asked(address) as (files, path):

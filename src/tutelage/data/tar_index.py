@@ -21,6 +21,9 @@ BLOCK = 512  # bytes; headers and contents begin at multiples of it
 LOCAL_READ = 2**15  # bytes read at once where members are small; benchmarks/shards.py --index
 REMOTE_READ = 2**23  # a request takes as long as some megabytes
 SHORT_READ = 2**12  # bytes, where the next header is farther away than that
+LONGEST_SIZE = 20  # digits
+LARGEST_WANTED = 2**20  # bytes of a member that is read with the index; a label has a few
+USED = ("path", "linkpath", "size")  # pax records; others are not kept, as each member has them all
 LONGEST_TEXT = 2**24  # bytes of a long name or of pax records; more is damage
 ZEROS = bytes(BLOCK)
 WITHOUT_CONTENT = frozenset(b"123456")  # links, devices, folders, pipes
@@ -152,13 +155,13 @@ class _Walk:
         self.names.append(name)
         self.offsets.append(content)
         self.sizes.append(size)
-        if self.wanted(name):
-            self.contents[name] = self.window.at(content, size)
+        if self.wanted(name):  # what is too large for a label is seen to be none
+            self.contents[name] = self.window.at(content, min(size, LARGEST_WANTED))
 
     def _size(self, offset: int, records: dict[str, str], size: int) -> int:
         """The size as the pax records have it."""
         text = records.get("size", str(size))
-        if not text.isdecimal():
+        if not text.isdecimal() or len(text) > LONGEST_SIZE:
             raise self._damaged(offset, f"its size {text!r} is no number")
         return int(text)
 
@@ -249,6 +252,8 @@ def _pax(data: bytes) -> dict[str, str] | None:
         key, equals, value = record[len(length) + 1 : -1].partition(b"=")
         if not equals or not record.endswith(b"\n"):
             return None
-        records[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
+        name = key.decode("utf-8", "surrogateescape")
+        if name in USED or name.startswith("GNU.sparse"):
+            records[name] = value.decode("utf-8", "surrogateescape")
         at += int(length)
     return records

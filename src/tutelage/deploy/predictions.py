@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from tutelage.errors import UsageError
 from tutelage.files import whole
+from tutelage.values import visible
 
 UNKNOWN = "unknown"  # the label of an image that is not answered
 
@@ -71,4 +72,9 @@ def show(predictions: Predictions) -> None:
     columns = predictions.columns()
     print("\t".join(columns))
     for row in zip(*columns.values(), strict=True):
-        print("\t".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row))
+        print("\t".join(f"{v:.4f}" if isinstance(v, float) else _cell(v) for v in row))
+
+
+def _cell(value: object) -> str:
+    """One cell of a line, whatever signs a file's name has."""
+    return visible(str(value)).replace("\t", "\\t").replace("\n", "\\n")

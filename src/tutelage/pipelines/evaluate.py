@@ -34,6 +34,7 @@ from tutelage.pipelines.robust import reference_for, suites_for, under_trouble
 from tutelage.progress import Screen
 from tutelage.reports.page import write_report
 from tutelage.robustness.suite import Summary
+from tutelage.values import visible
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _judge(
     labels = images.label_tensor()
     found = judged(probs, labels, model.classes, calibration=model.calibration)
     for line in found.lines():  # before anything is written, which may fail
-        print(line)
+        print(visible(line))
     if out is not None:
         write_predictions(out, as_predictions(model, images.places, probs, top=5))
     keep_answers(kept, model, test, probs)

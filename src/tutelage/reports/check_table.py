@@ -12,6 +12,7 @@ from rich.text import Text
 from tutelage.data.decode import SUFFIXES
 from tutelage.data.issues import Issue, Severity
 from tutelage.reports.figures import short
+from tutelage.values import visible
 
 PARTS = ("labeled", "val", "test", "pool")
 ORDER: tuple[Severity, ...] = ("fatal", "dropped", "note")
@@ -72,5 +73,5 @@ def example_of(issue: Issue, room: int) -> str:
     path = PurePosixPath(issue.path)
     if path.suffix.lower() in SUFFIXES:
         return short("/".join(path.parts[-2:]), room)
-    words = " ".join(issue.detail.split())
+    words = visible(" ".join(issue.detail.split()))
     return words if len(words) <= room else f"{words[: room - 1]}…"

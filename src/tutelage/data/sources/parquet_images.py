@@ -29,6 +29,7 @@ from tutelage.data.splits import split_name
 from tutelage.errors import DataProblem, UsageError
 
 SUFFIXES = (".parquet", ".pq")
+UNREADABLE = (pa.ArrowException, UnicodeDecodeError)  # what damaged files raise
 USUAL = ("data", "default")  # folders where Hugging Face puts a data set's files
 
 
@@ -70,7 +71,7 @@ class ParquetImages(Source):
         try:
             with storage.open_binary(first) as file:
                 return image_column(pq.read_schema(file)) is not None
-        except (pa.ArrowException, OSError):  # a folder of nothing else is one with a broken file
+        except (*UNREADABLE, OSError):  # a folder of nothing else is one with a broken file
             return storage.is_folder(address) and all(
                 name.lower().endswith(SUFFIXES) for name in storage.files_below(address)
             )
@@ -160,7 +161,7 @@ class ParquetImages(Source):
             outside = self._outside(shard, group, row) if data is None else None
             if outside is not None:
                 return storage.read_bytes(outside)
-        except (pa.ArrowException, DataProblem) as error:
+        except (*UNREADABLE, DataProblem) as error:
             raise OSError(f"{self.where(name)} can't be read: {error}") from error
         if data is None:
             raise OSError(f"{self.where(name)} is empty")
@@ -172,7 +173,7 @@ class ParquetImages(Source):
             return None
         path = self._paths.read(shard, group, row)
         folder = storage.parent(self._address_of(shard))
-        return storage.join(folder, path.decode()) if path else None
+        return storage.named(folder, path.decode()) if path else None
 
     def where(self, name: str) -> str:
         """The file and the row in it."""
@@ -187,7 +188,7 @@ class ParquetImages(Source):
             if shard not in self._hollow or self._bytes.read(shard, group, row) is not None:
                 return size, time
             outside = self._outside(shard, group, row)
-        except (pa.ArrowException, DataProblem, OSError):  # it is another file than it was
+        except (*UNREADABLE, DataProblem, OSError):  # it is another file than it was
             return size, time
         own = storage.stamp(outside) if outside is not None else (0, 0)
         return size + own[0], max(time, own[1])
@@ -228,7 +229,7 @@ class ParquetImages(Source):
             schema = table.schema_arrow
             if _lacks_bytes(about):
                 self._hollow.add(shard)
-        layout = layout_of(schema)
+            layout = layout_of(schema)
         if layout is None:
             columns = ", ".join(schema.names)
             raise broken(self, f"has the columns {columns} in {shard}, of which none holds images")
@@ -242,7 +243,7 @@ class ParquetImages(Source):
         try:
             with storage.open_binary(address) as file, pq.ParquetFile(file) as table:
                 yield table
-        except (pa.ArrowException, OSError) as error:
+        except (*UNREADABLE, OSError) as error:
             raise broken(self, f"has a file that can't be read, {address}: {error}") from error
 
     def _load_bytes(self, shard: str, group: int) -> pa.Array:

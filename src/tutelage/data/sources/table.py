@@ -86,9 +86,9 @@ class Table(Source):
                 names = table.schema_arrow.names
                 wanted = {pick(key, names) for key in ("path", "label", "split", "group")}
                 read = table.read(columns=[name for name in names if name in wanted])
-        except pa.ArrowException as error:
+            columns = {n: read[n].to_pylist() if n in wanted else [] for n in names}
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             raise DataProblem(f"can't be read as Parquet: {error}") from error
-        columns = {n: read[n].to_pylist() if n in wanted else [] for n in names}
         return columns, range(1, read.num_rows + 1)
 
     def _with_paths(
@@ -114,7 +114,7 @@ class Table(Source):
 
     def read(self, name: str) -> Raw:
         """The file's bytes."""
-        return storage.read_bytes(self.where(name))
+        return storage.read_bytes(storage.named(self._folder, name))
 
     def where(self, name: str) -> str:
         """The file's path or address."""
@@ -122,7 +122,7 @@ class Table(Source):
 
     def stamp(self, name: str) -> tuple[int, int]:
         """The file's bytes and time of change."""
-        return storage.stamp(self.where(name))
+        return storage.stamp(storage.named(self._folder, name))
 
 
 def _forward(path: str) -> str:
