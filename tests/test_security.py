@@ -164,7 +164,7 @@ def test_training_and_predicting_ask_nobody(tmp_path, offline):
     root = toy.write_toy(tmp_path / "toy")
     run = tmp_path / "run"
     tutelage.train(**toy.train_settings(root, run))
-    tutelage.check(data=root / "labeled", unlabeled=root / "pool")
+    tutelage.check(data=root / "labeled", unlabeled=root / "pool", out=tmp_path / "checked")
     formula = write_picture(root / "pool" / '=HYPERLINK("x").png', 9)
     tutelage.predict(run, [root / "pool"], out=tmp_path / "preds.csv")
     names = pd.read_csv(tmp_path / "preds.csv")["path"]
