@@ -260,28 +260,22 @@ def _checkpoint_seeds(folder: Path) -> list[bytes]:
     return [first, file.read_bytes()]
 
 
-def _read_checkpoint(data: bytes, folder: Path) -> bool:
-    file = folder / "weights.pt"
-    file.write_bytes(data)
-    try:
-        read_weights(file)
-    except TutelageError:
-        return False
-    return True
+def _read_weights_as(name: str) -> Reader:
+    """How a weights file of that name is read."""
+
+    def read(data: bytes, folder: Path) -> bool:
+        (folder / name).write_bytes(data)
+        try:
+            read_weights(folder / name)
+        except TutelageError:
+            return False
+        return True
+
+    return read
 
 
 def _safetensors_seeds(folder: Path) -> list[bytes]:
     return [save(torch.nn.Linear(3, 2).state_dict()), save(build(NET).state_dict())]
-
-
-def _read_safetensors(data: bytes, folder: Path) -> bool:
-    file = folder / "model.safetensors"
-    file.write_bytes(data)
-    try:
-        read_weights(file)
-    except TutelageError:
-        return False
-    return True
 
 
 def _model_seeds(folder: Path) -> list[bytes]:
@@ -339,8 +333,8 @@ TARGETS = {
     "parquet": Target(0.08, _parquet_seeds, _read_parquet),
     "labels": Target(0.04, _label_seeds, _read_labels),
     "arrays": Target(0.04, _array_seeds, _read_arrays),
-    "checkpoints": Target(0.02, _checkpoint_seeds, _read_checkpoint),
-    "safetensors": Target(0.02, _safetensors_seeds, _read_safetensors),
+    "checkpoints": Target(0.02, _checkpoint_seeds, _read_weights_as("weights.pt")),
+    "safetensors": Target(0.02, _safetensors_seeds, _read_weights_as("model.safetensors")),
     "models": Target(
         0.02, _model_seeds, _read_model,
         (b"null", b"1e999", b"-1", b"9" * 12, b"[" * 3000, b'"x"', b"{}", b"[]"),
