@@ -471,7 +471,7 @@ def test_a_killed_training_from_shards_goes_on_bit_for_bit(images, tmp_path):
         command = [sys.executable, killer, stage, str(number), *flags]
         killed = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert killed.returncode == -signal.SIGKILL, f"{stage} {number}: {killed.stderr}"
-    assert (out / "rounds" / "00-noisy-student" / "last.pt").exists()
+    assert list((out / "rounds" / "00-noisy-student").glob("*.pt"))  # the last, or the one before
     tutelage.train(**settings_for(images, out, steps=12))
     assert_same(*(toy.weights_of(run, "00-noisy-student") for run in (calm, out)))
 
