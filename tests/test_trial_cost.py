@@ -27,8 +27,7 @@ from tutelage.pipelines.trial_cost import (
 )
 from tutelage.progress import Screen
 from tutelage.run import open_run
-from tutelage.searching.infeasible import Infeasible
-from tutelage.searching.trials import Cost
+from tutelage.searching.trials import Cost, Infeasible
 from tutelage.settings import Noise, Progressive
 from tutelage.speed.timing import Protocol
 from tutelage.speed.training_memory import least_bytes

@@ -11,12 +11,11 @@ from tutelage.pipelines.trial import recipe_of_trial
 from tutelage.pipelines.trial_cost import check, within_memory
 from tutelage.run import Run
 from tutelage.search_settings import TRIALS, SearchSettings
-from tutelage.searching.infeasible import Infeasible
 from tutelage.searching.reward import PARAMS_WEIGHT, TIME_WEIGHT
 from tutelage.searching.rungs import Plan
 from tutelage.searching.samplers import Random
 from tutelage.searching.space import Space
-from tutelage.searching.trials import Seen, Weights
+from tutelage.searching.trials import Infeasible, Seen, Weights
 from tutelage.training_settings import seconds
 
 STEPS = 600  # of the last rung, where neither steps nor a budget are given

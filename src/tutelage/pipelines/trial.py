@@ -24,10 +24,9 @@ from tutelage.pipelines.trial_cost import Yardstick, within_memory
 from tutelage.progress import read_metrics, waited
 from tutelage.recipe import Recipe
 from tutelage.search_settings import SearchSettings
-from tutelage.searching.infeasible import Infeasible
 from tutelage.searching.journal import History, Journal
 from tutelage.searching.rungs import Job, Plan
-from tutelage.searching.trials import Result
+from tutelage.searching.trials import Infeasible, Result
 from tutelage.speed.timing import reason
 from tutelage.training_settings import parse_latency
 

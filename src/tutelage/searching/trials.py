@@ -7,6 +7,10 @@ from tutelage.searching.reward import reward
 from tutelage.searching.space import Genes
 
 
+class Infeasible(Exception):
+    """A network that can't be built, trained or asked here; says why, as the report shows it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """What a network costs on the device of the search."""
