@@ -314,7 +314,7 @@ def test_steps_follow_from_the_time_of_networks_that_are_tried(
 
 def test_a_budget_is_kept(images, tmp_path, monkeypatch):
     monkeypatch.setattr(search_plan, "_timed", lambda settings, prepared, name: 0.02)
-    given = asked(images, tmp_path / "run", budget="15s", sampler="random")
+    given = asked(images, tmp_path / "run", budget="9s", sampler="random")
     for name in ("steps", "trials"):
         given.pop(name)
     begun = time.monotonic()
