@@ -199,13 +199,13 @@ def _to_8_bits(values: NDArray[Any], *, sixteen: bool) -> NDArray[np.uint8]:
     least, top = float(values.min(initial=0)), float(values.max(initial=0))
     if not (least >= 0 and top <= 65535):  # which is also so for NaN
         raise OSError(f"gray values from {least:g} to {top:g} fit no known range")
-    span = 255.0  # of the values that stand for black to white
+    factor, divisor = 1.0, 1.0
     if sixteen or top > 255:
-        span = 65535.0
+        divisor = 257.0
     elif top <= 1 and values.dtype.kind == "f" and not np.array_equal(values, values.round()):
-        span = 1.0
+        factor = 255.0
     done = np.empty(values.shape, np.uint8)
     for first, last in _bands(*values.shape[::-1]):
         band = values[first:last].astype(np.float64)
-        done[first:last] = (band / 257 if span > 255 else band * (255 / span)).round()
+        done[first:last] = (band * factor / divisor).round()
     return done
