@@ -19,6 +19,7 @@ from tutelage.errors import RunMismatch, UsageError
 from tutelage.files import whole
 from tutelage.methods.method import State
 
+LAST = "last.pt"  # in a training's folder
 FORMAT = 2
 HEAD = re.compile(rb"tutelage checkpoint (\d{4}) step (\d{12}) sha256 ([0-9a-f]{64})\n")
 UNKNOWN = "0" * 64  # in the digest's place while the digest is computed
@@ -101,9 +102,15 @@ def resume(
     return 0
 
 
+def is_saved(folder: Path) -> bool:
+    """Whether a training has come as far as to a checkpoint."""
+    last = folder / LAST
+    return last.exists() or _before(last).exists()
+
+
 def forget(folder: Path) -> None:
     """Delete the checkpoints of a training."""
-    last = folder / "last.pt"
+    last = folder / LAST
     for file in (last, _before(last), *folder.glob("*.damaged.pt")):
         file.unlink(missing_ok=True)
 

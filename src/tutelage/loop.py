@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.checkpoint import resume, save
+from tutelage.checkpoint import LAST, resume, save
 from tutelage.core import Clock, Dice, Stage, fold
 from tutelage.data.loader import Batches
 from tutelage.errors import Damaged, GivenUp, Interrupted, UsageError
@@ -191,7 +191,7 @@ def _run(
 ) -> None:
     """All steps from the last checkpoint on."""
     total, digest = recipe.steps, recipe.digest()
-    first = resume(out / "last.pt", state, recipe=digest, say=screen.say)
+    first = resume(out / LAST, state, recipe=digest, say=screen.say)
     log = MetricsLog(out / "metrics.jsonl", step=first)
     log_every, exam_every = max(1, total // LOGS), max(1, total // EXAMS)
     meter, wait, saved = Meter(), Wait(), time.monotonic()
@@ -220,7 +220,7 @@ def _run(
             bar.advance()
             late = time.monotonic() - saved > SAVE_SECONDS and done % log_every == 0
             if late or stop.requested or done == total:
-                save(out / "last.pt", state, step=done, recipe=digest)
+                save(out / LAST, state, step=done, recipe=digest)
                 saved = time.monotonic()
             if stop.requested:
                 raise Interrupted(f"stopped at step {done:,} of {total:,} of {out.name}; saved")

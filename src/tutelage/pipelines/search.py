@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from tutelage.checkpoint import is_saved
 from tutelage.core import Dice, fold
 from tutelage.errors import UsageError
 from tutelage.learner import choose_device, choose_precision
@@ -186,7 +187,7 @@ def _claimed(
 
 def _ends_processes(trial: Trial, folder: Path) -> bool:
     """Whether no process that began with a trial came out of it, nor as far as to save it."""
-    return trial.attempts >= ATTEMPTS and not (folder / "last.pt").exists()
+    return trial.attempts >= ATTEMPTS and not is_saved(folder)
 
 
 def _busy(history: History, bench: Bench) -> set[int]:
