@@ -37,9 +37,10 @@ from tutelage.core import Dice, Stage, generator
 from tutelage.data import pixels as ours
 from tutelage.data.crops import cut
 from tutelage.data.decode import whole
-from tutelage.data.loader import Batches, LabeledSet
+from tutelage.data.loader import Batches
 from tutelage.data.operations import as_float
 from tutelage.data.randaugment import randaugment
+from tutelage.data.sets import LabeledSet
 from tutelage.data.source import Images
 from tutelage.data.sources.folder import Folder
 from tutelage.data.views import strong

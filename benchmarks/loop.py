@@ -19,8 +19,9 @@ from torch.nn import functional
 
 from benchmarks.journal import machine
 from tutelage.core import Batch, Clock, Dice, Metrics, Stage
-from tutelage.data.loader import Batches, LabeledSet, positions
+from tutelage.data.loader import Batches
 from tutelage.data.pixels import InMemory
+from tutelage.data.sets import LabeledSet, positions
 from tutelage.learner import Learner
 from tutelage.loop import fit
 from tutelage.losses import cross_entropy

@@ -31,9 +31,10 @@ from benchmarks.journal import Row, complete, machine
 from tutelage.catalog import make
 from tutelage.core import Clock
 from tutelage.data.find import open_source
-from tutelage.data.loader import Batches, LabeledSet
+from tutelage.data.loader import Batches
 from tutelage.data.parts import labeled_images
 from tutelage.data.pixels import open_pixels
+from tutelage.data.sets import LabeledSet
 from tutelage.evaluation.paired import compare
 from tutelage.jobs import TrainSettings
 from tutelage.loop import begin

@@ -17,10 +17,11 @@ from tutelage.data import memory as memory_module
 from tutelage.data.buffers import LARGE, Buffers
 from tutelage.data.crops import ATTEMPTS, box, cut
 from tutelage.data.decode import decode, whole
-from tutelage.data.loader import Batches, LabeledSet, PoolSet
+from tutelage.data.loader import Batches
 from tutelage.data.memory import MOST, Memory, available, memory_for, said
 from tutelage.data.operations import as_float
 from tutelage.data.pixels import OnDisk, how_held
+from tutelage.data.sets import LabeledSet, PoolSet
 from tutelage.data.source import Images
 from tutelage.data.sources.folder import Folder
 from tutelage.errors import UsageError

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from images import listed, pixels, write_pool
 
 from tutelage.core import Dice, Stage
-from tutelage.data.loader import Batches, LabeledSet, PoolSet, positions
+from tutelage.data.loader import Batches
 from tutelage.data.pixels import InMemory, OnDisk, open_pixels
 from tutelage.data.pool import StoredTargets
+from tutelage.data.sets import LabeledSet, PoolSet, positions
 from tutelage.errors import DataProblem, UsageError
 from tutelage.settings import Noise
 from tutelage.targets import one_hot

@@ -12,9 +12,10 @@ from images import pixels
 from timm.layers import DropPath
 
 from tutelage.core import Dice, Stage
-from tutelage.data.loader import Batches, LabeledSet, PoolSet, positions
+from tutelage.data.loader import Batches
 from tutelage.data.pixels import InMemory
 from tutelage.data.pool import StoredTargets
+from tutelage.data.sets import LabeledSet, PoolSet, positions
 from tutelage.data.views import VIEWS
 from tutelage.errors import UsageError
 from tutelage.loop import fit

@@ -12,9 +12,10 @@ import tutelage
 from tutelage.catalog import describe, name_of
 from tutelage.cli import main
 from tutelage.core import Stage
-from tutelage.data.loader import Batches, LabeledSet, PoolSet
+from tutelage.data.loader import Batches
 from tutelage.data.pixels import InMemory
 from tutelage.data.pool import StoredTargets
+from tutelage.data.sets import LabeledSet, PoolSet
 from tutelage.errors import UsageError
 from tutelage.loop import fit
 from tutelage.networks.build import build

@@ -14,6 +14,7 @@ SOURCE = ROOT / "src" / "tutelage"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [  # a module may import modules of lower rows, and of its own package
+    {"__main__"},
     {"cli"},
     {"verbs"},
     {"data_verbs", "judging_verbs"},
@@ -21,7 +22,7 @@ LAYERS = [  # a module may import modules of lower rows, and of its own package
     {"pipelines"},
     {"deploy", "loop"},
     {"labeling", "reports"},
-    {"checkpoint", "run", "progress"},
+    {"begin", "checkpoint", "meter", "run", "progress"},
     {"searching"},
     {"robustness", "speed"},
     {"evaluation"},
@@ -39,6 +40,7 @@ LAYERS = [  # a module may import modules of lower rows, and of its own package
     {"training_settings"},
     {"settings"},
     {"values", "files"},
+    {"distributed"},
     {"core"},
     {"errors"},
 ]

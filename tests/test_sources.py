@@ -17,9 +17,10 @@ from tutelage.core import Stage
 from tutelage.data import decode
 from tutelage.data.check import survey
 from tutelage.data.find import kinds, open_source
-from tutelage.data.loader import Batches, LabeledSet, PoolSet
+from tutelage.data.loader import Batches
 from tutelage.data.parts import labeled_images, list_parts, pool_images
 from tutelage.data.pixels import open_pixels
+from tutelage.data.sets import LabeledSet, PoolSet
 from tutelage.data.source import Source
 from tutelage.data.sources.memory import as_source
 from tutelage.errors import TutelageError

@@ -18,8 +18,9 @@ from torch import nn
 
 import tutelage
 from tutelage.core import Clock, Stage
-from tutelage.data.loader import Batches, LabeledSet
+from tutelage.data.loader import Batches
 from tutelage.data.pixels import InMemory
+from tutelage.data.sets import LabeledSet
 from tutelage.deploy.model_folder import Model, save_model
 from tutelage.deploy.teacher_sources import from_folder
 from tutelage.errors import RunMismatch, UsageError

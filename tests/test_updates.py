@@ -9,8 +9,9 @@ from same import assert_same, weights
 from torch import nn
 
 from tutelage.core import Clock, Labeled, Stage
-from tutelage.data.loader import Batches, LabeledSet
+from tutelage.data.loader import Batches
 from tutelage.data.pixels import InMemory
+from tutelage.data.sets import LabeledSet
 from tutelage.errors import UsageError
 from tutelage.feedback import credit, exam, teach
 from tutelage.learner import Learner, choose_precision

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tutelage.errors import Interrupted, TutelageError, UsageError
+from tutelage.errors import Dismissed, Interrupted, TutelageError, UsageError
 
 VERBS = {  # name: what it does, an example
     "check": ("look at every image before training", "--data LABELED --unlabeled POOL"),
@@ -68,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # the check has said it
     try:
-        _call(arguments[0], arguments[1:])
+        return _call(arguments[0], arguments[1:])
+    except Dismissed as error:
+        return error.exit_code
     except (KeyboardInterrupt, Interrupted) as error:
         reason = str(error) or "stopped"
         again = [word for word in arguments if word != "--overwrite"]
@@ -81,7 +83,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(visible(f"tutelage {arguments[0]}: {error}"), file=sys.stderr)
         return error.exit_code if isinstance(error, TutelageError) else TutelageError.exit_code
-    return 0
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -105,8 +106,8 @@ def _help() -> str:
     return "\n".join(lines)
 
 
-def _call(verb: str, arguments: list[str]) -> None:
-    """Parse a verb's flags and do it."""
+def _call(verb: str, arguments: list[str]) -> int:
+    """Parse a verb's flags and do it; returns the exit code."""
     from tutelage.values import nearest
 
     if verb not in VERBS:
@@ -120,13 +121,19 @@ def _call(verb: str, arguments: list[str]) -> None:
         search_settings,
         verbs,
     )
+    from tutelage.distributed import launcher
 
-    if verb == "train":
-        launch.run_train(_settings(jobs.TrainSettings, verb, arguments))
-    elif verb == "selftrain":
-        launch.run_selftrain(_settings(jobs.SelftrainSettings, verb, arguments))
-    elif verb == "distill":
-        launch.run_distill(_settings(jobs.DistillSettings, verb, arguments))
+    trainings: dict[str, tuple[type[Any], Callable[[Any], object]]] = {
+        "train": (jobs.TrainSettings, launch.run_train),
+        "selftrain": (jobs.SelftrainSettings, launch.run_selftrain),
+        "distill": (jobs.DistillSettings, launch.run_distill),
+    }
+    if verb in trainings:
+        kind, run = trainings[verb]
+        settings = _settings(kind, verb, arguments)
+        if settings.devices > 1 and not launcher.is_launched():
+            return launcher.run_in_processes(settings.devices, [verb, *arguments])
+        run(settings)
     elif verb == "search":
         launch.run_search(_settings(search_settings.SearchSettings, verb, arguments))
     elif verb == "evaluate":
@@ -142,6 +149,7 @@ def _call(verb: str, arguments: list[str]) -> None:
             "models": verbs.models, "demo": verbs.demo, "methods": verbs.list_methods,
         }  # fmt: skip
         _tyro(functions[verb], verb, arguments)
+    return 0
 
 
 def _settings(kind: type[Any], verb: str, arguments: list[str]) -> Any:

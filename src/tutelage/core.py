@@ -138,6 +138,7 @@ class Dice(IntEnum):
     ROBUST = 17
     CALIBRATION = 18
     SEARCH = 19
+    RANK = 20
 
 
 def fold(seed: int, use: Dice, step: int) -> int:

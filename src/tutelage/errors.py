@@ -7,7 +7,8 @@ TutelageError          exit code 1
 │   ├── Unreachable    the network or its host is not there, perhaps only now
 │   └── Damaged        a file of a run or a model is not as it was written
 ├── DataProblem        exit code 3: the images themselves; details are in an issues.csv
-└── Interrupted        exit code 4: stopped by the user; the same command goes on
+├── Interrupted        exit code 4: stopped by the user; the same command goes on
+└── Dismissed          of several processes, one that was not the first: as the first one ended
 """
 
 
@@ -43,6 +44,15 @@ class DataProblem(TutelageError):
     """Images or folders that must be mended before training makes sense."""
 
     exit_code = 3
+
+
+class Dismissed(TutelageError):
+    """The leading process of several ended with an error, which it has said itself."""
+
+    def __init__(self, exit_code: int) -> None:
+        """End with the leader's exit code."""
+        super().__init__(exit_code)
+        self.exit_code = exit_code
 
 
 class Interrupted(TutelageError):

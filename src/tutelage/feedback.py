@@ -22,6 +22,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tutelage.core import Clock, Labeled
+from tutelage.distributed.collectives import average_over_ranks, mean_over_ranks
 from tutelage.errors import UsageError
 from tutelage.learner import Learner, autocast, modes
 from tutelage.losses import cross_entropy
@@ -127,6 +128,7 @@ def credit(student: Learner, start: Start, images: Tensor, result: Tensor) -> Te
     directions = torch.autograd.grad(
         result, list(student.module.parameters()), allow_unused=True, materialize_grads=True
     )
+    average_over_ranks(list(directions))
     along = dict(zip(start.weights, directions, strict=True))
     try:
         return _derivative(student, start, images, along)
@@ -185,10 +187,10 @@ def feedback(
         nothing = torch.zeros_like(lesson.before)
         return nothing, nothing
     if estimator == "difference":
-        h = lesson.before - lesson.after.detach()
+        h = mean_over_ranks(lesson.before - lesson.after.detach())
     else:
         slopes = credit(student, lesson.start, lesson.images, lesson.after)
-        h = reward(lesson.labels, slopes, lesson.lr)
+        h = mean_over_ranks(reward(lesson.labels, slopes, lesson.lr))
         if estimator == "exact":
             return h, exact(logits, slopes, lesson.lr)
     baseline.lerp_(h, 1 - decay)

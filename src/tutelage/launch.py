@@ -87,20 +87,32 @@ def _named(settings: Any) -> Any:
 
 def _run(verb: str, settings: Any, pipeline: Any, given: Given | None) -> Outcome:
     """A pipeline in its run folder, and the report at the end."""
+    from tutelage.data.loader import check_shared
+    from tutelage.distributed.collectives import rank
+    from tutelage.distributed.crew import joined, leave, serve
+    from tutelage.distributed.launcher import check_devices
     from tutelage.pipelines.outcome import summary
     from tutelage.progress import Screen
     from tutelage.reports.page import write_report
     from tutelage.run import open_run
 
     settings = _named(settings)
-    with open_run(verb, settings, overwrite=settings.overwrite, given=given) as run:
-        screen = Screen(log=run.path / "logs" / "log.txt")
-        pipeline(settings, run, screen)
-        with run.stage("report"):
-            write_report(run.path, given)
-    lines = summary(run.content)
-    lines.append(f"report: {settings.out / 'report' / 'index.html'}")
-    lines.append(f"model:  {settings.out / 'model'}")
-    for line in lines:
-        screen.result(line)
-    return Outcome(settings.out, run.content, tuple(lines))
+    check_devices(settings.devices)
+    with joined():
+        if rank():
+            found: Outcome = serve()
+            return found
+        check_shared(settings.batch)
+        with open_run(verb, settings, overwrite=settings.overwrite, given=given) as run:
+            screen = Screen(log=run.path / "logs" / "log.txt")
+            pipeline(settings, run, screen)
+            with run.stage("report"):
+                write_report(run.path, given)
+        lines = summary(run.content)
+        lines.append(f"report: {settings.out / 'report' / 'index.html'}")
+        lines.append(f"model:  {settings.out / 'model'}")
+        for line in lines:
+            screen.result(line)
+        outcome = Outcome(settings.out, run.content, tuple(lines))
+        leave(outcome)
+    return outcome

@@ -4,13 +4,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any, Literal
+from warnings import catch_warnings, simplefilter
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from tutelage.averages import decay_at, move_average
 from tutelage.compilation import compiled
 from tutelage.core import Clock
+from tutelage.distributed.collectives import average_over_ranks, own_device
+from tutelage.distributed.sync_norm import moving_statistics, synchronize
 from tutelage.errors import UsageError
 from tutelage.networks.build import Normalized, normalizes_batches
 from tutelage.optimizers import make_optimizer
@@ -41,17 +45,52 @@ class Learner:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.waiting = False  # whether there are gradients that no update has used
         self.average = None if optim.ema is None else deepcopy(module).eval().requires_grad_(False)
+        self.compile = compile
         self.forward = compiled(self.module) if compile else self.module
+        self.statistics: list[Tensor] = []  # of batch norm, which ranks are to have alike
+
+    def replicate(self, images: Tensor | None, *, sync_bn: bool = False) -> None:
+        """Learn as one with the other processes of the command: from now on gradients are averaged
+        over ranks in each backward pass, and the statistics of batch norm in each forward.
+
+        Each process normalizes by its own part of a batch, and with `sync_bn` by all of it.
+        `images` (B, 3, H, W), any that it takes, tell whether all its weights have a part in the
+        answer; None where they do.
+        """
+        if sync_bn:
+            synchronize(self.module)
+        else:
+            self.statistics = moving_statistics(self.module)
+        with catch_warnings():
+            simplefilter("ignore", FutureWarning)  # torch 2.15's other name for broadcast_buffers
+            wrapped = DistributedDataParallel(
+                self.module,
+                device_ids=None if self.device.type == "cpu" else [self.device],
+                broadcast_buffers=False,
+                find_unused_parameters=images is not None and self._has_idle_weights(images),
+            )
+        self.forward = compiled(wrapped) if self.compile else wrapped
+
+    def _has_idle_weights(self, images: Tensor) -> bool:
+        """Whether weights that are to learn have no part in the answer."""
+        with modes(self.module, noise=False, statistics=False), torch.enable_grad():
+            found = self.module(images)
+        weights = [weight for weight in self.module.parameters() if weight.requires_grad]
+        slopes = torch.autograd.grad(found.sum(), weights, allow_unused=True)
+        return any(slope is None for slope in slopes)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (B, K) in float32 of images (B, 3, H, W) in [0, 1]."""
-        return answer(self.forward, images, self.precision)
+        logits = answer(self.forward, images, self.precision)
+        average_over_ranks(self.statistics)
+        return logits
 
     def heads(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the class head and of the distillation head, each (B, K) in float32; the same
         twice where the network has one head, or is in eval mode."""
         with autocast(images.device, self.precision):
             found = self.forward(images.contiguous(memory_format=torch.channels_last))
+        average_over_ranks(self.statistics)
         one, other = (found, found) if isinstance(found, Tensor) else found
         return one.float(), other.float()
 
@@ -202,12 +241,13 @@ def modes(module: nn.Module, *, noise: bool, statistics: bool) -> Iterator[None]
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; raises UsageError where this machine doesn't have it."""
+    """The device of that name, of several alike the one of this process; raises UsageError where
+    this machine doesn't have it."""
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return torch.device("cpu") if accelerator is None else accelerator
+        return torch.device("cpu") if accelerator is None else own_device(accelerator)
     try:
-        device = torch.device(name)
+        device = own_device(torch.device(name))
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {name!r} can't be used here: {error}") from error

@@ -1,12 +1,14 @@
-"""The training loop: any method, one step after the other, from the last checkpoint to the end."""
+"""The training loop: any method, one step after the other, from the last checkpoint to the end.
+
+Where several processes train together, all of them run it; only the leading one has a desk.
+"""
 
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,15 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.begin import begin, enter, spread_out
 from tutelage.checkpoint import LAST, resume, save
 from tutelage.core import Clock, Dice, Stage, fold
 from tutelage.data.loader import Batches
-from tutelage.errors import Damaged, GivenUp, Interrupted, UsageError
-from tutelage.learner import Frozen, Learner
+from tutelage.distributed.collectives import own_device, rank
+from tutelage.distributed.crew import everywhere, from_leader
+from tutelage.distributed.orders import Orders
+from tutelage.errors import Damaged, GivenUp, Interrupted
+from tutelage.meter import Meter, share_sums
 from tutelage.methods.method import State
-from tutelage.networks.build import build
-from tutelage.networks.freeze import freeze
-from tutelage.networks.noise import set_noise
 from tutelage.progress import Bar, MetricsLog, Screen, Wait
 from tutelage.recalibration import recalibrate
 from tutelage.recipe import Recipe
@@ -65,33 +68,49 @@ def deferred_interrupt() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-@dataclass
-class Meter:
-    """Means of the metrics since the last line, kept on the device to spare syncs."""
+@dataclass(frozen=True)
+class Work:
+    """A training, as all processes that take part in it know it."""
 
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    steps: int = 0
-    images: int = 0
-    data_seconds: float = 0.0
-    start: float = field(default_factory=time.monotonic)
+    recipe: Recipe
+    batches: Batches
+    out: Path  # the folder, in which the leader alone writes
+    device: torch.device
+    student: nn.Module | None  # to begin with
+    teacher: nn.Module | None
+    examined: bool  # whether the leader looks at validation images now and then
 
-    def add(self, metrics: dict[str, Tensor], data_seconds: float, images: int) -> None:
-        """Count one step."""
-        for name, value in metrics.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.steps += 1
-        self.images += images
-        self.data_seconds += data_seconds
 
-    def line(self) -> dict[str, float]:
-        """Means, images per second, and the share of the time that the loop waited for batches."""
-        seconds = time.monotonic() - self.start
-        means = {name: float(value) / self.steps for name, value in self.sums.items()}
-        speed = self.images / seconds
-        return means | {
-            "images_per_second": round(speed, 1),
-            "data_share": round(self.data_seconds / seconds, 4),
-        }
+class Desk:
+    """What the leader has beside it: the folder, the person's screen, and the exam."""
+
+    def __init__(self, work: Work, exam: Exam | None, screen: Screen, bar: Bar, step: int) -> None:
+        """Sit down after `step` steps."""
+        self.work, self.exam, self.screen, self.bar = work, exam, screen, bar
+        self.log, self.wait = MetricsLog(work.out / "metrics.jsonl", step=step), Wait()
+        self.saved = time.monotonic()
+
+    def write(self, line: dict[str, Any], seconds: float) -> None:
+        """A line of metrics.jsonl, about so many seconds, and beside the bar."""
+        warning = self.wait.add(line["data_share"], seconds)
+        if warning:
+            self.screen.say(warning)
+        self.log.write(line)
+        note = f"loss {line['loss']:.3f}"
+        if "val_accuracy" in line:
+            note += f" val {line['val_accuracy']:.1%}"
+        note += f" {line['images_per_second']:,.0f} img/s data {line['data_share']:.0%}"
+        self.bar.advance(0, note)
+
+    def save(self, state: State, done: int) -> None:
+        """A checkpoint."""
+        save(self.work.out / LAST, state, step=done, recipe=self.work.recipe.digest())
+        self.saved = time.monotonic()
+
+    @property
+    def late(self) -> bool:
+        """Whether the last checkpoint is too old."""
+        return time.monotonic() - self.saved > SAVE_SECONDS
 
 
 def fit(
@@ -122,138 +141,105 @@ def fit(
             reason = str(error).removesuffix(f": {AGAIN}")
             screen.say(f"{reason}: they are made again, from a checkpoint where there is one")
     out.mkdir(parents=True, exist_ok=True)
-    state = begin(recipe, batches, device, student=student, teacher=teacher)
-    _run(recipe, batches, out, state, exam, screen)
-    module = _graduate(recipe, batches, state, done=recipe.steps)
+    work = Work(recipe, batches, out, device, student, teacher, exam is not None)
+    module = everywhere(train_together, work, own=(exam, screen))
     save_weights(weights, module)
     return module
 
 
-def begin(
-    recipe: Recipe,
-    batches: Batches,
-    device: torch.device,
-    *,
-    student: nn.Module | None = None,
-    teacher: nn.Module | None = None,
-) -> State:
-    """The state before the first step.
-
-    Raises UsageError where the method asks a frozen teacher and none is given.
-    """
-    module = build(recipe.net, seed=recipe.seed) if student is None else _copy(student)
-    freeze(module, recipe.freeze)
-    pool_size = 0 if batches.pool is None else len(batches.pool)
-    memory = recipe.method.memory(recipe.net.num_classes, pool_size)
-    return State(
-        _learner(recipe, module.to(device)),
-        _teacher(recipe, device, teacher),
-        memory={name: tensor.to(device) for name, tensor in memory.items()},
-    )
+def train_together(work: Work, own: tuple[Exam | None, Screen] | None) -> nn.Module:
+    """All steps of a training, from the last checkpoint on, in each process; the leader has its
+    `own` exam and screen."""
+    recipe, batches = work.recipe, work.batches
+    device = own_device(work.device)
+    state = begin(recipe, batches, device, student=work.student, teacher=work.teacher)
+    first = 0
+    if own is not None:
+        first = resume(work.out / LAST, state, recipe=recipe.digest(), say=own[1].say)
+    first = spread_out(state, first, recipe)
+    if own is None:
+        _run(work, None, state, first)
+    else:
+        exam, screen = own
+        with screen.bar(work.out.name, recipe.steps, done=first, unit="steps") as bar:
+            _run(work, Desk(work, exam, screen, bar, first), state, first)
+    return _graduate(work, state, done=recipe.steps)
 
 
-def _teacher(
-    recipe: Recipe, device: torch.device, given: nn.Module | None
-) -> Learner | Frozen | None:
-    """The teacher in the role that the method gives it."""
-    role = recipe.method.teacher
-    if role == "none":
-        return None
-    if role == "frozen":
-        if given is None:
-            raise UsageError(f"{type(recipe.method).__name__} needs a teacher that is trained")
-        module = _copy(given).to(device)
-        return Frozen(module, precision=recipe.precision, compile=recipe.compile)
-    if given is None:
-        seed = fold(recipe.seed, Dice.TEACHER, 0)
-        given = recipe.method.make_teacher(recipe.net, seed=seed)
-    return _learner(recipe, _copy(given).to(device))
-
-
-def _learner(recipe: Recipe, module: nn.Module) -> Learner:
-    """A learner with the recipe's settings."""
-    return Learner(
-        module,
-        recipe.optim,
-        precision=recipe.precision,
-        batch=recipe.batch,
-        compile=recipe.compile,
-    )
-
-
-def _copy(module: nn.Module) -> nn.Module:
-    """A copy that can learn; the caller's network stays as it is."""
-    return deepcopy(module).requires_grad_(True)
-
-
-def _run(
-    recipe: Recipe, batches: Batches, out: Path, state: State, exam: Exam | None, screen: Screen
-) -> None:
-    """All steps from the last checkpoint on."""
-    total, digest = recipe.steps, recipe.digest()
-    first = resume(out / LAST, state, recipe=digest, say=screen.say)
-    log = MetricsLog(out / "metrics.jsonl", step=first)
+def _run(work: Work, desk: Desk | None, state: State, first: int) -> None:
+    """All steps after the first ones, which are done."""
+    recipe, total = work.recipe, work.recipe.steps
     log_every, exam_every = max(1, total // LOGS), max(1, total // EXAMS)
-    meter, wait, saved = Meter(), Wait(), time.monotonic()
+    meter, orders = Meter(), Orders(due=first)
     current: Stage | None = None
-    with deferred_interrupt() as stop, screen.bar(out.name, total, done=first, unit="steps") as bar:
+    with deferred_interrupt() as stop:
         for step in range(first, total):
             stage = recipe.stage(step)
             if stage != current:
                 current = stage
                 enter(stage, state)
-            meter.add(
-                *_step(recipe, batches, state, recipe.clock(step)),
-                (1 + recipe.ratio) * (stage.batch or recipe.batch),
-            )
+            metrics, waited = _step(recipe, work.batches, state, recipe.clock(step))
+            images = (1 + recipe.ratio) * (stage.batch or recipe.batch)
+            meter.add(state, metrics, data_seconds=waited, images=images)
             done = step + 1
             if done % log_every == 0 or done == total:
-                line = _line(recipe, meter, done, out)
-                warning = wait.add(line["data_share"], time.monotonic() - meter.start)
-                if warning:
-                    screen.say(warning)
-                if exam is not None and (done % exam_every < log_every or done == total):
-                    line |= exam(_graduate(recipe, batches, state, done=done), done / total)
-                log.write(line)
+                line = _line(work, meter, state, done)
+                if work.examined and (done % exam_every < log_every or done == total):
+                    line |= _examined(work, desk, state, done)
+                if desk is not None:
+                    desk.write(line, time.monotonic() - meter.start)
                 meter = Meter()
-                _show(bar, line)
-            bar.advance()
-            late = time.monotonic() - saved > SAVE_SECONDS and done % log_every == 0
-            if late or stop.requested or done == total:
-                save(out / LAST, state, step=done, recipe=digest)
-                saved = time.monotonic()
-            if stop.requested:
-                raise Interrupted(f"stopped at step {done:,} of {total:,} of {out.name}; saved")
+            late = desk is not None and desk.late
+            late, stopped = orders.after(done, save=late, stop=stop.requested)
+            if desk is not None:
+                desk.bar.advance()
+            if late or stopped or done == total:
+                share_sums(state)
+                if desk is not None:
+                    desk.save(state, done)
+            if stopped:
+                raise Interrupted(
+                    f"stopped at step {done:,} of {total:,} of {work.out.name}; saved"
+                )
 
 
-def _graduate(recipe: Recipe, batches: Batches, state: State, *, done: int) -> nn.Module:
+def _examined(work: Work, desk: Desk | None, state: State, done: int) -> dict[str, float]:
+    """What the leader's exam says of the network after `done` steps; raises GivenUp where it gives
+    up, in all processes."""
+    module = _graduate(work, state, done=done)
+    found: dict[str, float] = {}
+    reason = None
+    if desk is not None and desk.exam is not None:
+        try:
+            found = desk.exam(module, done / work.recipe.steps)
+        except GivenUp as error:
+            reason = str(error)
+    reason = from_leader(reason)
+    if reason is not None:
+        raise GivenUp(reason)
+    return found
+
+
+def _graduate(work: Work, state: State, *, done: int) -> nn.Module:
     """The network to evaluate or keep after `done` steps."""
-    module = state.student.graduate()
-    if recipe.optim.ema_buffers == "recalibrate":
-        steps = range(max(0, done - RECALIBRATED), done)
-        images = (batches.labeled_at(step).images for step in steps)
+    module, recipe = state.student.graduate(), work.recipe
+    if recipe.optim.ema_buffers == "recalibrate" and rank() == 0:
+        images = (work.batches.labeled_at(n) for n in range(max(0, done - RECALIBRATED), done))
         recalibrate(module, images, precision=recipe.precision)
     return module
-
-
-def enter(stage: Stage, state: State) -> None:
-    """Give the networks that learn the stage's dropout, stochastic depth and DropBlock."""
-    rates = stage.network_noise()
-    if set(rates.values()) == {None}:
-        return
-    for learner in (state.student, state.teacher):
-        if isinstance(learner, Learner):
-            set_noise(learner.module, **rates)
 
 
 def _step(
     recipe: Recipe, batches: Batches, state: State, clock: Clock
 ) -> tuple[dict[str, Tensor], float]:
-    """One step, whose randomness depends on seed and step alone."""
+    """One step, whose randomness depends on seed, step and rank alone."""
     start = time.monotonic()
     batch = batches.at(clock.step)
     waited = time.monotonic() - start
-    _seed(state.student.device, fold(recipe.seed, Dice.STEP, clock.step))
+    seed = fold(recipe.seed, Dice.STEP, clock.step)
+    _seed(state.student.device, fold(seed, Dice.RANK, rank()) if rank() else seed)
+    if state.dice is not torch.default_generator:
+        state.dice.manual_seed(seed)
     return recipe.method.step(state, batch, clock), waited
 
 
@@ -270,22 +256,13 @@ def _seed(device: torch.device, seed: int) -> None:
         torch.mps.manual_seed(seed)
 
 
-def _line(recipe: Recipe, meter: Meter, done: int, out: Path) -> dict[str, Any]:
+def _line(work: Work, meter: Meter, state: State, done: int) -> dict[str, Any]:
     """One line of metrics.jsonl; raises GivenUp where the loss is not finite."""
-    line: dict[str, Any] = {"step": done, "total": recipe.steps}
-    line |= meter.line()
+    line: dict[str, Any] = {"step": done, "total": work.recipe.steps}
+    line |= meter.line(state)
     if not torch.isfinite(torch.tensor(line["loss"])):
         raise GivenUp(
-            f"the loss became {line['loss']} before step {done} of {out}: lower --optim.lr "
-            f"(now {recipe.optim.lr}) or set --optim.clip 1"
+            f"the loss became {line['loss']} before step {done} of {work.out}: lower --optim.lr "
+            f"(now {work.recipe.optim.lr}) or set --optim.clip 1"
         )
     return line
-
-
-def _show(bar: Bar, line: dict[str, Any]) -> None:
-    """The last line's numbers beside the bar."""
-    note = f"loss {line['loss']:.3f}"
-    if "val_accuracy" in line:
-        note += f" val {line['val_accuracy']:.1%}"
-    note += f" {line['images_per_second']:,.0f} img/s data {line['data_share']:.0%}"
-    bar.advance(0, note)

@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tutelage.distributed.collectives import mean_over_ranks
+
 Over = Literal["all", "kept"]
 
 
@@ -35,11 +37,17 @@ def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _mean(losses: Tensor, weight: Tensor | None, over: Over) -> Tensor:
-    """The mean of losses (B,), with weights (B,) over all images or over those kept."""
+    """The mean of losses (B,), with weights (B,) over all images or over those kept, of all
+    processes' images where several share the batch."""
     if weight is None:
         return losses.mean()
     total = (losses * weight).sum()
-    return total / (len(losses) if over == "all" else weight.sum().clamp(min=1e-12))
+    return total / (len(losses) if over == "all" else _kept(weight))
+
+
+def _kept(weight: Tensor) -> Tensor:
+    """The sum of all weights over the number of processes."""
+    return mean_over_ranks(weight.sum()).clamp(min=1e-12)
 
 
 def distillation(logits: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:

@@ -4,7 +4,7 @@ Papers: Zhang et al. 2018, mixup (arXiv 1710.09412), equation 1; Yun et al. 2019
 1905.04899), equation 1 and algorithm A1. One draw for the whole batch, as in both, or one for each
 image. Each image is mixed with the one before it: batches come in random order, so that this is a
 random partner, never the image itself, and a batch that holds everything twice is mixed as one that
-holds it once.
+holds it once. Where processes share a batch, it is the one before it in all of the batch.
 
 Pure but for the draws, which come from a generator, or from torch's own, which a step of training
 seeds.
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Generator, Tensor
+
+from tutelage.distributed.collectives import moved_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,13 @@ class Mix:
         top, bottom, left, right = self.boxes.unbind(1)
         return self.blend * (1 - (bottom - top) * (right - left) / self.size**2)
 
-    def images(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W), each mixed with the one before it."""
-        partners = images.roll(1, 0)
+    def part(self, rows: slice) -> "Mix":
+        """The draws for some of the images alone, where each has its own."""
+        return Mix(self.blend[rows], self.boxes[rows], self.size)
+
+    def images(self, images: Tensor, partners: Tensor | None = None) -> Tensor:
+        """Images (B, 3, H, W), each mixed with its partner: by default the one before it."""
+        partners = moved_on(images) if partners is None else partners
         if bool((self.blend < 1).any()):
             blend = self.blend.to(images)[:, None, None, None]
             images = torch.lerp(partners, images, blend)
@@ -51,7 +57,7 @@ class Mix:
 
     def targets(self, targets: Tensor) -> Tensor:
         """Targets (B, K), mixed by the same share."""
-        return torch.lerp(targets.roll(1, 0), targets, self.share.to(targets)[:, None])
+        return torch.lerp(moved_on(targets), targets, self.share.to(targets)[:, None])
 
 
 def mixup(alpha: float, *, count: int = 1, generator: Generator | None = None) -> Mix:

@@ -9,7 +9,8 @@ from tutelage.networks.build import Net
 from tutelage.networks.freeze import Freeze
 from tutelage.schedules import rate_for
 from tutelage.settings import Noise, Optim
-from tutelage.values import digest
+from tutelage.training_settings import Spread
+from tutelage.values import digest, to_plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class Recipe:
     compile: bool = False  # the networks' forward
     init: str = ""  # digest of the weights that the network begins with; "": drawn from the seed
     freeze: Freeze = field(default_factory=Freeze)
+    spread: Spread = field(default_factory=Spread)  # may be another when a training goes on
 
     def __post_init__(self) -> None:
         """Reject what a teacher that learns from its student's steps can't go with."""
@@ -62,5 +64,7 @@ class Recipe:
         return Clock(step, self.steps, images=(images, total), rate=rate)
 
     def digest(self) -> str:
-        """A hash that changes with any value."""
-        return digest({"recipe": self, "method": type(self.method).__name__})
+        """A hash that changes with any value that decides what is learned."""
+        values = to_plain(self)
+        del values["spread"]
+        return digest({"recipe": values, "method": type(self.method).__name__})

@@ -27,7 +27,7 @@ NOT_BINDING = frozenset(
 USED_BY_STUDENTS = frozenset(
     {"select", "labels", "temperature", "weight", "normalize", "pool_noise"}
 )
-NOT_COMPARED = frozenset({"out", "overwrite", "memory"})
+NOT_COMPARED = frozenset({"out", "overwrite", "memory", "devices", "sync_bn", "shard"})
 BEFORE_A_RUN = frozenset(  # what may lie in a folder before its run.json, also after a kill
     {".lock", "issues.csv", "environment.json", "environment.json.part", "run.json.part"}
 )

@@ -22,7 +22,16 @@ from tutelage.settings import (
 )
 
 NOISY_STUDENT = "noisy-student"  # the method that the stored-label settings belong to
+Shard = Literal["none", "student", "teacher", "all"]
 SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "µs": 10**6}  # in units
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """How the processes of a command share a training; it may change while that goes on."""
+
+    sync_bn: bool = False
+    shard: Shard = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +100,13 @@ class Common:
     """Move an existing run folder aside and start anew."""
     compile: bool = False
     """Compile the network with torch.compile, once for each image and batch size."""
+    devices: int = 1
+    """Processes of this machine that train together, each on a device of its own; on the CPU they
+    share the cores. `batch` is that of all together. On several machines: torchrun."""
+    sync_bn: bool = False
+    """Let batch norm see the images of all processes, not each process's own."""
+    shard: Shard = "none"
+    """Which networks don't fit on a device and are spread over all (FSDP)."""
 
     def __post_init__(self) -> None:
         """Reject what is out of range, before anything is read."""
@@ -108,8 +124,7 @@ class Common:
         if self.fix_size is not None and self.img_size != "auto":
             above("fix_size", self.fix_size, self.img_size)
         self._check_gates()
-        if self.batch < 2:
-            raise UsageError("batch is at least 2: batch norm needs more than one image")
+        self._check_devices()
         if self.memory != "auto":
             num_bytes(self.memory)
         if self.budget is not None:
@@ -117,12 +132,28 @@ class Common:
             if self.steps != "auto":
                 raise UsageError("give either steps or a budget, not both")
 
+    def _check_devices(self) -> None:
+        """Reject a batch that is no batch, or that the devices can't share."""
+        if self.batch < 2:
+            raise UsageError("batch is at least 2: batch norm needs more than one image")
+        at_least("devices", self.devices, 1)
+        if self.batch % self.devices:
+            raise UsageError(
+                f"{self.devices} devices can't share a batch of {self.batch} images evenly: take a "
+                f"multiple of {self.devices}"
+            )
+
     def _check_gates(self) -> None:
         """Reject settings of gates where there are none."""
         if self.se is not None:
             at_least("se", self.se, 1)
         elif changed(self, ["se_where", "se_gate"]):
             raise UsageError("se_where and se_gate belong to --se, as in --se 16")
+
+    @property
+    def spread(self) -> Spread:
+        """How processes share the training."""
+        return Spread(sync_bn=self.sync_bn, shard=self.shard)
 
     @property
     def begins_as(self) -> str | None:

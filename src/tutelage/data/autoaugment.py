@@ -12,6 +12,7 @@ from timm.data.auto_augment import auto_augment_policy_v0
 from torch import Tensor
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 
+from tutelage.data.draws import rand, randint
 from tutelage.data.magnitudes import TF, TIMM_SHIFT, Rules, growing
 from tutelage.data.operations import IDENTITY, NAMES, apply
 
@@ -64,9 +65,9 @@ def _tables(policy: str) -> tuple[Tensor, Tensor, Tensor]:
 def autoaugment(images: Tensor, generator: torch.Generator, *, policy: str = "v0") -> Tensor:
     """One pair of operations an image: (B, 3, H, W), float in [0, 1] or uint8."""
     choice, prob, amounts = _tables(policy)
-    drawn = torch.randint(choice.shape[1], (len(images),), generator=generator)
-    sign = torch.randint(2, (2, len(images)), generator=generator)
-    skipped = torch.rand(2, len(images), generator=generator) >= prob[:, drawn]
+    drawn = randint(0, choice.shape[1], (len(images),), generator=generator)
+    sign = randint(0, 2, (2, len(images)), generator=generator, axis=1)
+    skipped = rand(2, len(images), generator=generator, axis=1) >= prob[:, drawn]
     slot = torch.arange(2)[:, None]
     amount = amounts[sign, slot, drawn]
     return apply(images, choice[:, drawn].masked_fill(skipped, IDENTITY), amount)

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from tutelage.data.draws import rand
+
 ATTEMPTS = 10
 ASPECT = 4 / 3  # width over height, at most; and at least one over it
 
@@ -54,8 +56,8 @@ def cut(
     count: int, generator: torch.Generator, *, size: int, min_area: float, flip: bool
 ) -> Cut:  # fmt: skip
     """Crops of so many photos."""
-    draws = torch.rand(count, 4, ATTEMPTS, generator=generator, dtype=torch.float64)
-    mirrored = torch.rand(count, generator=generator) < 0.5
+    draws = rand(count, 4, ATTEMPTS, generator=generator, dtype=torch.float64)
+    mirrored = rand(count, generator=generator) < 0.5
     return Cut(size, min_area, draws.tolist(), (mirrored & flip).tolist())
 
 

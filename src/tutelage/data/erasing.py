@@ -8,11 +8,13 @@ images are not normalized yet, so noise is uniform in [0, 1], the paper's choice
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from tutelage.data.draws import rand, whole
 from tutelage.data.operations import around, as_bytes, as_float
 
 GRAY = 0.5  # of images in [0, 1]
@@ -27,7 +29,7 @@ def cutout(images: Tensor, generator: torch.Generator, *, side: float) -> Tensor
         return images
     if images.dtype == torch.uint8:
         return as_bytes(cutout(as_float(images), generator, side=side))
-    center = torch.rand(2, len(images), generator=generator).T
+    center = rand(2, len(images), generator=generator, axis=1).T
     sides = torch.full((len(images),), side)
     inside = around(center.to(images.device), sides.to(images.device), images.shape)
     return images.masked_fill(inside, GRAY)
@@ -61,16 +63,33 @@ def erase(
     if images.dtype == torch.uint8:
         return as_bytes(erase(as_float(images), generator, prob=prob, fill=fill))
     b, c, h, w = images.shape
-    rows = (torch.rand(b, generator=generator) < prob).nonzero()[:, 0]
-    box = boxes(len(rows), h, w, generator).to(images.device)
-    top, left, height, width = box.T[..., None]
+    total, part = whole(generator, b)
+    rows = (torch.rand(total, generator=generator) < prob).nonzero()[:, 0]
+    box = boxes(len(rows), h, w, generator)
+    new = _fills(len(rows), (c, h, w), generator, fill)
+    own = ((rows >= part.start) & (rows < part.stop)).nonzero()[:, 0]
+    rows = (rows[own] - part.start).to(images.device)
+    top, left, height, width = box[own].to(images.device).T[..., None]
     y, x = torch.arange(h, device=images.device), torch.arange(w, device=images.device)
     inside = ((y >= top) & (y < top + height))[:, :, None]
     inside = inside & ((x >= left) & (x < left + width))[:, None]
-    side = (h, w) if fill == "noise" else (1, 1)
-    new = torch.full((1, 1, 1, 1), GRAY)
-    if fill != "gray":
-        new = torch.rand(len(rows), c, *side, generator=generator)
-    rows = rows.to(images.device)
-    new = new.to(images.device, images.dtype)
-    return images.index_copy(0, rows, torch.where(inside[:, None], new, images[rows]))
+    if not len(own):
+        return images
+    filled = torch.stack([new(int(one)) for one in own]).to(images.device, images.dtype)
+    return images.index_copy(0, rows, torch.where(inside[:, None], filled, images[rows]))
+
+
+def _fills(
+    count: int, shape: tuple[int, ...], generator: torch.Generator, fill: str
+) -> Callable[[int], Tensor]:
+    """What each of `count` rectangles is filled with: a number -> (C, H, W) or (C, 1, 1).
+
+    Noise is as large as the images, so that only what is asked for is drawn.
+    """
+    if fill == "gray":
+        return lambda number: torch.full((shape[0], 1, 1), GRAY)
+    if fill == "color":
+        colors = torch.rand(count, shape[0], 1, 1, generator=generator)
+        return lambda number: colors[number]
+    seeds = torch.randint(2**62, (count,), generator=generator).tolist()
+    return lambda number: torch.rand(shape, generator=torch.Generator().manual_seed(seeds[number]))

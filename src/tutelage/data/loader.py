@@ -1,11 +1,13 @@
-"""Batch t as a function of t: which rows, which views, which targets."""
+"""Batch t as a function of t: which rows, which views, which targets.
+
+Where several processes train together, each makes its part of the batch.
+"""
 
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Protocol
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,114 +23,27 @@ from tutelage.core import (
     stage_at,
 )
 from tutelage.data.crops import Cropped, cut
+from tutelage.data.draws import OfBatch, of_batch
 from tutelage.data.pixels import InMemory, Pixels, WhenAsked
-from tutelage.data.pool import StoredTargets
+from tutelage.data.sets import LabeledSet, Pool, positions
 from tutelage.data.views import VIEWS
+from tutelage.distributed.collectives import part_of, world
 from tutelage.errors import UsageError
 from tutelage.mixing import Mix, mixup_or_cutmix
 from tutelage.settings import Noise
 
 AHEAD = 2  # batches that are made while one is used
+OWN = ("threads", "ahead")  # what batches have in each process
 MAKERS = 2 if (os.cpu_count() or 1) > 2 else 1  # threads that make them, beside those that decode
 
 
-@dataclass(frozen=True)
-class LabeledSet:
-    """Images with targets."""
-
-    pixels: Pixels
-    targets: Tensor  # (N, K) float32
-
-    def __post_init__(self) -> None:
-        """Reject sets that don't match."""
-        if len(self.pixels) != len(self.targets) or not len(self.targets):
-            raise UsageError(f"{len(self.pixels)} images with {len(self.targets)} targets")
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Pool images of a batch, before any view is made of them."""
-
-    rows: Tensor  # (U,) int64
-    pixels: Pixels  # what the images are decoded from,
-    places: Tensor  # (U,) int64, and their rows there
-    targets: Tensor | None  # (U, K) float32
-
-
-class Pool(Protocol):
-    """Unlabeled images in the order of a training; a draw depends on its arguments alone."""
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether images are at hand, so that nothing is won by drawing ahead."""
-
-    def __len__(self) -> int:
-        """Images of the whole pool, used or not."""
-
-    def draw(self, start: int, count: int, *, seed: int) -> Drawn:
-        """`count` images after `start` earlier ones."""
-
-
-@dataclass(frozen=True)
-class PoolSet:
-    """Pool images to train on, with how often each comes in an epoch."""
-
-    pixels: Pixels  # the whole pool
-    rows: Tensor  # (M,) int64, the pool's rows in use
-    copies: Tensor  # (M,) int64, at least 1
-    targets: StoredTargets | None = None  # of the rows in use
-
-    def __post_init__(self) -> None:
-        """Reject an empty selection."""
-        if not len(self.rows):
-            raise UsageError("no pool image is in use: lower the selection's threshold")
-
-    def __len__(self) -> int:
-        """Images of the whole pool, used or not."""
-        return len(self.pixels)
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether the images are decoded already."""
-        return isinstance(self.pixels, InMemory)
-
-    @cached_property
-    def entries(self) -> Tensor:
-        """Each row in use as often as its copies, by its place among them (E,)."""
-        return torch.repeat_interleave(torch.arange(len(self.rows)), self.copies)
-
-    def draw(self, start: int, count: int, *, seed: int) -> Drawn:
-        """`count` images after `start` earlier ones; each epoch is a new order."""
-        order = positions(start, count, len(self.entries), seed=seed, use=Dice.POOL_ORDER)
-        entries = self.entries[order]
-        rows = self.rows[entries]
-        targets = None if self.targets is None else self.targets.at(entries)
-        return Drawn(rows, self.pixels, rows, targets)
-
-
-@lru_cache(maxsize=8)
-def _permutation(length: int, seed: int, use: Dice, epoch: int) -> Tensor:
-    return torch.randperm(length, generator=generator(seed, use, epoch))
-
-
-def positions(
-    start: int, count: int, length: int, *, seed: int, use: Dice, repeats: int = 1
-) -> Tensor:
-    """Indices (count,) into a set of `length`, after `start` earlier ones: each epoch is a new
-    permutation of all of it.
-
-    With repeated augmentation (Hoffer et al. 2020, arXiv 1901.09335) each index comes `repeats`
-    times. The copies stand apart, as neighbors are mixed with each other.
-    """
-    index = torch.arange(start, start + count)
-    apart = torch.argsort(index % repeats, stable=True)
-    index = index // repeats
-    epochs = index // length
-    parts = [
-        _permutation(length, seed, use, epoch)[index[epochs == epoch] % length]
-        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1)
-    ]
-    return torch.cat(parts)[apart]
+def check_shared(batch: int) -> None:
+    """Raises UsageError where the processes that train together can't share a batch evenly."""
+    if batch % world():
+        raise UsageError(
+            f"{world()} processes can't share a batch of {batch} images evenly: take a multiple "
+            f"of {world()}, such as --batch {max(1, round(batch / world())) * world()}"
+        )
 
 
 class Batches:
@@ -146,7 +61,11 @@ class Batches:
         noise: Noise,
         seed: int,
     ) -> None:
-        """Remember the sets; nothing is drawn yet."""
+        """Remember the sets; nothing is drawn yet.
+
+        Raises UsageError for a view that there isn't, and for a batch that the processes which
+        train together can't share evenly.
+        """
         unknown = [name for name in (views[0], *views[1]) if name not in VIEWS]
         if unknown:
             raise UsageError(f"no view is called {unknown[0]!r}: there are {', '.join(VIEWS)}")
@@ -154,9 +73,24 @@ class Batches:
         self.labeled_view, self.unlabeled_views = views
         self.stages, self.noise, self.seed = tuple(stages), noise, seed
         self.batch, self.ratio = batch, ratio
+        for size in {stage.batch or batch for stage in stages}:
+            check_shared(size)
+        self._begin()
+
+    def _begin(self) -> None:
+        """The threads, where batches are made ahead."""
+        labeled, pool = self.labeled, self.pool
         in_memory = isinstance(labeled.pixels, InMemory) and (pool is None or pool.in_memory)
         self.threads = None if in_memory else ThreadPoolExecutor(MAKERS)
         self.ahead: dict[int, Future[Batch]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the threads and what they make: another process has its own."""
+        return {name: value for name, value in vars(self).items() if name not in OWN}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()
 
     @property
     def total(self) -> int:
@@ -172,7 +106,12 @@ class Batches:
         return images_before(step, self.stages, self.batch)
 
     def at(self, step: int) -> Batch:
-        """Batch of a step; meanwhile threads make the next where images are not in memory."""
+        """Batch of a step, or this process's part of it, which all ask for in turn; meanwhile
+        threads make the next where images are not in memory."""
+        return self._mixed(self._made(step), step)
+
+    def _made(self, step: int) -> Batch:
+        """The batch before it is mixed."""
         if self.threads is None:
             return self._make(step)
         following = range(step, min(step + 1 + AHEAD, self.total))
@@ -185,23 +124,51 @@ class Batches:
 
     def _make(self, step: int) -> Batch:
         """The batch from nothing but the step."""
-        return Batch(self.labeled_at(step), self._unlabeled(step, self.stage(step)))
+        count = self.stage(step).batch or self.batch
+        return Batch(
+            self._labeled(step, of_batch(self.seed, Dice.LABELED_VIEW, step, total=count)),
+            self._unlabeled(step, self.stage(step)),
+        )
 
-    def labeled_at(self, step: int) -> Labeled:
-        """The labeled part of a step's batch alone."""
+    def labeled_at(self, step: int) -> Tensor:
+        """The labeled images of a step's whole batch, also where processes share it."""
+        images = self._labeled(step, generator(self.seed, Dice.LABELED_VIEW, step)).images
         stage = self.stage(step)
+        mix = self._mix(step, stage, len(images), Dice.LABELED_MIX)
+        return images if mix is None else mix.images(images, images.roll(1, 0))
+
+    def _labeled(self, step: int, dice: torch.Generator) -> Labeled:
+        """The labeled images that the dice are for."""
+        stage = self.stage(step)
+        count = stage.batch or self.batch
         rows = positions(
-            self.seen(step), stage.batch or self.batch, len(self.labeled.targets), seed=self.seed,
+            self.seen(step), count, len(self.labeled.targets), seed=self.seed,
             use=Dice.LABELED_ORDER, repeats=self.noise.repeats,
         )  # fmt: skip
-        dice = generator(self.seed, Dice.LABELED_VIEW, step)
+        if isinstance(dice, OfBatch):
+            rows = rows[dice.part]
         name = self.labeled_view
         images = self._views(self.labeled.pixels, rows, (name,), dice, stage)[name]
         targets = self.labeled.targets[rows.to(self.labeled.targets.device)]
-        mix = self._mix(step, stage, len(rows), Dice.LABELED_MIX)
-        if mix is not None:
-            images, targets = mix.images(images), mix.targets(targets)
-        return Labeled(images=images, targets=targets)
+        return Labeled(images=images, targets=targets.to(images.device))
+
+    def _mixed(self, batch: Batch, step: int) -> Batch:
+        """The batch's images and targets mixed with each other, where the stage says so.
+
+        Images at the ends of parts are mixed with those of other processes, so that all of them
+        come here with the same step.
+        """
+        stage, labeled, unlabeled = self.stage(step), batch.labeled, batch.unlabeled
+        mix = self._own_mix(step, stage, len(labeled.images), Dice.LABELED_MIX)
+        if mix is None:
+            return batch
+        labeled = Labeled(mix.images(labeled.images), mix.targets(labeled.targets))
+        if unlabeled is None or unlabeled.targets is None or set(unlabeled.views) == {"plain"}:
+            return replace(batch, labeled=labeled)
+        mix = self._own_mix(step, stage, len(unlabeled.rows), Dice.POOL_MIX) or mix
+        views = {name: mix.images(view) for name, view in unlabeled.views.items()}
+        targets = mix.targets(unlabeled.targets)
+        return Batch(labeled, replace(unlabeled, views=views, targets=targets))
 
     def _views(
         self, pixels: Pixels, rows: Tensor, names: Sequence[str], dice: torch.Generator,
@@ -227,13 +194,18 @@ class Batches:
         return {name: VIEWS[name](shown[name], dice, stage, self.noise) for name in names}
 
     def _mix(self, step: int, stage: Stage, count: int, use: Dice) -> Mix | None:
-        """How the images of a batch are mixed; None where they aren't."""
+        """How a batch of `count` images is mixed; None where it isn't."""
         if not stage.mixup and not stage.cutmix:
             return None
         return mixup_or_cutmix(
             stage.size, mixup_alpha=stage.mixup, cutmix_alpha=stage.cutmix,
             count=count if self.noise.mix_each else 1, generator=generator(self.seed, use, step),
         )  # fmt: skip
+
+    def _own_mix(self, step: int, stage: Stage, count: int, use: Dice) -> Mix | None:
+        """How `count` images of this process are mixed, out of the draws for the whole batch."""
+        mix, part = self._mix(step, stage, count * world(), use), part_of(count * world())
+        return mix.part(part) if mix is not None and self.noise.mix_each else mix
 
     def _unlabeled(self, step: int, stage: Stage) -> Unlabeled | None:
         """The pool's part of a batch, where the method wants one."""
@@ -242,13 +214,9 @@ class Batches:
             return None
         count = self.ratio * (stage.batch or self.batch)
         drawn = pool.draw(self.ratio * self.seen(step), count, seed=self.seed)
-        dice = generator(self.seed, Dice.POOL_VIEW, step)
+        dice = of_batch(self.seed, Dice.POOL_VIEW, step, total=count)
         views = self._views(drawn.pixels, drawn.places, self.unlabeled_views, dice, stage)
         targets = drawn.targets
         if targets is not None:
             targets = targets.to(next(iter(views.values())).device)
-            mix = self._mix(step, stage, count, Dice.POOL_MIX)
-            if mix is not None and set(views) != {"plain"}:
-                views = {name: mix.images(view) for name, view in views.items()}
-                targets = mix.targets(targets)
         return Unlabeled(rows=drawn.rows, views=views, targets=targets)

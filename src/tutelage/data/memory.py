@@ -7,6 +7,7 @@ from threading import Lock
 
 import torch
 
+from tutelage.distributed.collectives import neighbors
 from tutelage.training_settings import num_bytes
 
 MOST = 4 * 2**30  # bytes, where the user names none
@@ -26,6 +27,10 @@ class Memory:
     used: int = 0
     lock: Lock = field(default_factory=Lock)
 
+    def __reduce__(self) -> tuple[type["Memory"], tuple[int]]:
+        """The limit: another process counts for itself."""
+        return Memory, (self.limit,)
+
     def take(self, size: int) -> bool:
         """Whether so many more bytes fit; they are counted if so."""
         with self.lock:
@@ -41,10 +46,10 @@ class Memory:
 
 
 def memory_for(asked: str) -> Memory:
-    """What the setting allows; auto: half of what is free now, at most 4 GiB."""
-    if asked == "auto":
-        return Memory(min(MOST, int(SHARE * available())))
-    return Memory(num_bytes(asked))
+    """What the setting allows; auto: half of what is free now, at most 4 GiB. Processes that train
+    together on a machine share it."""
+    limit = min(MOST, int(SHARE * available())) if asked == "auto" else num_bytes(asked)
+    return Memory(limit // neighbors())
 
 
 def available() -> int:

@@ -5,7 +5,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from tutelage.data.buffers import empty
 from tutelage.data.crops import Cut
 from tutelage.data.memory import Memory, fits_on, said
 from tutelage.data.source import Images, Raw
+from tutelage.distributed.collectives import own_device
 from tutelage.errors import DataProblem
 from tutelage.settings import SMALL_IMAGE
 
@@ -43,6 +44,10 @@ class InMemory:
         """Take uint8 images (N, C, C, 3), on any device; they are wanted on that one or another."""
         self.images = images
         self.device = device or images.device
+
+    def __reduce__(self) -> Any:
+        """All pixels: another process has its own copy, on its own device."""
+        return _held, (self.images.cpu(), self.device)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -102,6 +107,10 @@ class OnDisk(WhenAsked):
         self.memory = memory or Memory(0)
         self.kept: dict[tuple[int, int], NDArray[np.uint8]] = {}  # by row and least side
         self.least = canvas
+
+    def __reduce__(self) -> Any:
+        """What it is made of: another process decodes and keeps images for itself."""
+        return _on_disk, (self.images, self.canvas, self.device, self.memory)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -193,8 +202,18 @@ def open_pixels(
     with ThreadPoolExecutor(THREADS) as threads:
         for _ in threads.map(fill, range(len(images))):
             advance(1)
-    held = torch.from_numpy(pixels)
-    return InMemory(held.to(device) if fits_on(device, held.nbytes) else held, device)
+    return _held(torch.from_numpy(pixels), device)
+
+
+def _held(images: Tensor, device: torch.device) -> InMemory:
+    """Decoded images, on this process's device where that has room."""
+    device = own_device(device)
+    return InMemory(images.to(device) if fits_on(device, images.nbytes) else images, device)
+
+
+def _on_disk(images: Images, canvas: int, device: torch.device, memory: Memory) -> OnDisk:
+    """Images that are decoded in this process, for its device."""
+    return OnDisk(images, canvas, own_device(device), memory)
 
 
 def byte_buffer(shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -16,6 +16,7 @@ Deviations in all of them: bilinear, gray fill, shears about the middle (operati
 import torch
 from torch import Tensor
 
+from tutelage.data.draws import rand, randint, randn
 from tutelage.data.magnitudes import EVEN, TF, TIMM, Rules, chosen
 from tutelage.data.operations import IDENTITY, apply
 
@@ -42,14 +43,14 @@ def randaugment(
     """
     rules, largest = SCALES[scale]
     shape = (num_ops, len(images))
-    drawn = torch.randint(len(rules), shape, generator=generator)
-    sign = torch.randint(2, shape, generator=generator) * 2.0 - 1
+    drawn = randint(0, len(rules), shape, generator=generator, axis=1)
+    sign = randint(0, 2, shape, generator=generator, axis=1) * 2.0 - 1
     strength = torch.full(shape, magnitude, dtype=torch.float64)
     if magnitude_std:
-        strength += magnitude_std * torch.randn(shape, generator=generator)
+        strength += magnitude_std * randn(*shape, generator=generator, axis=1)
     choice, amount = chosen(rules, drawn, strength.clamp(0, largest) / 10, sign)
     if op_prob < 1:
-        skipped = torch.rand(shape, generator=generator) >= op_prob
+        skipped = rand(*shape, generator=generator, axis=1) >= op_prob
         choice = choice.masked_fill(skipped, IDENTITY)
-    centers = torch.rand(*shape, 2, generator=generator) if "cutout" in rules else None
+    centers = rand(*shape, 2, generator=generator, axis=1) if "cutout" in rules else None
     return apply(images, choice, amount, centers)

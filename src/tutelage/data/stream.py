@@ -10,8 +10,9 @@ the places and labels of a few windows.
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +21,12 @@ from numpy.typing import NDArray
 from tutelage.core import Dice, generator
 from tutelage.data.entries import Entries, EntryPixels, ShardedPool, joined
 from tutelage.data.label_parts import ids_of
-from tutelage.data.loader import Drawn
 from tutelage.data.pixels import THREADS
 from tutelage.data.pool import StoredTargets
+from tutelage.data.sets import Drawn
 from tutelage.data.shard_labels import Parts
-from tutelage.errors import DataProblem, UsageError
+from tutelage.distributed.collectives import own_device, part_of
+from tutelage.errors import DataProblem
 
 LANES = 8  # whatever the number of processes, so that the batches are the same for any
 WINDOW = 16_384  # entries of a lane that are shuffled together
@@ -43,24 +45,25 @@ def lanes_for(counts: Iterable[int], entries: int, *, most: int = LANES) -> int:
     return max(n for n in range(1, most + 1) if common % n == 0 and n <= max(1, entries))
 
 
+def _shares(own: slice, each: int) -> Iterator[tuple[int, range]]:
+    """Lanes that some of a draw's images are of, and which of a lane's `each` images they are."""
+    for lane in range(own.start // each, math.ceil(own.stop / each)):
+        first = lane * each
+        yield lane, range(max(own.start - first, 0), min(own.stop - first, each))
+
+
 class StreamedPool:
-    """Draws from a pool in shards; `rank` of `world` processes reads its own lanes."""
+    """Draws from a pool in shards; processes that train together read what is theirs."""
 
     in_memory = False
 
     def __init__(
         self, pool: ShardedPool, *, canvas: int, device: torch.device, lanes: int = LANES,
-        window: int = WINDOW, rank: int = 0, world: int = 1,
+        window: int = WINDOW,
     ) -> None:  # fmt: skip
-        """Nothing is read yet; raises UsageError where the processes can't share the lanes."""
-        if lanes % world or not 0 <= rank < world:
-            raise UsageError(
-                f"{world} processes can't share {lanes} lanes of the pool: take a number of "
-                f"processes that divides {lanes}, or more pool images a step"
-            )
+        """Nothing is read yet."""
         self.pool, self.canvas, self.device = pool, canvas, device
         self.lanes, self.window = lanes, window
-        self.own = range(rank, lanes, world)
         self.total = int(pool.entries.sum())
         self.shards = pool.source.pool_shards()
         self._decoders = ThreadPoolExecutor(THREADS)
@@ -68,6 +71,10 @@ class StreamedPool:
         self._ready: dict[int, OrderedDict[tuple[int, int, int], Future[Entries]]] = {}
         self._orders: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> Any:
+        """What it is made of: another process reads for itself, to its own device."""
+        return _opened, (self.pool, self.canvas, self.device, self.lanes, self.window)
 
     def __len__(self) -> int:
         """Number of images in all shards."""
@@ -95,12 +102,17 @@ class StreamedPool:
         )
 
     def entries(self, start: int, count: int, *, seed: int) -> Entries:
-        """The entries of a draw, of one lane after the other, not decoded."""
+        """This process's entries of a draw, of one lane after the other, not decoded."""
         assert count % self.lanes == 0, "lanes_for"
         assert start % self.lanes == 0, "lanes_for"
-        each = count // self.lanes
+        each, own = count // self.lanes, part_of(count)
         with self._lock:
-            return joined([self._of_lane(n, start // self.lanes, each, seed) for n in self.own])
+            return joined(
+                [
+                    self._of_lane(lane, start // self.lanes + rows.start, len(rows), seed)
+                    for lane, rows in _shares(own, each)
+                ]
+            )
 
     def _of_lane(self, lane: int, position: int, count: int, seed: int) -> Entries:
         """`count` entries of a lane after `position` earlier ones, over all epochs."""
@@ -207,3 +219,10 @@ def _check_aligned(
                 f"row {row} of {parts.part(number)} is {name}, and shard {shard} has {member} "
                 f"there: {CHANGED}"
             )
+
+
+def _opened(
+    pool: ShardedPool, canvas: int, device: torch.device, lanes: int, window: int
+) -> StreamedPool:
+    """The same pool in another process."""
+    return StreamedPool(pool, canvas=canvas, device=own_device(device), lanes=lanes, window=window)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torchvision import transforms
 
+from tutelage.data.draws import randint
 from tutelage.data.operations import as_bytes, as_float
 
 Transform = Callable[[Image.Image], Image.Image]
@@ -91,7 +92,7 @@ def through_pillow(images: Tensor, generator: torch.Generator, *, name: str) -> 
     if images.dtype != torch.uint8:
         return as_float(through_pillow(as_bytes(images), generator, name=name)).to(images.dtype)
     transform = transform_of(name, min(images.shape[-2:]))
-    seeds = torch.randint(2**32, (len(images),), generator=generator).tolist()
+    seeds = randint(0, 2**32, (len(images),), generator=generator).tolist()
     pixels = images.permute(0, 2, 3, 1).cpu().numpy()
     with ONE_AT_A_TIME:
         before = random.getstate(), np.random.get_state()

@@ -8,6 +8,7 @@ of the operations: operations.py.
 import torch
 from torch import Tensor
 
+from tutelage.data.draws import randint
 from tutelage.data.magnitudes import Rules, chosen, growing
 from tutelage.data.operations import apply
 
@@ -26,7 +27,7 @@ def wide(height: int, width: int) -> Rules:
 def trivialaugment(images: Tensor, generator: torch.Generator) -> Tensor:
     """One random operation an image: (B, 3, H, W), float in [0, 1] or uint8."""
     rules, shape = wide(*images.shape[-2:]), (1, len(images))
-    drawn = torch.randint(len(rules), shape, generator=generator)
-    sign = torch.randint(2, shape, generator=generator) * 2.0 - 1
-    level = torch.randint(STRENGTHS, shape, generator=generator).double() / (STRENGTHS - 1)
+    drawn = randint(0, len(rules), shape, generator=generator, axis=1)
+    sign = randint(0, 2, shape, generator=generator, axis=1) * 2.0 - 1
+    level = randint(0, STRENGTHS, shape, generator=generator, axis=1).double() / (STRENGTHS - 1)
     return apply(images, *chosen(rules, drawn, level, sign))

@@ -13,6 +13,7 @@ from torch.nn import functional
 from tutelage.core import Stage
 from tutelage.data.autoaugment import autoaugment
 from tutelage.data.crops import Cropped
+from tutelage.data.draws import rand, randint
 from tutelage.data.erasing import cutout, erase
 from tutelage.data.operations import as_float
 from tutelage.data.randaugment import randaugment
@@ -108,7 +109,7 @@ def _shifted(images: Tensor, generator: torch.Generator, size: int, noise: Noise
     b, c, h, w = images.shape
     rows, columns = (_window(b, side, size, generator) for side in (h, w))
     if noise.flip:
-        flipped = torch.rand(b, 1, generator=generator) < 0.5
+        flipped = rand(b, 1, generator=generator) < 0.5
         columns = torch.where(flipped, columns.flip(1), columns)
     first = torch.arange(b)[:, None]
     rows = (first * h + rows).to(images.device)
@@ -123,7 +124,7 @@ def _shifted(images: Tensor, generator: torch.Generator, size: int, noise: Noise
 def _window(count: int, length: int, size: int, generator: torch.Generator) -> Tensor:
     """Indices (count, min(size, length)) of the middle, shifted by up to an eighth of `length`."""
     reach, side = max(1, length // 8), min(size, length)
-    shift = torch.randint(-reach, reach + 1, (count, 1), generator=generator)
+    shift = randint(-reach, reach + 1, (count, 1), generator=generator)
     return _reflect(torch.arange(side) + (length - side) // 2 + shift, length)
 
 
@@ -140,7 +141,7 @@ def _resized_crop(images: Tensor, generator: torch.Generator, size: int, noise: 
     canvas.
     """
     b = len(images)
-    area, aspect, x, y, flip = torch.rand(5, b, generator=generator)
+    area, aspect, x, y, flip = rand(5, b, generator=generator, axis=1)
     side = (noise.min_area + (1 - noise.min_area) * area).sqrt()
     ratio = torch.exp((2 * aspect - 1) * 0.5 * torch.log(torch.tensor(4 / 3)))
     width, height = (side * ratio).clamp(max=1), (side / ratio).clamp(max=1)

@@ -63,7 +63,7 @@ class Deit(Method):
         labeled = batch.labeled
         mix = mixup_or_cutmix(
             labeled.images.shape[-1], mixup_alpha=self.mixup, cutmix_alpha=self.cutmix,
-            prob=self.mix, switch=self.switch,
+            prob=self.mix, switch=self.switch, generator=state.dice,
         )  # fmt: skip
         asked, shared = shown(batch, self.on, self.unlabeled_views[0])
         asked = torch.cat([mix.images(asked[:shared]), mix.images(asked[shared:])])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tutelage.core import Batch, Clock, Metrics
+from tutelage.distributed.collectives import mean_over_ranks
 from tutelage.gates import reaches
 from tutelage.losses import cross_entropy
 from tutelage.methods.method import Method, State
@@ -53,8 +54,10 @@ class FixMatch(Method):
         on_labels, on_weak, on_strong = logits.split([b, u, u])
         probs = on_weak.detach().softmax(-1)
         if self.align:
-            state.memory["wanted"].lerp_(labeled.targets.mean(0), 1 - self.momentum)
-            state.memory["marginal"].lerp_(probs.mean(0), 1 - self.momentum)
+            state.memory["wanted"].lerp_(
+                mean_over_ranks(labeled.targets.mean(0)), 1 - self.momentum
+            )
+            state.memory["marginal"].lerp_(mean_over_ranks(probs.mean(0)), 1 - self.momentum)
             probs = align(probs, state.memory["marginal"], state.memory["wanted"])
         sure = reaches(probs, self.threshold)
         labels = cross_entropy(on_labels, labeled.targets)

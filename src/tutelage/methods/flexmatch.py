@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tutelage.core import Batch, Clock, Metrics
+from tutelage.distributed.collectives import from_all_ranks
 from tutelage.gates import convex, learning_status, reaches
 from tutelage.losses import cross_entropy
 from tutelage.methods.method import Method, State
@@ -67,5 +68,6 @@ class FlexMatch(Method):
         """Note the class of images above tau, in place."""
         rows = rows.to(sure_of.device)
         new = torch.where(reaches(probs, self.threshold) > 0, probs.argmax(-1), sure_of[rows])
+        rows, new = from_all_ranks(rows), from_all_ranks(new)
         # the largest where an image comes twice: the order of plain writes is open on a GPU
         sure_of.scatter_reduce_(0, rows, new, "amax", include_self=False)

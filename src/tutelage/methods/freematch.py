@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from tutelage.core import Batch, Clock, Metrics
+from tutelage.distributed.collectives import mean_over_ranks
 from tutelage.gates import class_thresholds, reaches
 from tutelage.losses import cross_entropy
 from tutelage.methods.method import Method, State
@@ -55,9 +56,9 @@ class FreeMatch(Method):
         on_labels, on_weak, on_strong = logits.split([b, u, u])
         probs = on_weak.detach().softmax(-1)
         tau, marginal, histogram = (state.memory[n] for n in ("tau", "marginal", "histogram"))
-        tau.lerp_(probs.amax(-1).mean(), 1 - self.momentum)
-        marginal.lerp_(probs.mean(0), 1 - self.momentum)
-        histogram.lerp_(hard(probs).mean(0), 1 - self.momentum)
+        tau.lerp_(mean_over_ranks(probs.amax(-1).mean()), 1 - self.momentum)
+        marginal.lerp_(mean_over_ranks(probs.mean(0)), 1 - self.momentum)
+        histogram.lerp_(mean_over_ranks(hard(probs).mean(0)), 1 - self.momentum)
         sure = reaches(probs, class_thresholds(tau, marginal))
         labels = cross_entropy(on_labels, labeled.targets)
         pseudo = cross_entropy(on_strong, hard(probs), sure)
@@ -79,9 +80,9 @@ def fairness_loss(logits: Tensor, sure: Tensor, *, marginal: Tensor, histogram: 
     """sum_c a_c log b_c, with a from the moving means (K,) and b from the logits (U, K) of images
     that count (U,): a scalar."""
     probs = logits.softmax(-1)
-    seen = (sure[:, None] * hard(probs.detach())).sum(0)  # u h-
-    mean = (sure[:, None] * probs).sum(0)  # u p-
+    seen = mean_over_ranks((sure[:, None] * hard(probs.detach())).sum(0))  # u h- / W
+    mean = mean_over_ranks((sure[:, None] * probs).sum(0))  # u p- / W, with W processes
     a = marginal / histogram.clamp(min=1e-6)
-    b = torch.where(seen > 0, mean / seen.clamp(min=1), 0)
+    b = torch.where(seen > 0, mean / seen.clamp(min=1e-6), 0)
     a, b = a / a.sum(), b / b.sum().clamp(min=1e-12)
     return torch.where(seen > 0, a * b.clamp(min=1e-12).log(), 0).sum()

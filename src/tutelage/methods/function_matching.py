@@ -15,6 +15,7 @@ set. Several teachers are averaged (networks/teachers.py), where that code adds 
 from dataclasses import dataclass
 
 from tutelage.core import Batch, Clock, Metrics
+from tutelage.distributed.collectives import moved_on
 from tutelage.errors import UsageError
 from tutelage.losses import distillation
 from tutelage.methods.method import Method, On, State, shown
@@ -40,8 +41,9 @@ class FunctionMatching(Method):
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One update on the teacher's answers to mixed images."""
-        images, _ = shown(batch, self.on, self.unlabeled_views[0])
-        images = mixup(self.mixup).images(images)
+        images, labeled = shown(batch, self.on, self.unlabeled_views[0])
+        partners = moved_on(images, labeled, len(images) - labeled)
+        images = mixup(self.mixup, generator=state.dice).images(images, partners)
         loss = distillation(state.student(images), state.ask(images), self.temperature)
         state.student.minimize(loss, clock)
         return {"loss": loss.detach()}

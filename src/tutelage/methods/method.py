@@ -20,6 +20,10 @@ class State:
     student: Learner
     teacher: Learner | Frozen | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
+    sums: dict[str, Tensor] = field(default_factory=dict)  # of metrics, since the last line of them
+    summed: int = 0  # steps in them
+    # of a step, for what is drawn for the batch as a whole: the same in all processes
+    dice: torch.Generator = field(default_factory=lambda: torch.default_generator)
 
     def ask(self, images: Tensor) -> Tensor:
         """The teacher's logits (B, K) on images; raises UsageError where there is no teacher."""
@@ -40,6 +44,8 @@ class State:
             "student": self.student.state_dict(),
             "teacher": self.teacher.state_dict() if learns else None,  # type: ignore[union-attr]
             "memory": self.memory,
+            "sums": self.sums,
+            "summed": self.summed,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -47,7 +53,10 @@ class State:
         self.student.load_state_dict(state["student"])
         if isinstance(self.teacher, Learner):
             self.teacher.load_state_dict(state["teacher"])
-        self.memory = state["memory"]
+        device = self.student.device
+        self.memory = {name: tensor.to(device) for name, tensor in state["memory"].items()}
+        self.sums = {name: tensor.to(device) for name, tensor in state.get("sums", {}).items()}
+        self.summed = state.get("summed", 0)
 
 
 @dataclass(frozen=True, kw_only=True)

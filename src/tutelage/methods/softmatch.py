@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tutelage.core import Batch, Clock, Metrics
+from tutelage.distributed.collectives import from_all_ranks, mean_over_ranks
 from tutelage.errors import UsageError
 from tutelage.gates import truncated_gaussian
 from tutelage.losses import cross_entropy
@@ -73,10 +74,11 @@ class SoftMatch(Method):
         """The weight of each image (U,), after the moving means took the batch in."""
         mu, variance, marginal = memory["mu"], memory["variance"], memory["marginal"]
         if self.align:
-            marginal.lerp_(probs.mean(0), 1 - self.momentum)
+            marginal.lerp_(mean_over_ranks(probs.mean(0)), 1 - self.momentum)
             uniform = torch.full_like(marginal, 1 / len(marginal))
             probs = align(probs, marginal, uniform)
         confidence = probs.amax(-1)
-        mu.lerp_(confidence.mean(), 1 - self.momentum)
-        variance.lerp_(confidence.var(), 1 - self.momentum)
+        everyone = from_all_ranks(confidence)
+        mu.lerp_(everyone.mean(), 1 - self.momentum)
+        variance.lerp_(everyone.var(), 1 - self.momentum)
         return truncated_gaussian(probs, mu, variance, sigmas=self.sigmas)

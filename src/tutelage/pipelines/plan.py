@@ -9,11 +9,14 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from tutelage.begin import begin, enter, spread_out
 from tutelage.core import Clock
 from tutelage.data.loader import Batches
+from tutelage.distributed.collectives import own_device
+from tutelage.distributed.crew import everywhere, from_leader
 from tutelage.errors import UsageError
 from tutelage.jobs import SelftrainSettings
-from tutelage.loop import EXAMS, begin, enter
+from tutelage.loop import EXAMS
 from tutelage.methods.method import State
 from tutelage.pipelines.prepare import Prepared
 from tutelage.pipelines.rounds import Round, batches_of, example_pool
@@ -199,7 +202,16 @@ def _forward_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]
 def step_time(recipe: Recipe, prepared: Prepared, *, teacher: nn.Module | None = None) -> StepTime:
     """Mean time of a training step on this machine, over all stages, and that of first calls."""
     batches = batches_of(recipe, prepared, example_pool(recipe, prepared))
-    state = begin(recipe, batches, prepared.device, teacher=teacher)
+    return everywhere(_timed, recipe, batches, prepared.device, teacher, own=True)
+
+
+def _timed(
+    recipe: Recipe, batches: Batches, device: torch.device, teacher: nn.Module | None,
+    own: bool | None,
+) -> StepTime:  # fmt: skip
+    """The times as each process of the command takes them; the leader's count."""
+    state = begin(recipe, batches, own_device(device), teacher=teacher)
+    spread_out(state, 0, recipe)
     seconds, warm, first = 0.0, 0.0, 0
     for stage in recipe.stages:
         enter(stage, state)
@@ -221,7 +233,7 @@ def _stage_time(recipe: Recipe, batches: Batches, state: State, first: int) -> S
         if state.student.device.type != "cpu":
             torch.accelerator.synchronize(state.student.device)
         times.append(time.monotonic() - start)
-        if step >= WARM_UP and sum(times[WARM_UP:]) > TIMED_SECONDS / stages:
+        if from_leader(step >= WARM_UP and sum(times[WARM_UP:]) > TIMED_SECONDS / stages):
             break
     counted = times[WARM_UP:] or times
     mean = sum(counted) / len(counted)

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from tutelage.core import Dice, Stage, fold, generator
 from tutelage.data import pool as label_table
-from tutelage.data.loader import PoolSet
 from tutelage.data.operations import as_bytes
 from tutelage.data.pixels import Pixels
 from tutelage.data.pool import PseudoLabels
+from tutelage.data.sets import PoolSet
 from tutelage.data.views import strong
 from tutelage.deploy.model_folder import load_model
 from tutelage.deploy.teachers import Teacher

@@ -11,9 +11,9 @@ from tutelage.core import Dice, generator
 from tutelage.data.entries import ShardedPool
 from tutelage.data.facts import Part
 from tutelage.data.issues import Issue, stop_if_fatal, write_issues
-from tutelage.data.loader import LabeledSet
 from tutelage.data.memory import MOST, Memory, memory_for
 from tutelage.data.pixels import InMemory, OnDisk, Pixels, bytes_held, how_held, open_pixels
+from tutelage.data.sets import LabeledSet
 from tutelage.data.source import Images
 from tutelage.data.split import split
 from tutelage.data.surveys import common_side

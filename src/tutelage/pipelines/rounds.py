@@ -9,8 +9,9 @@ from torch import nn
 
 from tutelage.catalog import name_of
 from tutelage.data.entries import ShardedPool
-from tutelage.data.loader import Batches, Pool, PoolSet
+from tutelage.data.loader import Batches
 from tutelage.data.pool import StoredTargets
+from tutelage.data.sets import Pool, PoolSet
 from tutelage.data.stream import StreamedPool, lanes_for
 from tutelage.deploy.model_folder import Model, load_model
 from tutelage.errors import Damaged

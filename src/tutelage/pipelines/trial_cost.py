@@ -16,9 +16,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from tutelage.begin import begin, enter
 from tutelage.core import Clock
 from tutelage.errors import UsageError
-from tutelage.loop import begin, enter
 from tutelage.networks.build import check_net, parameters
 from tutelage.pipelines.prepare import Prepared
 from tutelage.pipelines.rounds import batches_of, example_pool

@@ -83,6 +83,7 @@ def recipe_of(
         seed=fold(settings.seed, Dice.ROUND, number),
         precision="fp32" if settings.precision == "auto" else settings.precision,
         compile=settings.compile,
+        spread=settings.spread,
     )
 
 

@@ -1,0 +1,104 @@
+"""The state of a training before its first step, in one process or in all that train together."""
+
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+from tutelage.core import Dice, Stage, fold
+from tutelage.data.loader import Batches
+from tutelage.distributed.collectives import world
+from tutelage.distributed.crew import from_leader
+from tutelage.errors import UsageError
+from tutelage.learner import Frozen, Learner
+from tutelage.methods.method import State
+from tutelage.networks.build import Normalized, build
+from tutelage.networks.freeze import freeze
+from tutelage.networks.noise import set_noise
+from tutelage.recipe import Recipe
+
+
+def begin(
+    recipe: Recipe,
+    batches: Batches,
+    device: torch.device,
+    *,
+    student: nn.Module | None = None,
+    teacher: nn.Module | None = None,
+) -> State:
+    """The state before the first step.
+
+    Raises UsageError where the method asks a frozen teacher and none is given.
+    """
+    module = build(recipe.net, seed=recipe.seed) if student is None else _copy(student)
+    freeze(module, recipe.freeze)
+    pool_size = 0 if batches.pool is None else len(batches.pool)
+    memory = recipe.method.memory(recipe.net.num_classes, pool_size)
+    return State(
+        _learner(recipe, module.to(device)),
+        _teacher(recipe, device, teacher),
+        memory={name: tensor.to(device) for name, tensor in memory.items()},
+    )
+
+
+def _teacher(
+    recipe: Recipe, device: torch.device, given: nn.Module | None
+) -> Learner | Frozen | None:
+    """The teacher in the role that the method gives it."""
+    role = recipe.method.teacher
+    if role == "none":
+        return None
+    if role == "frozen":
+        if given is None:
+            raise UsageError(f"{type(recipe.method).__name__} needs a teacher that is trained")
+        module = _copy(given).to(device)
+        return Frozen(module, precision=recipe.precision, compile=recipe.compile)
+    if given is None:
+        seed = fold(recipe.seed, Dice.TEACHER, 0)
+        given = recipe.method.make_teacher(recipe.net, seed=seed)
+    return _learner(recipe, _copy(given).to(device))
+
+
+def _learner(recipe: Recipe, module: nn.Module) -> Learner:
+    """A learner with the recipe's settings."""
+    return Learner(
+        module,
+        recipe.optim,
+        precision=recipe.precision,
+        batch=recipe.batch,
+        compile=recipe.compile,
+    )
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    """A copy that can learn; the caller's network stays as it is."""
+    return deepcopy(module).requires_grad_(True)
+
+
+def enter(stage: Stage, state: State) -> None:
+    """Give the networks that learn the stage's dropout, stochastic depth and DropBlock."""
+    rates = stage.network_noise()
+    if set(rates.values()) == {None}:
+        return
+    for learner in (state.student, state.teacher):
+        if isinstance(learner, Learner):
+            set_noise(learner.module, **rates)
+
+
+def spread_out(state: State, first: int, recipe: Recipe) -> int:
+    """Let all processes go on together from the leader's state, after `first` steps by its word;
+    returns those steps."""
+    if world() == 1:
+        return first
+    first, content = from_leader((first, state.state_dict()))
+    state.load_state_dict(content)
+    state.dice = torch.Generator()
+    for learner in (state.student, state.teacher):
+        if isinstance(learner, Learner):
+            size = recipe.net.img_size
+            images = torch.zeros(2, 3, size, size, device=learner.device)
+            learner.replicate(
+                images if isinstance(learner.module, Normalized) else None,
+                sync_bn=recipe.spread.sync_bn,
+            )
+    return first

@@ -1,0 +1,45 @@
+"""What the leader wants of all processes between two steps: to save, or to stop.
+
+Only the leader knows: it has the clock and hears the person. The others ask now and then, about
+every half second, since an answer takes them through the network.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+
+from tutelage.distributed.collectives import rank, world
+from tutelage.distributed.crew import crew
+
+EVERY = 0.5  # seconds
+
+
+@dataclass
+class Orders:
+    """The same answers in all processes, as they all ask after the same steps."""
+
+    due: int  # the step after which they ask next
+    asked: float = field(default_factory=time.monotonic)  # when, the last time
+    done: int = 0  # steps, the last time
+
+    def after(self, done: int, *, save: bool, stop: bool) -> tuple[bool, bool]:
+        """Whether to save and whether to stop after `done` steps, as the leader wants it."""
+        if world() == 1:
+            return save, stop
+        if done < self.due:
+            return False, False
+        word = torch.tensor([done + self._steps(done), save, stop])
+        dist.broadcast(word, 0, crew().group)
+        self.due, save, stop = int(word[0]), bool(word[1]), bool(word[2])
+        return save, stop
+
+    def _steps(self, done: int) -> int:
+        """Until the next answer."""
+        if rank():
+            return 0  # the leader's word counts
+        now = time.monotonic()
+        each = (now - self.asked) / max(1, done - self.done)
+        self.asked, self.done = now, done
+        return max(1, int(EVERY / max(each, 1e-6)))
