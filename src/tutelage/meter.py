@@ -35,8 +35,8 @@ class Meter:
         """Means over steps and processes, images a second, and the share of the time that the loop
         waited for batches; the sums begin anew."""
         seconds = time.monotonic() - self.start
-        means = mean_over_ranks(torch.stack(list(state.sums.values()))) / state.summed
-        found = dict(zip(state.sums, means.tolist(), strict=True))
+        sums = mean_over_ranks(torch.stack(list(state.sums.values()))).tolist()
+        found = {name: value / state.summed for name, value in zip(state.sums, sums, strict=True)}
         state.sums, state.summed = {}, 0
         return found | {
             "images_per_second": round(self.images / seconds, 1),

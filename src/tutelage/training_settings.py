@@ -137,10 +137,10 @@ class Common:
         if self.batch < 2:
             raise UsageError("batch is at least 2: batch norm needs more than one image")
         at_least("devices", self.devices, 1)
-        if self.batch % self.devices:
+        if self.batch % self.devices or self.batch < 2 * self.devices:
             raise UsageError(
                 f"{self.devices} devices can't share a batch of {self.batch} images evenly: take a "
-                f"multiple of {self.devices}"
+                f"multiple of {self.devices}, with 2 images or more for each"
             )
 
     def _check_gates(self) -> None:
