@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from io import BytesIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import starts
 import torch
 from images import picture, pixels, write_pool
 
@@ -338,7 +337,7 @@ def test_a_killed_run_leaves_whole_parts_and_the_next_one_ends_alike(model, tmp_
     monkeypatch.setattr(label_parts, "PART", 4)
     pool, out = write_pool(tmp_path / "pool", 10, first=0), tmp_path / "out"
     flags = ["--model", model, "--data", pool, "--out", out, "--device", "cpu"]
-    done = subprocess.run([sys.executable, "-c", KILLED, "label", *map(str, flags)], check=False)
+    done = starts.run(KILLED, "label", *flags)
     assert done.returncode == -signal.SIGKILL
     assert [path.name for path in sorted(out.glob("*.parquet"))] == ["part-00000.parquet"]
     assert not (out / "labels.json").exists()

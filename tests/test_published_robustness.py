@@ -3,12 +3,11 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import starts
 import torch
 import toy
 from PIL import Image
@@ -557,8 +556,7 @@ def test_a_killed_evaluation_goes_on_and_a_second_asks_nothing_again(run, tmp_pa
     (about,) = whole.glob("evaluations/*/evaluation.json")
     expected = json.loads(about.read_text())["robust"][0]
     assert expected["suite"] == "imagenet-c"
-    command = [sys.executable, "-c", KILLER, *evaluate(run, stopped)]
-    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    assert starts.run(KILLER, *evaluate(run, stopped)).returncode == -signal.SIGKILL
     kept = {
         path: path.stat().st_mtime_ns for path in stopped.glob("evaluations/*/robust/*/*.parquet")
     }

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
+import starts
 import toy
 from safetensors.torch import load_file
 
@@ -24,9 +26,8 @@ KILLS = [  # stage, and the how-manieth file that is being written in it
 ]
 
 
-def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tutelage.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+def run_cli(*arguments: str) -> CompletedProcess[str]:
+    return starts.run(starts.COMMAND, *arguments)
 
 
 def weights(run: Path):
@@ -60,11 +61,9 @@ def calm(images, tmp_path_factory) -> Path:
 def test_a_run_killed_in_every_stage_ends_with_the_same_weights(images, calm, tmp_path):
     out = tmp_path / "run"
     flags = ["selftrain", *toy.selftrain_flags(images, out)]
-    killer = str(Path(__file__).with_name("killer.py"))
     finished: dict[Path, int] = {}
     for stage, number in KILLS:  # each start goes on from the kill before
-        command = [sys.executable, killer, stage, str(number), *flags]
-        killed = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        killed = starts.run(starts.KILLER, stage, number, *flags)
         assert killed.returncode == -signal.SIGKILL, f"{stage} {number}: {killed.stderr}"
         for path, when in finished.items():
             assert path.stat().st_mtime_ns == when, f"{path} was made again"
@@ -92,10 +91,8 @@ def flags_for(method: str, images: Path, out: Path) -> list[str]:
 
 
 def killed_and_continued(flags: list[str], kills: list[tuple[str, int]]) -> None:
-    killer = str(Path(__file__).with_name("killer.py"))
     for stage, number in kills:
-        command = [sys.executable, killer, stage, str(number), *flags]
-        killed = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        killed = starts.run(starts.KILLER, stage, number, *flags)
         assert killed.returncode == -signal.SIGKILL, f"{stage} {number}: {killed.stderr}"
     last = run_cli(*flags)
     assert last.returncode == 0, last.stderr
@@ -169,8 +166,7 @@ def test_a_full_disk_is_named_and_nothing_is_lost(images, calm, tmp_path):
     flags = ["selftrain", *toy.selftrain_flags(images, out)]
     limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6)); "
     code = limit + "from tutelage.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, *flags]
-    full = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    full = starts.run(code, *flags)
     assert full.returncode == 1
     assert "the disk is full" in full.stderr
     assert "Traceback" not in full.stderr

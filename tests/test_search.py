@@ -1,15 +1,13 @@
 """`tutelage search` from the folders to the recipe: killed, shared, with networks that fail."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import starts
 import toy
 import yaml
 
@@ -30,13 +28,11 @@ from tutelage.searching.samplers import Sampler, sampler_of
 from tutelage.searching.trials import Trial, Weights
 from tutelage.values import to_plain
 
-COMMAND = [  # the command line, with times taken less thoroughly
-    sys.executable, "-c",
+SEARCH = (  # the command line, with times taken less thoroughly
     "import sys; from tutelage.pipelines import search, trial_cost; from tutelage.cli import main; "
     "search.PACE = trial_cost.Pace(warmup=1, warmup_seconds=0, turns=1, most_turns=1); "
-    "sys.exit(main(sys.argv[1:]))",
-    "search",
-]  # fmt: skip
+    "sys.exit(main(['search', *sys.argv[1:]]))"
+)
 QUICK = Pace(warmup=1, warmup_seconds=0, turns=1, most_turns=1)
 BASE = "efficientnet+stem8+er_r1_k3_s1_e1_c8+ir_r1_k3_s2_e4_c16_se0.25+head16"
 TINY = {
@@ -155,27 +151,22 @@ def test_every_named_sampler_can_be_made():
 
 def test_a_killed_search_ends_as_if_it_had_not_been_killed(found, images, tmp_path):
     part = asked(images, tmp_path / "part", sampler="random", time_weight=0)
-    command = [*COMMAND, *flags(part)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ)
+    process = starts.Start(SEARCH, *flags(part))
     file = tmp_path / "part" / "trials.jsonl"
-    while process.poll() is None:
+    while process.running():
         if file.exists() and len(file.read_bytes().splitlines()) >= 7:  # in a second training
             process.send_signal(signal.SIGKILL)
         time.sleep(0.01)
-    assert process.returncode == -signal.SIGKILL
+    assert process.end().returncode == -signal.SIGKILL
     assert main(["search", *flags(part)]) == 0
     assert outcome(tmp_path / "part") == outcome(found.run)
 
 
 def test_two_processes_share_a_search(found, images, tmp_path):
     given = asked(images, tmp_path / "run", sampler="random", time_weight=0)
-    command = [*COMMAND, *flags(given)]
-    both = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    said = [process.communicate(timeout=120) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    both = [starts.Start(SEARCH, *flags(given)) for _ in range(2)]
+    ends = [process.end(timeout=120) for process in both]
+    assert [end.returncode for end in ends] == [0, 0], ends
     assert outcome(tmp_path / "run") == outcome(found.run)
     text = (tmp_path / "run" / "trials.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]

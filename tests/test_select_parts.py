@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from fractions import Fraction
 
@@ -12,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import starts
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -286,7 +285,7 @@ sys.exit(main(sys.argv[2:]))
 def test_a_killed_selection_goes_on_where_it_was(labels, tmp_path):
     out = tmp_path / "out"
     command = ["select", str(labels), "--out", str(out), "--per-class", "40"]
-    killed = subprocess.run([sys.executable, "-c", KILL, "4", *command], capture_output=True)
+    killed = starts.run(KILL, 4, *command)
     assert killed.returncode == -signal.SIGKILL
     finished = sorted(out.glob("part-*.parquet"))
     assert 1 <= len(finished) < 6

@@ -1,16 +1,14 @@
 """Squeeze-and-excitation on any convolutional network: counts, places, the identity, and runs."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import starts
 import timm
 import torch
 import toy
@@ -432,22 +430,18 @@ def gate_of(run):
 
 def test_a_killed_run_with_gates_goes_on_to_the_same_weights_and_predicts_elsewhere(tmp_path):
     root = toy.write_toy(tmp_path)
-    killer = Path(__file__).parent / "killer.py"
     once, killed = tmp_path / "once", tmp_path / "killed"
     assert main(["train", *flags(root, once, se=16)]) == 0
     command = ["train", *flags(root, killed, se=16)]
-    done = subprocess.run(
-        [sys.executable, str(killer), "00-supervised", "2", *command], env=os.environ
-    )
-    assert done.returncode == -signal.SIGKILL
+    done = starts.run(starts.KILLER, "00-supervised", 2, *command)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert main(command) == 0
     one, other = (toy.weights_of(run, "00-supervised") for run in (once, killed))
     assert any(".se." in key for key in one)
     assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
     assert gate_of(killed) == SE()
-    code = "import sys; from tutelage.cli import main; sys.exit(main(sys.argv[1:]))"
     answers = ["predict", str(killed), str(root / "test"), "--out", str(tmp_path / "answers.csv")]
-    assert subprocess.run([sys.executable, "-c", code, *answers]).returncode == 0
+    assert starts.run(starts.COMMAND, *answers).returncode == 0
     assert len((tmp_path / "answers.csv").read_text().splitlines()) == 1 + 24
 
 

@@ -4,8 +4,6 @@ import itertools
 import json
 import re
 import signal
-import subprocess
-import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import starts
 import torch
 import toy
 from hypothesis import given
@@ -468,10 +467,8 @@ def test_a_killed_training_from_shards_goes_on_bit_for_bit(images, tmp_path):
     calm, out = tmp_path / "calm", tmp_path / "killed"
     tutelage.train(**settings_for(images, calm, steps=12))
     flags = ["train", *flags_for(images, out, steps=12)]
-    killer = str(Path(__file__).with_name("killer.py"))
     for stage, number in (("pool", 2), ("00-noisy-student", 5)):
-        command = [sys.executable, killer, stage, str(number), *flags]
-        killed = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        killed = starts.run(starts.KILLER, stage, number, *flags)
         assert killed.returncode == -signal.SIGKILL, f"{stage} {number}: {killed.stderr}"
     assert list((out / "rounds" / "00-noisy-student").glob("*.pt"))  # the last, or the one before
     tutelage.train(**settings_for(images, out, steps=12))

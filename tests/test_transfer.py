@@ -2,13 +2,12 @@
 
 import json
 import signal
-import subprocess
-import sys
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import starts
 import timm
 import torch
 import toy
@@ -413,10 +412,8 @@ def test_head_first_is_a_probe_and_then_all_and_goes_on_where_it_was_killed(imag
     calm, out = tmp_path / "calm", tmp_path / "killed"
     pairs = [(f"--{key.replace('_', '-')}", str(value)) for key, value in given(out).items()]
     flags = ["train", *(part for pair in pairs for part in pair)]
-    killer = str(Path(__file__).with_name("killer.py"))
     for stage, number in (("00-head", 2), ("01-supervised", 4), ("02-fix", 2)):
-        command = [sys.executable, killer, stage, str(number), *flags]
-        killed = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        killed = starts.run(starts.KILLER, stage, number, *flags)
         assert killed.returncode == -signal.SIGKILL, f"{stage} {number}: {killed.stderr}"
     for path in (calm, out):
         tutelage.train(**given(path))
