@@ -1,8 +1,6 @@
 import errno
 import os
 import stat
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import starts
 
 from tutelage.errors import TutelageError, UsageError
 from tutelage.files import made_folder, read_json, whole, write_json, write_text, write_with
@@ -135,7 +134,7 @@ from tutelage.weights import save_weights
 names, classes = tuple(map(str, range(20_000))), tuple(map(str, range(12)))
 order = torch.rand(20_000, 12).argsort()
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # bytes that a file may grow to
-for line in sys.stdin.read().splitlines():
+for line in sys.argv[1:]:
     path = Path(line.split()[0])
     try:
         exec(line.split(" ", 1)[1])
@@ -150,10 +149,7 @@ def test_a_really_full_disk_keeps_the_old_file_for_every_writer(tmp_path):
     for name, call in WRITERS.items():
         (tmp_path / name).write_text("old")
         lines.append(f"{tmp_path / name} {call}")
-    run = subprocess.run(
-        [sys.executable, "-c", FULL], input="\n".join(lines), capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    run = starts.run(FULL, *lines)
     answers = dict(zip(WRITERS, run.stdout.splitlines(), strict=True))
     for name, answer in answers.items():
         assert answer.startswith(f"TutelageError the disk is full: {tmp_path / name} "), answers

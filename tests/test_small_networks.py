@@ -1,10 +1,9 @@
 """Networks that timm lacks, by name on every verb: wide ResNets, DenseNets, stages of one's own."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import starts
 import timm
 import torch
 import toy
@@ -332,9 +331,7 @@ def test_a_run_on_stages_labels_in_another_process_without_their_file(described,
     assert load_model(described).net.name == STAGES
     labels = tmp_path / "labels.csv"
     command = ["predict", str(described), str(images / "pool"), "--out", str(labels)]
-    done = subprocess.run(
-        [sys.executable, "-m", "tutelage.cli", *command], capture_output=True, text=True
-    )
+    done = starts.run(starts.COMMAND, *command)
     assert done.returncode == 0, done.stderr
     assert len(labels.read_text().splitlines()) == 41
 
