@@ -162,13 +162,13 @@ def test_a_run_can_teach_and_students_may_differ(images, tmp_path):
 def test_a_budget_is_planned_once_and_kept(images, tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "step_time", lambda recipe, prepared, teacher: StepTime(0.1))
     out = tmp_path / "run"
-    flags = toy.selftrain_flags(images, out, budget="20s", rounds=1)
+    flags = toy.selftrain_flags(images, out, budget="14s", rounds=1)
     at = flags.index("--steps")
     del flags[at : at + 2]
     assert main(["selftrain", *flags]) == 0
     content = json.loads((out / "run.json").read_text())
     steps = content["stages"]["plan"]["steps"]
-    assert 20 <= steps <= 0.95 * 20 / (0.1 + 3 * 0.1)  # a student's step, and three of the baseline
+    assert 20 <= steps <= 0.95 * 14 / (0.1 + 3 * 0.1)  # a student's step, and three of the baseline
     assert yaml.safe_load((out / "config.yaml").read_text())["steps"] == steps
     assert content["stages"]["plan"]["step_seconds"] == {"00-baseline": 0.1, "01-student": 0.1}
 

@@ -105,12 +105,12 @@ def test_a_student_without_a_finite_loss_ends_the_run_with_the_baseline(images, 
 def test_a_student_below_its_baseline_on_validation_images_is_not_kept(images, tmp_path):
     asked = {
         "data": images / "labeled", "unlabeled": images / "pool", "test": images / "test",
-        "val": images / "test", "model": "test_resnet", "img_size": 16, "batch": 16, "ratio": 2,
+        "val": images / "test", "model": "test_resnet", "img_size": 16, "batch": 8, "ratio": 2,
         "out": tmp_path / "run", "device": "cpu",
     }  # fmt: skip
     (tmp_path / "other").mkdir()
     other = toy.write_toy(tmp_path / "other" / "toy", labeled=8, pool=40, test=40, seed=3)
-    asked |= {"val": other / "test", "steps": 80}
+    asked |= {"val": other / "test", "steps": 40, "baseline_length": "steps"}
     outcome = selftrain(
         **asked, method="fixmatch", options=("threshold=0", "weight=30"), optim={"ema": 0.9}
     )
