@@ -21,6 +21,7 @@ from tutelage.files import write_json, write_text
 from tutelage.labeling.select import select
 from tutelage.reports import contents as gathered
 from tutelage.reports import figures, tables, thumbnails
+from tutelage.reports.cells import short
 from tutelage.reports.contents import gather
 from tutelage.reports.page import write_report
 from tutelage.settings import Select
@@ -352,7 +353,7 @@ def test_a_figure_keeps_the_caller_from_noticing_matplotlib(monkeypatch):
     ],
 )
 def test_long_names_are_shortened_in_the_middle(name, shown):
-    assert figures.short(name) == shown
+    assert short(name) == shown
 
 
 def test_a_page_is_written_where_the_pool_s_storage_can_not_be_reached(monkeypatch):

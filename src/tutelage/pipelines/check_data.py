@@ -11,7 +11,6 @@ from tutelage.data.find import Given
 from tutelage.data.issues import Issue, stop_if_fatal, write_issues
 from tutelage.progress import Screen
 from tutelage.reports import check_table
-from tutelage.reports.check_page import write_check_page
 
 
 def look(
@@ -39,6 +38,8 @@ def report_on(found: Survey, out: Path, screen: Screen, *, page: bool, fix: bool
         write_issues(out / "issues.csv", found.issues)
         screen.say(f"each of them: {out / 'issues.csv'}")
     if page:
+        from tutelage.reports.check_page import write_check_page  # which loads matplotlib
+
         screen.say(f"page: {write_check_page(out / 'check.html', found)}")
     if fix:
         _fix(found, out, screen)

@@ -1,6 +1,13 @@
-"""Numbers as tables show them, and tables of aligned text."""
+"""Numbers and names as tables show them, and tables of aligned text."""
 
 from collections.abc import Sequence
+
+
+def short(name: str, limit: int = 18) -> str:
+    """A name that fits beside an axis, both ends of it, without signs that can't be drawn."""
+    name = "".join(sign if sign.isprintable() else "\ufffd" for sign in name)
+    half = limit // 2
+    return name if len(name) <= limit else f"{name[:half]}…{name[1 - half :]}"
 
 
 def share(value: float) -> str:

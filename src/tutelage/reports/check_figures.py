@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from tutelage.data.facts import Part
-from tutelage.reports.figures import BLUE, GRAY, INK, MAX_NAMED, ORANGE, short, svg
+from tutelage.reports.cells import short
+from tutelage.reports.figures import BLUE, GRAY, INK, MAX_NAMED, ORANGE, svg
 
 COLORS = {"pool": GRAY, "labeled": BLUE, "val": ORANGE, "test": ORANGE}  # the last is on top
 MOST_SIZES = 400  # dots of a part

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tutelage.data.decode import SUFFIXES
 from tutelage.data.issues import Issue, Severity
-from tutelage.reports.figures import short
+from tutelage.reports.cells import short
 from tutelage.values import visible
 
 PARTS = ("labeled", "val", "test", "pool")

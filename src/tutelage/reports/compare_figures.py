@@ -8,7 +8,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, ScalarFormatter
 
-from tutelage.reports.figures import BLUE, GRAY, INK, accuracies, short, svg
+from tutelage.reports.cells import short
+from tutelage.reports.figures import BLUE, GRAY, INK, accuracies, svg
 
 
 def accuracy(models: Sequence[Mapping[str, Any]], images: int) -> Markup:

@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from tutelage.reports.cells import short
+
 INK, MUTED, GRID = "#000001", "#000002", "#000003"
 BLUE, GRAY, ORANGE = "#000004", "#000005", "#000006"
 VARIABLES = {
@@ -188,13 +190,6 @@ def balance(
     )
     height = 2.6 if len(classes) > MAX_NAMED else 0.8 + 0.17 * len(classes)
     return svg(f"balance {name}", spoken, draw, height)
-
-
-def short(name: str, limit: int = 18) -> str:
-    """A name that fits beside an axis, both ends of it, without signs that can't be drawn."""
-    name = "".join(sign if sign.isprintable() else "\ufffd" for sign in name)
-    half = limit // 2
-    return name if len(name) <= limit else f"{name[:half]}…{name[1 - half :]}"
 
 
 def svg(name: str, spoken: str, draw: Callable[[Figure], None], height: float) -> Markup:

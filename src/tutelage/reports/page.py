@@ -14,7 +14,6 @@ from tutelage.evaluation.pool_accuracy import Estimate
 from tutelage.reports import figures, figures_judgement, tables
 from tutelage.reports.contents import JUDGES, Contents, gather
 from tutelage.reports.html import render, write_page
-from tutelage.reports.search_page import report_search
 from tutelage.reports.thumbnails import strips
 from tutelage.run import read_run
 
@@ -46,6 +45,8 @@ def write_report(run: Path, given: Given | None = None) -> Path:
     """
     content = read_run(run)
     if content["verb"] == "search":
+        from tutelage.reports.search_page import report_search  # which loads timm
+
         return report_search(run, content["state"])
     contents = gather(run, given)
     return write_page(run / "report" / "index.html", render("page.html.j2", _parts(contents)))

@@ -16,8 +16,7 @@ from tutelage.evaluation.pairs import Pair
 from tutelage.networks.efficientnet import Architecture
 from tutelage.networks.published import architecture_of
 from tutelage.progress import MUCH, duration
-from tutelage.reports.cells import amount, milliseconds
-from tutelage.reports.figures import short
+from tutelage.reports.cells import amount, milliseconds, short
 
 Content: TypeAlias = Mapping[str, Any]  # of search.json, or a part of it
 

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 
 from tutelage.progress import duration
-from tutelage.reports.cells import amount, milliseconds, share, table
-from tutelage.reports.figures import short
+from tutelage.reports.cells import amount, milliseconds, share, short, table
 from tutelage.reports.search_answer import (
     UNUSABLE,
     Content,
