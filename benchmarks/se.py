@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from benchmarks.gains import SEED, bits, over_images, over_seeds, right_of
 from benchmarks.journal import Row, complete, machine
+from tutelage.begin import begin
 from tutelage.catalog import make
 from tutelage.core import Clock
 from tutelage.data.find import open_source
@@ -37,7 +38,6 @@ from tutelage.data.pixels import open_pixels
 from tutelage.data.sets import LabeledSet
 from tutelage.evaluation.paired import compare
 from tutelage.jobs import TrainSettings
-from tutelage.loop import begin
 from tutelage.methods.method import State
 from tutelage.networks.build import has_batch_norm
 from tutelage.networks.squeeze_excite import sites_of

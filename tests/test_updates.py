@@ -8,6 +8,7 @@ import torch
 from same import assert_same, weights
 from torch import nn
 
+from tutelage.begin import begin
 from tutelage.core import Clock, Labeled, Stage
 from tutelage.data.loader import Batches
 from tutelage.data.pixels import InMemory
@@ -15,7 +16,7 @@ from tutelage.data.sets import LabeledSet
 from tutelage.errors import UsageError
 from tutelage.feedback import credit, exam, teach
 from tutelage.learner import Learner, choose_precision
-from tutelage.loop import begin, fit
+from tutelage.loop import fit
 from tutelage.methods.meta_pseudo_labels import MetaPseudoLabels
 from tutelage.methods.supervised import Supervised
 from tutelage.recipe import Recipe

@@ -9,6 +9,7 @@ What they tell each other is pickled, over connections of torch.distributed, whi
 reach its ports is trusted on: as everywhere with torch, such a network has to be one's own.
 """
 
+import atexit
 import io
 import os
 import signal
@@ -73,18 +74,13 @@ def joined() -> Iterator[None]:
 
     Raises Interrupted where one of them is lost.
     """
-    if not is_launched() or world() > 1:
+    if not is_launched():
         yield
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=STEP
-    )
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // neighbors()))
+    if not dist.is_initialized():
+        _meet()
     its = crew()
-    _end_with(os.getppid())
+    its.busy, its.result = False, None
     try:
         with _patient():
             yield
@@ -100,9 +96,19 @@ def joined() -> Iterator[None]:
     except KeyboardInterrupt:
         _dismiss(its, Interrupted("stopped"))
         raise
-    finally:
-        crew.cache_clear()
-        dist.destroy_process_group()
+
+
+def _meet() -> None:
+    """For as long as this process lives: a group that is left can't be met again safely."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=STEP
+    )
+    atexit.register(dist.destroy_process_group)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // neighbors()))
+    _end_with(os.getppid())
 
 
 def is_loss(error: BaseException) -> bool:

@@ -1,0 +1,52 @@
+"""Whole commands that two real processes work at end as those of one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pipelines_together
+import pytest
+import toy
+from safetensors.torch import load_file
+
+COMMANDS = pipelines_together.COMMANDS
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """All commands by one process and by two."""
+    out = tmp_path_factory.mktemp("pipelines")
+    images = str(toy.write_toy(out / "toy", labeled=2, pool=24, test=2))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
+               pipelines_together.__file__, images, str(out / "two")]  # fmt: skip
+    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        for name in COMMANDS:
+            assert pipelines_together.run(name, images, str(out / "one")) == 0
+        assert process.wait(timeout=500) == 0
+    return out / "one", out / "two"
+
+
+def content(run: Path) -> dict:
+    return json.loads((run / "run.json").read_text())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_pipeline_of_two_processes_is_that_of_one(both, name):
+    one, two = (folder / name for folder in both)
+    assert content(two)["state"] == "done"
+    assert list(content(two)["stages"]) == list(content(one)["stages"])
+    if name == "budget":  # whose steps follow from the time
+        assert content(two)["stages"]["plan"]["steps"] >= 20
+        return
+    for rounds in sorted((one / "rounds").iterdir()):
+        other = two / "rounds" / rounds.name
+        losses = [
+            [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+            for run in (rounds, other)
+        ]
+        assert losses[1] == pytest.approx(losses[0], abs=1e-5, rel=1e-5)
+        weights, others = (load_file(run / "model.safetensors") for run in (rounds, other))
+        for key, value in weights.items():
+            assert (value.double() - others[key].double()).abs().max() < 1e-4, key
