@@ -4,13 +4,21 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import get_ident
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tutelage.errors import Damaged, TutelageError, UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+UNLIKE = (  # what a value raises that is not of the kind that was written
+    LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError,
+    RuntimeError,  # torch's own, and RecursionError
+)  # fmt: skip
 
 
 @contextmanager
@@ -96,3 +104,36 @@ def read_json(path: Path) -> Any:
             f"{path} is damaged, it holds no JSON ({error}): bring back a copy of it, or move it "
             "away and give the command again"
         ) from error
+
+
+@contextmanager
+def as_written(path: Path) -> Iterator[None]:
+    """Raises Damaged, naming the path, where what is read of it lacks something that this package
+    writes there, or has it in another kind."""
+    try:
+        yield
+    except UNLIKE as error:
+        raise Damaged(
+            f"{path} is damaged, or of another version of tutelage ({type(error).__name__}: "
+            f"{error}): bring back a copy of it"
+        ) from error
+
+
+def read_parquet(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
+    """A table, or these columns of it; raises Damaged where that can't be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=columns)
+        table.validate(full=True)  # text that is no UTF-8 too
+        missing = set(columns or ()).difference(table.column_names)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (OSError, *UNLIKE, pa.ArrowException) as error:
+        raise Damaged(
+            f"{path} is damaged, it can't be read as a table ({error}): bring back a copy of it"
+        ) from error
+    if missing:
+        raise Damaged(f"{path} is damaged, it has no column {min(missing)}: bring back a copy")
+    return table

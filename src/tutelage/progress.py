@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tutelage.files import explained, write_text
+from tutelage.files import as_written, explained, write_text
 from tutelage.values import visible
 
 MUCH = 0.3  # share of a training's time that waiting for images may take without a word
@@ -151,7 +151,12 @@ class Wait:
 
 def waited(path: Path) -> float:
     """Share of a training's seconds that it waited for images, by its metrics.jsonl."""
-    lines = read_metrics(path)
+    with as_written(path):
+        return _waited(read_metrics(path))
+
+
+def _waited(lines: list[dict[str, Any]]) -> float:
+    """Share of the seconds in lines of metrics."""
     before = [0.0, *(line["seconds"] for line in lines)]
     spans = [line["seconds"] - start for line, start in zip(lines, before, strict=False)]
     parts = [line["data_share"] * span for line, span in zip(lines, spans, strict=True)]
@@ -187,9 +192,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             break
-        if not isinstance(line, dict) or "step" not in line:
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            break
+        if not isinstance(line.get("seconds", 0.0), int | float):
             break
         lines.append(line)
     return lines

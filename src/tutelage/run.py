@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import yaml
 
-from tutelage.errors import Interrupted, RunMismatch, UsageError
+from tutelage.errors import Damaged, Interrupted, RunMismatch, UsageError
 from tutelage.files import made_folder, read_json, write_json, write_text
 from tutelage.values import differences, to_plain
 
@@ -31,6 +31,7 @@ NOT_COMPARED = frozenset({"out", "overwrite", "memory", "devices", "sync_bn", "s
 BEFORE_A_RUN = frozenset(  # what may lie in a folder before its run.json, also after a kill
     {".lock", "issues.csv", "environment.json", "environment.json.part", "run.json.part"}
 )
+KINDS = {"verb": str, "state": str, "stage": str, "settings": dict, "stages": dict}  # of run.json
 PACKAGES = ("tutelage", "torch", "timm", "numpy", "pillow", "pyarrow")
 
 
@@ -140,7 +141,7 @@ def content_of(path: Path, verb: str, settings: Any) -> dict[str, Any]:
                 f"{path} is not empty and no run (it has {strangers[0]}): choose another --out"
             )
         return fresh
-    content: dict[str, Any] = read_json(file)
+    content = _content(file, KINDS)
     if content["verb"] != verb:
         raise RunMismatch(f"{path} is a run of `{content['verb']}`: choose another --out")
     changed = differences(content["settings"], asked)
@@ -210,6 +211,8 @@ def remember_environment(path: Path) -> None:
     """environment.json: versions, machine and command, a row for each start."""
     file = path / "environment.json"
     starts = read_json(file) if file.exists() else []
+    if not isinstance(starts, list):
+        raise Damaged(f"{file} is damaged, it is no list of starts: move it away")
     starts.append(
         {
             "time": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -236,5 +239,17 @@ def read_run(path: Path) -> dict[str, Any]:
     file = path / "run.json"
     if not file.exists():
         raise UsageError(f"{path} is no run folder: it has no run.json")
-    content: dict[str, Any] = read_json(file)
-    return content
+    return _content(file, {"verb": str, "stages": dict})
+
+
+def _content(file: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """What a run.json holds; raises Damaged where it lacks one of these, or a stage's state."""
+    content = read_json(file)
+    known = content if isinstance(content, dict) else {}
+    wrong = [key for key, kind in kinds.items() if not isinstance(known.get(key), kind)]
+    for name, notes in known["stages"].items() if not wrong else ():
+        if not isinstance(notes, dict) or not isinstance(notes.get("state"), str):
+            wrong.append(f"state of {name}")
+    if wrong:
+        raise Damaged(f"{file} is damaged (it has no {wrong[0]}): bring back a copy of it")
+    return known

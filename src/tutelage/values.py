@@ -18,7 +18,10 @@ from tutelage.errors import UsageError
 T = TypeVar("T")
 
 MERGE = "tag:yaml.org,2002:merge"
+NUMBERS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
 LARGEST_YAML = 2**20  # bytes
+DEEPEST = 64  # levels: the parser's time grows with the square of them
+LONGEST_NUMBER = 100  # signs of a number or date: the time grows with the square of some
 MOST_VALUES = 10_000  # of a file, where each reference to what stands above is written out
 
 STEERING = frozenset(["Cc", "Cs", "Zl", "Zp"])  # of Unicode: controls, halves of signs, line ends
@@ -194,7 +197,25 @@ def num_values(value: Any, most: int) -> int:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Plain values alone; of settings taken over by <<, only as many as a person would write."""
+    """Plain values alone, no deeper and with no more taken over by << than a person would write."""
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        """Refuses brackets in too many others."""
+        if self.flow_level >= DEEPEST:
+            raise RecursionError
+        super().fetch_flow_collection_start(token)
+
+    def add_indent(self, column: int) -> bool:
+        """Refuses lists and mappings that are indented too often."""
+        if len(self.indents) >= DEEPEST:
+            raise RecursionError
+        return super().add_indent(column)
+
+    def construct_scalar(self, node: Any) -> Any:
+        """Refuses numbers that nobody would write."""
+        if node.tag in NUMBERS and len(node.value) > LONGEST_NUMBER:
+            raise yaml.YAMLError(f"it has a number of {len(node.value):,} signs")
+        return super().construct_scalar(node)
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Refuses mappings that grow with each reference."""

@@ -113,8 +113,9 @@ def _load(path: Path) -> dict[str, tuple[Stamp, Facts]]:
     """What the file holds; nothing where it is missing, damaged, or of another make."""
     try:
         table = pq.read_table(path, memory_map=False)
-        if table.schema.names != SCHEMA.names:
+        if not table.schema.equals(SCHEMA) or any(one.null_count for one in table.columns):
             return {}
+        table.validate(full=True)  # text that is no UTF-8 too
         where, size, changed, *rest = (column.to_pylist() for column in table.columns)
     except (OSError, pa.ArrowException):
         return {}

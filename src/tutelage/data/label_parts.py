@@ -30,8 +30,9 @@ ROW_BITS = 32  # of an id; those above are the part's number
 ABSENT = "label the pool to the end first, with the same command"
 
 KINDS = {"id": np.int64, "label": np.int32, "confidence": np.float32, "energy": np.float32}
+TYPES = {name: pa.from_numpy_dtype(kind) for name, kind in {**KINDS, "copies": np.int32}.items()}
 UNREADABLE = (  # what damaged files raise
-    KeyError, ValueError, OSError, TypeError, AttributeError, RecursionError, pa.ArrowException,
+    LookupError, ValueError, OSError, TypeError, AttributeError, RecursionError, pa.ArrowException,
 )  # fmt: skip
 NAME = re.compile(r"part-(\d{5,})\.parquet")  # of a part, also of a selection
 
@@ -111,6 +112,25 @@ def checksums(answers: Mapping[str, NDArray[Any]], before: Mapping[str, int]) ->
     }
 
 
+def classes_in(text: str) -> tuple[str, ...]:
+    """The names in a table's metadata; raises ValueError where the text is no list of names."""
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its classes are no list of names")
+    return tuple(names)
+
+
+def check_answers(classes: Tensor, probs: Tensor, num_classes: int, *, least: int = -1) -> None:
+    """Raises ValueError where top classes (N, k) are none of so many, or below `least`, or where
+    there is not a probability for each of them."""
+    if classes.shape != probs.shape or not 0 < classes.shape[1] <= num_classes:
+        raise ValueError(f"{tuple(classes.shape)} classes have {tuple(probs.shape)} probabilities")
+    if classes.numel() and not least <= int(classes.min()) <= int(classes.max()) < num_classes:
+        raise ValueError(f"a class is none of its {num_classes:,}")
+    if not bool(((probs >= 0) & (probs <= 1.01)).all()):  # half precision rounds
+        raise ValueError("a probability is not between 0 and 1")
+
+
 def ids_of(number: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """The ids (N,) of rows of a part."""
     return (number << ROW_BITS) + rows
@@ -167,15 +187,17 @@ def read_part(path: Path) -> LabelPart:
     """A part with all its rows; raises DataProblem where the file is damaged or no part."""
     try:
         table = pq.read_table(path)
+        table.validate(full=True)  # text that is no UTF-8 too
         about = _about(table.schema)
         k = table.schema.field("classes").type.list_size
         ids = table["id"].to_numpy()
         number = int(NAME.fullmatch(path.name)[1])  # type: ignore[index]  # else a TypeError
         if len(ids) and int(ids[0]) != number << ROW_BITS:
             raise ValueError(f"its ids begin at {ids[0]}, as those of another part")
+        top = matrix(table["classes"], k), matrix(table["probs"], k)
+        check_answers(*top, len(about.classes))
         return LabelPart(
-            number, tuple(table["path"].to_pylist()),
-            matrix(table["classes"], k), matrix(table["probs"], k),
+            number, texts(table["path"]), *top,
             _vector(table["confidence"]), _vector(table["energy"]), about,
         )  # fmt: skip
     except UNREADABLE as error:
@@ -189,7 +211,14 @@ def read_columns(path: Path, columns: Sequence[str], *, verb: str = "label") -> 
     """
     try:
         with pq.ParquetFile(path) as file:
-            return file.read(columns=list(columns), use_threads=False).select(list(columns))
+            table = file.read(columns=list(columns), use_threads=False).select(list(columns))
+        table.validate(full=True)  # text that is no UTF-8 too
+        for name in columns:
+            if table[name].null_count:
+                raise ValueError(f"{table[name].null_count:,} values of {name} are missing")
+            if name in TYPES and table[name].type != TYPES[name]:
+                raise TypeError(f"{name} has values of {table[name].type}")
+        return table
     except FileNotFoundError as error:
         raise DataProblem(f"{path} is gone: {ABSENT}") from error
     except UNREADABLE as error:
@@ -202,7 +231,7 @@ def _about(schema: pa.Schema) -> About:
     if missing:
         raise KeyError(f"it has no column {min(missing)}")
     text = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
-    return About(text["teacher"], tuple(json.loads(text["classes"])), text["shard"])
+    return About(text["teacher"], classes_in(text["classes"]), text["shard"])
 
 
 def damaged(path: Path, error: Exception, *, verb: str = "label") -> DataProblem:
@@ -221,8 +250,17 @@ def damaged(path: Path, error: Exception, *, verb: str = "label") -> DataProblem
 
 def matrix(column: pa.ChunkedArray, width: int) -> Tensor:
     """A column of lists as (N, width)."""
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return torch.from_numpy(np.array(flat)).reshape(-1, width)
+    flat = np.array(column.combine_chunks().flatten().to_numpy(zero_copy_only=False))
+    if len(flat) != len(column) * width:
+        raise ValueError(f"{len(column):,} lists of {width} have {len(flat):,} values")
+    return torch.from_numpy(flat).reshape(len(column), width)
+
+
+def texts(column: pa.ChunkedArray) -> tuple[str, ...]:
+    """A column of text; raises TypeError where a value is missing or something else."""
+    if column.null_count or not pa.types.is_string(column.type):
+        raise TypeError(f"{column.null_count:,} of {len(column):,} values are no text")
+    return tuple(column.to_pylist())
 
 
 def _vector(column: pa.ChunkedArray) -> Tensor:

@@ -10,7 +10,14 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from tutelage.data.label_parts import LabelPart, matrix
+from tutelage.data.label_parts import (
+    UNREADABLE,
+    LabelPart,
+    check_answers,
+    classes_in,
+    matrix,
+    texts,
+)
 from tutelage.errors import DataProblem
 from tutelage.files import write_with
 from tutelage.targets import from_top, hard, temper
@@ -110,24 +117,36 @@ def load(path: Path) -> PseudoLabels:
     """Read a table; raises DataProblem where the file is no label table."""
     try:
         arrow = pq.read_table(path)
+        arrow.validate(full=True)  # text that is no UTF-8 too
         about = {k.decode(): v.decode() for k, v in (arrow.schema.metadata or {}).items()}
-        k = len(arrow["classes"][0]) if len(arrow) else 0
+        k = len(arrow["classes"][0]) if len(arrow) else 1
         chosen = "copies" in arrow.column_names
+        classes = classes_in(about["classes"])
+        top = matrix(arrow["classes"], k).long(), matrix(arrow["probs"], k).float()
+        check_answers(*top, len(classes), least=0)
         return PseudoLabels(
-            names=tuple(arrow["path"].to_pylist()),
-            top_classes=matrix(arrow["classes"], k).long(),
-            top_probs=matrix(arrow["probs"], k).float(),
-            classes=tuple(json.loads(about["classes"])),
+            names=texts(arrow["path"]),
+            top_classes=top[0],
+            top_probs=top[1],
+            classes=classes,
             teacher=about["teacher"],
-            copies=torch.from_numpy(arrow["copies"].to_numpy().astype(np.int64))
-            if chosen
-            else None,
-            reasons=tuple(arrow["reason"].to_pylist()) if chosen else None,
+            copies=_copies(arrow) if chosen else None,
+            reasons=texts(arrow["reason"]) if chosen else None,
             energy=_numbers(arrow, "energy") if "energy" in arrow.column_names else None,
             surest=_numbers(arrow, "confidence"),
         )
-    except (KeyError, ValueError, pa.ArrowException) as error:
+    except FileNotFoundError:
+        raise
+    except UNREADABLE as error:
         raise DataProblem(f"{path} is no label table of tutelage: {error}") from error
+
+
+def _copies(arrow: pa.Table) -> Tensor:
+    """How often each image is used (N,) int64; raises ValueError where that is no count."""
+    copies = arrow["copies"].to_numpy()
+    if copies.dtype.kind not in "iu" or copies.min(initial=0) < 0:
+        raise ValueError("its copies are no counts")
+    return torch.from_numpy(copies.astype(np.int64))
 
 
 def _numbers(arrow: pa.Table, column: str) -> Tensor:

@@ -18,14 +18,19 @@ from numpy.typing import NDArray
 
 from tutelage.data.label_parts import (
     ABSENT,
+    UNREADABLE,
+    check_answers,
     checksums,
+    classes_in,
+    damaged,
     ids_of,
     matrix,
     part_numbers,
     part_path,
     read_columns,
+    texts,
 )
-from tutelage.errors import DataProblem
+from tutelage.errors import Damaged, DataProblem
 from tutelage.files import read_json
 
 READERS = 4  # threads; Parquet leaves Python's lock
@@ -71,7 +76,7 @@ class Parts:
         """
         self._check_folders(len(shards))
         images, entries, sums = np.zeros((3, len(shards)), np.int64)
-        first: tuple[str, str] | None = None
+        first: tuple[tuple[str, ...], str] | None = None
         with ThreadPoolExecutor(READERS) as readers:
             for number, found in enumerate(readers.map(self._counted, range(len(shards)), shards)):
                 images[number], entries[number], sums[number], about = found
@@ -84,7 +89,7 @@ class Parts:
                 advance(1)
         assert first is not None, "a pool has a shard"
         self._check_selection(first[1])
-        return Counts(images, entries, sums, tuple(json.loads(first[0])), first[1])
+        return Counts(images, entries, sums, *first)
 
     def part(self, number: int, *, selected: bool = False) -> Path:
         """The file of a shard's labels, or of its selection."""
@@ -94,15 +99,18 @@ class Parts:
     def read(self, number: int, shard: str) -> ShardLabels:
         """A shard's labels; raises DataProblem where the part is not that shard's."""
         table = read_columns(self.part(number), [*SUMMED, "path", "classes", "probs"])
-        _check_shard(self.part(number), table.schema.metadata, shard)
+        classes, _ = _check_shard(self.part(number), table.schema.metadata, shard)
         if not np.array_equal(table["id"].to_numpy(), ids_of(number, np.arange(len(table)))):
             raise DataProblem(f"{self.part(number)} has ids of another part: label that shard anew")
         copies, total = self._copies(number, shard, table)
-        k = table.schema.field("classes").type.list_size
-        return ShardLabels(
-            table["path"].to_pylist(), copies, total,
-            matrix(table["classes"], k).numpy(), matrix(table["probs"], k).numpy(),
-        )  # fmt: skip
+        try:
+            k = table.schema.field("classes").type.list_size
+            top = matrix(table["classes"], k), matrix(table["probs"], k)
+            check_answers(*top, len(classes))
+            names = list(texts(table["path"]))
+        except UNREADABLE as error:
+            raise damaged(self.part(number), error) from error
+        return ShardLabels(names, copies, total, *(one.numpy() for one in top))
 
     def name(self, number: int, row: int) -> str:
         """The name of one image in the source."""
@@ -136,14 +144,19 @@ class Parts:
         about = self.selected / "selection.json"
         if not about.exists():
             raise DataProblem(f"{self.selected} has no selection.json: select to the end first")
-        its = read_json(about).get("teacher", teacher)
+        content = read_json(about)
+        if not isinstance(content, dict):
+            raise Damaged(f"{about} is no selection: select anew")
+        its = content.get("teacher", teacher)
         if its != teacher:
             raise DataProblem(
                 f"{self.selected} was selected from the labels of teacher {its}, and "
                 f"{self.labels} has those of {teacher}: select anew"
             )
 
-    def _counted(self, number: int, shard: str) -> tuple[int, int, int, tuple[str, str]]:
+    def _counted(
+        self, number: int, shard: str
+    ) -> tuple[int, int, int, tuple[tuple[str, ...], str]]:
         """Rows, entries, checksum, and classes with teacher, of one part."""
         table = read_columns(self.part(number), list(SUMMED))
         about = _check_shard(self.part(number), table.schema.metadata, shard)
@@ -167,7 +180,7 @@ class Parts:
                     f"{path} has {len(copies):,} rows and the labels of {shard} have "
                     f"{len(table):,}: select anew"
                 )
-            known = json.loads((chosen.schema.metadata or {}).get(b"labels", b"{}"))
+            known = _sums(path, (chosen.schema.metadata or {}).get(b"labels", b"{}"))
             same = np.array_equal(chosen["id"].to_numpy(), labels["id"])
             if not same or any(known.get(name, crc) != crc for name, crc in sums.items()):
                 raise DataProblem(
@@ -178,9 +191,21 @@ class Parts:
         return copies, zlib.crc32(json.dumps(sums).encode() + copies.tobytes())
 
 
-def _check_shard(path: Path, metadata: Any, shard: str) -> tuple[str, str]:
-    """Classes and teacher of a part; raises DataProblem where it is another shard's."""
-    about = {key.decode(): value.decode() for key, value in (metadata or {}).items()}
+def _sums(path: Path, text: bytes) -> dict[str, Any]:
+    """Checksums of the labels that a selection was made of; raises DataProblem where damaged."""
+    try:
+        return dict(json.loads(text))
+    except UNREADABLE as error:
+        raise damaged(path, error, verb="select") from error
+
+
+def _check_shard(path: Path, metadata: Any, shard: str) -> tuple[tuple[str, ...], str]:
+    """Classes and teacher of a part; raises DataProblem where it is another shard's, or damaged."""
+    try:
+        about = {key.decode(): value.decode() for key, value in (metadata or {}).items()}
+        classes = classes_in(about.get("classes", "[]"))
+    except UNREADABLE as error:
+        raise damaged(path, error) from error
     lacking = [key for key in ("shard", "classes", "teacher") if key not in about]
     if lacking:
         raise DataProblem(f"{path} does not say its {lacking[0]}: label the pool anew")
@@ -189,7 +214,7 @@ def _check_shard(path: Path, metadata: Any, shard: str) -> tuple[str, str]:
             f"{path} has the labels of shard {about['shard'] or '(none)'}, and at its place the "
             f"pool has {shard}: give the pool that was labeled, in the same order"
         )
-    return about["classes"], about["teacher"]
+    return classes, about["teacher"]
 
 
 def _check_copies(path: Path, copies: NDArray[np.int64], readable: NDArray[np.bool_]) -> None:

@@ -19,7 +19,7 @@ from tutelage.deploy.label_quality import labels_quality, quality_line, quality_
 from tutelage.deploy.labels_folder import Labels, Totals, totals
 from tutelage.deploy.model_folder import Model, is_model, load_model
 from tutelage.errors import UsageError
-from tutelage.files import read_json, write_json
+from tutelage.files import as_written, read_json, write_json
 from tutelage.labeling.cluster import workers
 from tutelage.labeling.label import PoolTeacher, check_there
 from tutelage.labeling.make_parts import Make, make_parts
@@ -61,7 +61,9 @@ def label_files(
         missing = [portion for portion in wanted if portion.number not in there]
         if not missing and (out / "labels.json").exists():
             content: dict[str, Any] = read_json(out / "labels.json")
-            screen.say(f"all {content['count']:,} images are labeled already in {out}")
+            with as_written(out / "labels.json"):
+                known = content["count"], content["unreadable"], content.get("accuracy", {}).keys()
+            screen.say(f"all {known[0]:,} images are labeled already in {out}")
             if _add_accuracy(content, out, len(wanted), model, screen):
                 write_json(out / "labels.json", content)
             return content

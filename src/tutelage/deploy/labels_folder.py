@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tutelage.data.issues import Issue, write_issues
-from tutelage.data.label_parts import part_path, read_columns, write_part
+from tutelage.data.label_parts import damaged, part_path, read_columns, write_part
 from tutelage.data.source import Source
 from tutelage.errors import DataProblem
 from tutelage.labeling.make_parts import Made
@@ -81,12 +81,16 @@ def _why(made: Made) -> str:
 
 
 def _earlier(path: Path) -> dict[str, str]:
-    """Place -> why it couldn't be read, as an earlier run wrote to issues.csv."""
+    """Place -> why it couldn't be read, as an earlier run wrote to issues.csv; nothing of a file
+    that somebody has changed beyond reading, as it only tells of images in other words."""
     if not path.exists():
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        return {row["path"]: row["detail"] for row in rows if row.get("kind") == "unreadable"}
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        try:
+            rows = [row for row in csv.DictReader(file) if row.get("kind") == "unreadable"]
+        except csv.Error:
+            return {}
+    return {row["path"]: row["detail"] for row in rows if row.get("path") and row.get("detail")}
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ def totals(out: Path, num_parts: int, num_classes: int) -> Totals:
         path = part_path(out, number)
         table = read_columns(path, ["label", "confidence"])
         labels = torch.tensor(table["label"].to_numpy())
+        if len(labels) and int(labels.max()) >= num_classes:
+            raise damaged(path, ValueError(f"it has a class {int(labels.max())}"))
         images += len(labels)
         confidence += float(table["confidence"].to_numpy().sum(dtype="float64"))
         counts += torch.bincount(labels[labels >= 0], minlength=num_classes)

@@ -6,6 +6,7 @@ some classes for each other throughout, and that it is about as good as its own 
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from tutelage.deploy.model_folder import is_model
 from tutelage.errors import UsageError
 from tutelage.evaluation.accuracy import accuracy, confusion
 from tutelage.evaluation.intervals import Accuracy
-from tutelage.files import read_json
+from tutelage.files import as_written
+from tutelage.run import read_run
 
 SIGMAS = 3.0  # below its recorded accuracy, from where on a teacher is refused
 SWAPPED = 4.0  # sigmas by which exchanged classes would be right more often
@@ -115,7 +117,12 @@ def recorded_accuracy(folder: Path) -> Accuracy | None:
     run = run_of(folder)
     if run is None:
         return None
-    stages = read_json(run / "run.json")["stages"]
+    with as_written(run / "run.json"):
+        return _recorded(folder, read_run(run)["stages"])
+
+
+def _recorded(folder: Path, stages: dict[str, Any]) -> Accuracy | None:
+    """The same, out of a run's stages."""
     outcome = stages.get("evaluate", {})
     rows = {row["name"]: row for row in outcome.get("rounds", ())}
     if not rows:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from tutelage.files import read_json, write_json, write_with
+from tutelage.files import as_written, read_json, read_parquet, write_json, write_with
 from tutelage.values import digest
 
 FOLDER = "evaluations"
@@ -35,8 +35,9 @@ class Kept:
     def read(self) -> dict[str, Any]:
         """What evaluation.json says; empty where there is none yet."""
         file = self.path / "evaluation.json"
-        found: dict[str, Any] = read_json(file) if file.exists() else {}
-        return found
+        found = read_json(file) if file.exists() else {}
+        with as_written(file):
+            return {**found}
 
     def write_answers(
         self, places: Sequence[str], contents: Sequence[str], labels: Tensor, probs: Tensor,
@@ -63,10 +64,12 @@ class Kept:
         file = self._case(suite, key)
         if not file.exists():
             return None
-        table = pq.read_table(file)
-        return {
-            name: torch.from_numpy(np.array(table[name].to_numpy())) for name in table.column_names
-        }
+        table = read_parquet(file)
+        with as_written(file):
+            return {
+                name: torch.from_numpy(np.array(table[name].to_numpy()))
+                for name in table.column_names
+            }
 
     def write_case(self, suite: str, key: str, columns: dict[str, Tensor]) -> None:
         """Keep a finished case; `suite` is its name and the digest of its settings."""

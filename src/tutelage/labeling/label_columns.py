@@ -1,6 +1,5 @@
 """The columns of a labels folder's parts that selection reads: streamed, several parts at once."""
 
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +11,14 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tutelage.data.label_parts import KINDS, damaged, part_numbers, part_path
+from tutelage.data.label_parts import (
+    KINDS,
+    UNREADABLE,
+    classes_in,
+    damaged,
+    part_numbers,
+    part_path,
+)
 from tutelage.errors import DataProblem, UsageError
 from tutelage.labeling.rules import Answers, Array, T
 
@@ -129,7 +135,7 @@ def _footer(path: Path) -> _Footer:
     try:
         footer = pq.read_metadata(path)
         names = footer.schema.names
-        missing = {"id", "label", "confidence"} - set(names)
+        missing = {"id", "label", "confidence"}.difference(names)
         if missing:
             raise KeyError(f"it has no column {min(missing)}")
         about = footer.metadata or {}
@@ -139,12 +145,14 @@ def _footer(path: Path) -> _Footer:
             s.max if s is not None and s.has_min_max else (1 << LARGEST_ID_BITS) - 1
             for s in statistics
         ]
+        if not all(isinstance(one, int) for one in last):
+            raise TypeError("its ids are no numbers")
         return _Footer(
             path, tuple(group.num_rows for group in groups),
-            tuple(json.loads(about[b"classes"])), about[b"teacher"].decode(),
+            classes_in(about[b"classes"].decode()), about[b"teacher"].decode(),
             "energy" in names, max(last, default=0),
         )  # fmt: skip
-    except (KeyError, ValueError, OSError) as error:  # Arrow's own are of these kinds
+    except UNREADABLE as error:
         raise damaged(path, error) from error
 
 
@@ -162,7 +170,7 @@ def portions(
             )
             for batch in batches:
                 yield {name: _values(batch, name, len(classes)) for name in columns}
-    except (KeyError, ValueError, OSError) as error:
+    except UNREADABLE as error:
         raise damaged(path, error) from error
 
 

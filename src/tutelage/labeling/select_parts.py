@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tutelage.data.label_parts import NAME, checksums
+from tutelage.data.label_parts import NAME, UNREADABLE, checksums
 from tutelage.errors import RunMismatch, UsageError
-from tutelage.files import read_json, whole, write_json
+from tutelage.files import as_written, read_json, whole, write_json
 from tutelage.labeling.boundary import COLLECT, COUNTERS
 from tutelage.labeling.counts import Counts, contents, counts_of, no_counts
 from tutelage.labeling.label_columns import LabelFiles, in_order, open_labels, portions
@@ -190,7 +190,7 @@ def _about(path: Path) -> dict[str, str]:
         metadata = pq.read_metadata(path).metadata or {}
         about = {key.decode(): value.decode() for key, value in metadata.items()}
         return {key: about[key] for key in ("asked", "plan", "labels")}
-    except (KeyError, ValueError, OSError):
+    except UNREADABLE:
         raise UsageError(f"{path} is no part of a selection: choose another --out") from None
 
 
@@ -201,9 +201,11 @@ def _check_folder(out: Path, asked: dict[str, Any], files: LabelFiles) -> None:
     before = None
     if (out / LAST).exists():
         content = read_json(out / LAST)
-        before = {"rule": content["rule"], "seed": content["seed"]}
+        with as_written(out / LAST):
+            before = {"rule": content["rule"], "seed": content["seed"]}
     elif parts:
-        before = json.loads(_about(parts[0])["asked"])
+        with as_written(parts[0]):
+            before = json.loads(_about(parts[0])["asked"])
     changed = differences(before, asked) if before is not None else []
     changed += [f"{path.name}: not among the labels" for path in parts if path.name not in names]
     if changed:

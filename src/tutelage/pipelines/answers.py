@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -26,7 +25,7 @@ from tutelage.errors import UsageError
 from tutelage.evaluation.intervals import Accuracy
 from tutelage.evaluation.judgement import judged
 from tutelage.evaluation.kept import FOLDER, Kept, kept_for
-from tutelage.files import read_json
+from tutelage.files import as_written, read_json, read_parquet
 from tutelage.judging_settings import CompareSettings
 from tutelage.learner import choose_device
 from tutelage.pipelines.manifest import contents_by_name, has_manifest, learned_note
@@ -65,7 +64,10 @@ def all_answers(
     """
     names = distinct_names(settings.runs)
     if settings.data is None:
-        found = [_stored(path, name) for path, name in zip(settings.runs, names, strict=True)]
+        found = []
+        for path, name in zip(settings.runs, names, strict=True):
+            with as_written(path):
+                found.append(_stored(path, name))
     else:
         source = open_source(settings.data, given)
         found = [
@@ -113,7 +115,7 @@ def _stored(path: Path, name: str) -> Answers:
     config = read_json((path / "model" if path.absolute() == run else path) / "config.json")
     its = calibration_in(config)
     folder = _judged_round(path, run, [row["name"] for row in outcome["rounds"]], config["weights"])
-    table = pq.read_table(folder / "predictions-test.parquet")
+    table = read_parquet(folder / "predictions-test.parquet", ["path", "label", "probs"])
     contents = contents_by_name(run, "test")
     names, labels = table["path"].to_pylist(), table["label"].to_pylist()
     images = [(contents[image], label) for image, label in zip(names, labels, strict=True)]
@@ -176,17 +178,18 @@ def _asked(
         keep_answers(kept, model, test, probs)
         found = judged(probs, test.images.label_tensor(), model.classes, calibration=its)
         keep_judgement(kept, source.address, model, found, before.get("robust", []))
-    table = pq.read_table(file, columns=["content", "label", "predicted"]).to_pydict()
+    table = read_parquet(file, ["content", "label", "predicted"]).to_pydict()
     right = [a == b for a, b in zip(table["label"], table["predicted"], strict=True)]
     now = kept.read()
-    return _in_order(
-        Answers(
-            name=name, path=path, network=model.net.name, img_size=model.net.img_size,
-            weights=now["weights"], classes=model.classes,
-            images=tuple(zip(table["content"], table["label"], strict=True)),
-            right=torch.tensor(right), measures=measures(now), kept=kept,
-        )
-    )  # fmt: skip
+    with as_written(kept.path):
+        return _in_order(
+            Answers(
+                name=name, path=path, network=model.net.name, img_size=model.net.img_size,
+                weights=now["weights"], classes=model.classes,
+                images=tuple(zip(table["content"], table["label"], strict=True)),
+                right=torch.tensor(right), measures=measures(now), kept=kept,
+            )
+        )  # fmt: skip
 
 
 def measures(plain: dict[str, Any]) -> dict[str, float]:

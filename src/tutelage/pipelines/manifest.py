@@ -15,14 +15,16 @@ from tutelage.data.find import Given, open_source
 from tutelage.data.source import Images, Source
 from tutelage.data.storage import absolute, is_given, is_local
 from tutelage.errors import DataProblem, UsageError
-from tutelage.files import read_json, write_json, write_with
+from tutelage.files import as_written, read_json, read_parquet, write_json, write_with
+
+COLUMNS = {  # of manifest.parquet, a row an image
+    "part": str, "path": str, "label": int, "content": str, "bytes": int, "changed": int
+}  # fmt: skip
 
 
 def write_manifest(data: Path, parts: dict[str, Part]) -> None:
     """Every image in use, and what its file looked like; the roots beside it."""
-    columns: dict[str, list[Any]] = {
-        key: [] for key in ("part", "path", "label", "content", "bytes", "changed")
-    }
+    columns: dict[str, list[Any]] = {key: [] for key in COLUMNS}
     for name, part in parts.items():
         labels = part.images.labels or (-1,) * len(part.images)
         stamps = [part.images.source.stamp(name) for name in part.images.names]
@@ -50,9 +52,12 @@ def read_manifest(
     Files of this machine that change while the parts are in use are refused by `Images.read`.
     Raises DataProblem where a file of theirs is gone, or holds another image than before.
     """
-    classes = tuple(read_json(data / "classes.json"))
-    columns = pq.read_table(data / "manifest.parquet").to_pydict()
+    names = read_json(data / "classes.json")
+    columns = read_parquet(data / "manifest.parquet", list(COLUMNS)).to_pydict()
     addresses = read_json(data / "sources.json")
+    with as_written(data):
+        _check(names, columns, addresses)
+    classes = tuple(names)
     rows_of: dict[str, list[int]] = {name: [] for name in addresses}
     for row, name in enumerate(columns["part"]):
         rows_of[name].append(row)
@@ -72,6 +77,22 @@ def read_manifest(
             images = replace(images, stamps=np.array(stamps, np.int64).reshape(-1, 2))
         parts[name] = images
     return parts
+
+
+def _check(classes: Any, columns: dict[str, list[Any]], addresses: Any) -> None:
+    """Raises ValueError or TypeError where what is written is not what `write_manifest` writes."""
+    for name, kind in COLUMNS.items():
+        if not all(isinstance(value, kind) for value in columns[name]):
+            raise TypeError(f"a value of {name} in manifest.parquet is none")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise TypeError("classes.json is no list of names")
+    if not isinstance(addresses, dict) or not all(isinstance(a, str) for a in addresses.values()):
+        raise TypeError("sources.json has no addresses")
+    unknown = set(columns["part"]).difference(addresses)
+    if unknown:
+        raise ValueError(f"sources.json has no address of {min(unknown)}")
+    if not all(-1 <= label < len(classes) for label in columns["label"]):
+        raise ValueError("a label in manifest.parquet is none of the classes")
 
 
 def learned_note(run: Path, contents: set[str]) -> str | None:
@@ -98,7 +119,7 @@ def contents_by_name(run: Path, part: str) -> dict[str, str]:
 def _contents(run: Path) -> Iterator[tuple[str, str, str]]:
     """Part, name and content hash of each image of a run."""
     wanted = ["part", "path", "content"]
-    columns = pq.read_table(run / "data" / "manifest.parquet", columns=wanted).to_pydict()
+    columns = read_parquet(run / "data" / "manifest.parquet", wanted).to_pydict()
     return zip(*(columns[name] for name in wanted), strict=True)
 
 

@@ -17,7 +17,7 @@ from tutelage.evaluation.calibrated import Calibration, calibrated
 from tutelage.evaluation.intervals import Accuracy
 from tutelage.evaluation.judgement import judged
 from tutelage.evaluation.paired import compare, sentence
-from tutelage.files import whole
+from tutelage.files import as_written, read_parquet, whole
 from tutelage.networks.build import parameters
 from tutelage.pipelines.prepare import Prepared, canvas_for
 from tutelage.pipelines.resolution import decided
@@ -121,8 +121,10 @@ def _calibration(name: str, run: Run, prepared: Prepared) -> Calibration | None:
 
 def _answers(folder: Path, part: str) -> Tensor:
     """The probabilities (N, K) that `write_predictions` kept."""
-    column = pq.read_table(folder / f"predictions-{part}.parquet", columns=["probs"])["probs"]
-    return torch.tensor(np.stack(column.to_numpy()))
+    file = folder / f"predictions-{part}.parquet"
+    column = read_parquet(file, ["probs"])["probs"]
+    with as_written(file):
+        return torch.tensor(np.stack(column.to_numpy()))
 
 
 def _add_calibration(
@@ -160,7 +162,16 @@ def _card(one: Round, run: Run, prepared: Prepared, more: Sequence[str]) -> str:
 
 
 def summary(content: dict[str, Any]) -> list[str]:
-    """The outcome of a run in a few lines: each round's accuracy, then the verdict."""
+    """The outcome of a run in a few lines: each round's accuracy, then the verdict.
+
+    Raises Damaged where its run.json lacks them.
+    """
+    with as_written(Path("run.json")):
+        return _summary(content)
+
+
+def _summary(content: dict[str, Any]) -> list[str]:
+    """The lines."""
     outcome, guard = content["stages"]["evaluate"], content["stages"].get("guard")
     judge = outcome["judge"]
     if judge is None:

@@ -13,7 +13,7 @@ from tutelage.data.find import open_source
 from tutelage.data.shard_labels import Counts, Parts
 from tutelage.data.sources.webdataset import WebDataset
 from tutelage.errors import DataProblem, UsageError
-from tutelage.files import write_with
+from tutelage.files import read_parquet, write_with
 from tutelage.methods.method import Method
 from tutelage.pipelines.prepare import Prepared
 from tutelage.run import Run
@@ -84,7 +84,7 @@ def _write(path: Path, shards: Sequence[str], found: Counts) -> None:
 
 def _read(path: Path, shards: Sequence[str]) -> tuple[NDArray[np.int64], ...]:
     """Images, entries and checksums; raises DataProblem where the shards are not the run's."""
-    table = pq.read_table(path)
+    table = read_parquet(path, ["shard", "images", "entries", "sum"])
     if table["shard"].to_pylist() != list(shards):
         raise DataProblem(
             f"the pool has {len(shards):,} shards and had {len(table):,}, or others, when the run "

@@ -30,6 +30,7 @@ from tutelage.searching.trials import Infeasible, Result
 from tutelage.speed.timing import reason
 from tutelage.training_settings import parse_latency
 
+AGAIN = "bring back a copy of it"
 LOST = "CUDA error"  # begins what torch says of a device that answers nothing any more
 
 
@@ -155,8 +156,14 @@ def write_right(folder: Path, right: NDArray[np.bool_]) -> None:
 
 
 def read_right(folder: Path) -> NDArray[np.bool_]:
-    """Which validation images (N,) a network got right."""
-    found: NDArray[np.bool_] = np.load(folder / "right.npy", allow_pickle=False)
+    """Which validation images (N,) a network got right; raises Damaged where that can't be read."""
+    file = folder / "right.npy"
+    try:
+        found: NDArray[np.bool_] = np.load(file, allow_pickle=False)
+    except Exception as error:  # numpy's parser of the header has its own kinds
+        raise Damaged(f"{file} is damaged ({error}): {AGAIN}") from error
+    if found.dtype != np.bool_ or found.ndim != 1:
+        raise Damaged(f"{file} is damaged (it has {found.dtype} {found.shape}): {AGAIN}")
     return found
 
 

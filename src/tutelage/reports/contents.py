@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from tutelage.data import pool
 from tutelage.data.find import Given, open_source
 from tutelage.data.issues import Issue
 from tutelage.data.pool import PseudoLabels
 from tutelage.data.source import Source
 from tutelage.errors import UsageError
-from tutelage.files import read_json
+from tutelage.files import as_written, read_json, read_parquet
 from tutelage.progress import read_metrics
 from tutelage.reports.robust_cards import EvaluationCard, cards
 from tutelage.run import read_run
@@ -59,6 +57,12 @@ class Contents:
 def gather(run: Path, given: Given | None = None) -> Contents:
     """Everything there is in a run folder; raises UsageError where it is none."""
     content = read_run(run)
+    with as_written(run):
+        return _gathered(run, content, given)
+
+
+def _gathered(run: Path, content: dict[str, Any], given: Given | None) -> Contents:
+    """The same, with what run.json says."""
     config, sources = run / "config.yaml", _json(run / "data" / "sources.json", {})
     settings = load_yaml(config) if config.exists() else content["settings"]
     return Contents(
@@ -114,7 +118,7 @@ def _answers(run: Path, content: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     path = last / f"predictions-{outcome['judge']}.parquet"
     if not path.exists():
         return ()
-    table = pq.read_table(path, columns=["label", "predicted"])
+    table = read_parquet(path, ["label", "predicted"])
     return tuple(zip(table["label"].to_pylist(), table["predicted"].to_pylist(), strict=True))
 
 

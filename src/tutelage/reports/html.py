@@ -5,21 +5,27 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, UndefinedError
 from markupsafe import Markup
 
 from tutelage.files import write_text
 
 
 def render(template: str, contents: Mapping[str, Any]) -> str:
-    """The template of that file name with these contents, of which all but Markup is escaped."""
+    """The template of that file name with these contents, of which all but Markup is escaped.
+
+    Raises LookupError where they lack something.
+    """
     here = resources.files("tutelage.reports")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.from_string((here / template).read_text(encoding="utf-8"))
     css = Markup((here / "page.css").read_text(encoding="utf-8"))
-    return page.render({"css": css, **contents})
+    try:
+        return page.render({"css": css, **contents})
+    except UndefinedError as error:
+        raise LookupError(str(error)) from error
 
 
 def write_page(path: Path, text: str) -> Path:

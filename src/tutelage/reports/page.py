@@ -11,6 +11,7 @@ from markupsafe import Markup
 from tutelage.data.find import Given
 from tutelage.data.pool import PseudoLabels
 from tutelage.evaluation.pool_accuracy import Estimate
+from tutelage.files import as_written
 from tutelage.reports import figures, figures_judgement, tables
 from tutelage.reports.contents import JUDGES, Contents, gather
 from tutelage.reports.html import render, write_page
@@ -47,9 +48,12 @@ def write_report(run: Path, given: Given | None = None) -> Path:
     if content["verb"] == "search":
         from tutelage.reports.search_page import report_search  # which loads timm
 
-        return report_search(run, content["state"])
+        with as_written(run / "search.json"):
+            return report_search(run, content["state"])
     contents = gather(run, given)
-    return write_page(run / "report" / "index.html", render("page.html.j2", _parts(contents)))
+    with as_written(run):
+        page = render("page.html.j2", _parts(contents))
+    return write_page(run / "report" / "index.html", page)
 
 
 def _parts(contents: Contents) -> Mapping[str, Any]:

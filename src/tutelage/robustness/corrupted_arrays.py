@@ -161,7 +161,7 @@ def _mapped(path: Path) -> NDArray[Any]:
     """An array in a file, mapped; raises DataProblem where it is none, or is cut short."""
     try:
         found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # numpy's parser of the header has its own kinds
         raise DataProblem(f"{path} can't be read as an array: {error}; copy it again") from error
     return found
 

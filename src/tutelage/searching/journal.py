@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tutelage.files import explained
+from tutelage.files import as_written, explained
 from tutelage.searching.trials import Cost, Result, Trial
 from tutelage.values import from_plain
 
@@ -77,15 +77,17 @@ class Journal:
             self.write(event, **more)
 
     def read(self) -> History:
-        """What all lines come to; torn ones are left out."""
+        """What all lines come to; torn ones are left out. Raises Damaged where one is none of
+        ours."""
         reader = Reader()
         if self.path.exists():
             for text in self.path.read_bytes().splitlines():
                 try:
                     line = json.loads(text)
-                except ValueError:  # what a killed process left of its last line
+                except (ValueError, RecursionError):  # what a killed process left of its last line
                     continue
-                reader.add(line)
+                with as_written(self.path):
+                    reader.add(line)
         return reader.history()
 
 
