@@ -159,6 +159,7 @@ def _readers(root: Path) -> list[tuple[Callable[[], object], tuple[str, ...]]]:
         (lambda: [kept.case(file.parent.name, file.stem) for kept in all_kept(run)
                   for file in kept.path.glob("robust/*/*.parquet")], ("case", "evaluation")),
         (lambda: remember_environment(run), ("starts",)),
+        (lambda: write_report(root / "search"), ("search",)),
         (lambda: Journal(root / "search" / "trials.jsonl").read(), ("trials",)),
         (lambda: read_right(_place(root, "right").parent), ("right",)),
     ]  # fmt: skip

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tutelage.data.columns import pick
 
@@ -45,6 +46,18 @@ def image_column(schema: pa.Schema) -> str | None:
     features = _features(schema)
     declared = [name for name in binary if features.get(name, {}).get("_type") == "Image"]
     return pick("image", declared or binary) or next(iter(declared or binary), None)
+
+
+def statistics_of(about: pq.FileMetaData, group: int, column: int) -> pq.Statistics | None:
+    """What the footer tells of the values of a row group's column; None where it doesn't.
+
+    Raises ValueError where the group says another type than the schema: Arrow ends the process at
+    such statistics.
+    """
+    its, said = about.row_group(group).column(column), about.schema.column(column)
+    if its.physical_type != said.physical_type:
+        raise ValueError(f"{said.path} is {said.physical_type}, and {its.physical_type} in a group")
+    return its.statistics
 
 
 def _is_binary(kind: pa.DataType) -> bool:

@@ -119,7 +119,7 @@ def load(path: Path) -> PseudoLabels:
         arrow = pq.read_table(path)
         arrow.validate(full=True)  # text that is no UTF-8 too
         about = {k.decode(): v.decode() for k, v in (arrow.schema.metadata or {}).items()}
-        k = len(arrow["classes"][0]) if len(arrow) else 1
+        k = len(arrow["classes"][0]) if len(arrow) else 0
         chosen = "copies" in arrow.column_names
         classes = classes_in(about["classes"])
         top = matrix(arrow["classes"], k).long(), matrix(arrow["probs"], k).float()

@@ -19,6 +19,7 @@ from tutelage.data.label_parts import (
     part_numbers,
     part_path,
 )
+from tutelage.data.parquet_schema import statistics_of
 from tutelage.errors import DataProblem, UsageError
 from tutelage.labeling.rules import Answers, Array, T
 
@@ -140,7 +141,8 @@ def _footer(path: Path) -> _Footer:
             raise KeyError(f"it has no column {min(missing)}")
         about = footer.metadata or {}
         groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-        statistics = [group.column(names.index("id")).statistics for group in groups]
+        ids = names.index("id")
+        statistics = [statistics_of(footer, number, ids) for number in range(len(groups))]
         last = [
             s.max if s is not None and s.has_min_max else (1 << LARGEST_ID_BITS) - 1
             for s in statistics

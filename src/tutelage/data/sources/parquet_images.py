@@ -22,7 +22,7 @@ from tutelage.data.columns import (
     text_of,
     unused_classes,
 )
-from tutelage.data.parquet_schema import Layout, image_column, layout_of
+from tutelage.data.parquet_schema import Layout, image_column, layout_of, statistics_of
 from tutelage.data.row_groups import RowGroups
 from tutelage.data.source import Listing, Raw, Source
 from tutelage.data.splits import split_name
@@ -267,10 +267,11 @@ class ParquetImages(Source):
 
 def _lacks_bytes(about: pq.FileMetaData) -> bool:
     """Whether images of struct{bytes, path} may have a path alone, as the footer tells."""
-    for group in map(about.row_group, range(about.num_row_groups)):
-        for column in map(group.column, range(group.num_columns)):
-            told = column.statistics
-            if column.path_in_schema.endswith(".bytes") and (told is None or told.null_count):
+    nested = [i for i in range(about.num_columns) if about.schema.column(i).path.endswith(".bytes")]
+    for group in range(about.num_row_groups):
+        for column in nested:
+            told = statistics_of(about, group, column)
+            if told is None or told.null_count:
                 return True
     return False
 
