@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -431,3 +433,28 @@ def test_noise_of_the_network_is_on_where_it_can_be(images, tmp_path, capsys):
     out = tmp_path / "run"
     given = {"noise.drop-path": 0.2, "model": "vgg11", "img-size": 32}
     assert refused(selftrain(images, out, **given), out, capsys, "drop_path_rate") == 2
+
+
+SIGNALLED = """
+import signal, sys, time
+sys.path.insert(0, {folder!r})
+from tutelage import cli
+def importing(verb, arguments):
+    import slow
+    time.sleep(20)
+cli._call = importing
+code = cli.main(["train", "--out", "run"])
+print(code, sys.modules["slow"].ready)
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_a_signal_that_comes_during_an_import_waits_for_its_end(tmp_path, number):
+    (tmp_path / "slow.py").write_text(
+        f"import signal, time\nsignal.raise_signal(signal.{number})\n"
+        "time.sleep(0.1)\nready = True\n"
+    )
+    code = SIGNALLED.format(folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "4 True\n", done.stderr
+    assert done.stderr == "stopped\nto go on: tutelage train --out run\n"

@@ -4,10 +4,12 @@ import shlex
 import signal
 import sys
 import warnings
+from _thread import interrupt_main
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from importlib.metadata import version
 from pathlib import Path
+from threading import Timer
 from types import FrameType
 from typing import Any
 
@@ -66,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tutelage {version('tutelage')}")
         return 0
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, by nohup
+        signal.signal(signal.SIGINT, _terminate)
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # the check has said it
     try:
         return _call(arguments[0], arguments[1:])
@@ -86,6 +90,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    """Stop, unless a module is being imported: after that, as C++ that calls Python then, such as
+    torch's, ends the process without a word where an error reaches it."""
+    at = frame
+    while at is not None:
+        if at.f_code.co_filename.startswith("<frozen importlib."):
+            again = Timer(0.02, interrupt_main, (number,))
+            again.daemon = True
+            again.start()
+            return
+        at = at.f_back
     raise KeyboardInterrupt
 
 
