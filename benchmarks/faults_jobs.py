@@ -137,9 +137,9 @@ def _sets(root: Path, **more: object) -> list[str]:
 JOBS = (
     Job(
         "train",
-        "fixmatch",
+        "supervised",  # a line of the log is of two steps
         lambda root: [
-            *_sets(root, unlabeled=root / "pool", method="fixmatch", ratio=1),
+            *_sets(root, method="supervised"),
             *_small("410"),
         ],
     ),
@@ -149,7 +149,7 @@ JOBS = (
         lambda root: [
             *_sets(root, unlabeled=root / "shards", labels=root / "labels"),
             *_words({"selected": root / "selected", "ratio": 1}),
-            *_small("200"),
+            *_small("120"),
         ],
     ),
     Job("label", "shards", lambda root: _pool(root, "large-shards")),
@@ -165,7 +165,7 @@ JOBS = (
         lambda root: [
             *_sets(root, unlabeled=root / "pool", rounds=1, ratio=1, method="noisy-student"),
             *_words({"select.threshold": 0.1}),
-            *_small("110"),
+            *_small("60"),
         ],
     ),
     Job(
@@ -173,7 +173,7 @@ JOBS = (
         "flexmatch",
         lambda root: [
             *_sets(root, unlabeled=root / "pool", ratio=1, method="flexmatch"),
-            *_small("110"),
+            *_small("60"),
         ],
     ),
 )
