@@ -3,13 +3,14 @@
 python -m benchmarks.faults [--kills 200] [--seed 0] [--verbs train label select selftrain]
   [--devices N] [--out FOLDER]
 
-A run is one command (faults_jobs.py) that is disturbed one to eight times and then left alone. Of
+A run is one command (faults_jobs.py) that is disturbed three to ten times and then left alone. Of
 the disturbances a quarter is a kill at a chosen moment: while a file is being written (by the alarm
 signal, which ends a process as SIGKILL does), between its writing and its rename, or just after;
-which of them is drawn from all those of the calm run. The rest come at a time that is drawn evenly
-from the seconds of the calm run: 60 % SIGKILL, 20 % SIGTERM, 20 % SIGINT. After the last two the
-command must have saved, end with 4 and print how to go on. A command that has ended before its
-disturbance ends the run, and no kill is counted.
+which of them is drawn from all those of the calm run. The rest come when the command has used some
+processor time, which is drawn evenly from that of the calm run, and so does not depend on what else
+the machine does: 60 % SIGKILL, 20 % SIGTERM, 20 % SIGINT. After the last two the command must have
+saved, end with 4 and print how to go on. A command that has ended before its disturbance ends the
+run, and no kill is counted.
 
 A run is lost where the same command, left alone, does not end with 0; it is wrong where any file
 differs from the calm run's. Checkpoints come each 0.5 s and not each 30 s, which faulted.py sets.
@@ -38,15 +39,19 @@ from typing import Any
 
 from benchmarks.faults_jobs import JOBS, Job, contents, make_data, run_once
 from benchmarks.faults_table import table
+from benchmarks.processes import tree, used
 
 SAVE_SECONDS = "0.5"  # between checkpoints
-EARLY = 0.5  # seconds after the start, in which a signal may find Python alone
-MOST_KILLS = 8  # in a run
+EARLY = 0.5  # seconds of the processor, in which a signal may find Python alone
+KILLS = (3, 10)  # in a run
 CHOSEN = 0.25  # share of kills at chosen moments
 SIGNALS = (signal.SIGKILL,) * 3 + (signal.SIGTERM, signal.SIGINT)
 HOW = ("begun", "begun", "written", "placed")  # as faulted.py has it
 LONGEST_WRITE = 0.02  # seconds
-HEARD_SECONDS = 8.0  # after a signal, in which a command that ends with 0 was about to
+LONGEST = 600.0  # seconds of a command
+HEARD_SECONDS = (
+    2.0  # of the processor after a signal, in which a command that ends with 0 was about to
+)
 GONE_SECONDS = 120.0  # after which processes that outlive their command are a finding
 
 Row = dict[str, Any]
@@ -56,7 +61,7 @@ Row = dict[str, Any]
 class Calm:
     """What a job does when it is left alone."""
 
-    seconds: float
+    seconds: float  # of the processor
     writes: int
     contents: dict[str, str]
 
@@ -73,25 +78,6 @@ def command(job: Job, data: Path, out: Path, devices: int | None) -> list[str]:
     return [*start, *job.flags(data), *more, "--out", str(out)]
 
 
-def tree(root: int) -> set[int]:
-    """The process, all below it, and all of its session, as far as they live."""
-    parents: dict[int, int] = {}
-    found: list[int] = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent, _, session = path.read_text().rpartition(")")[2].split()[:4]
-        except OSError:  # it has just ended
-            continue
-        if state not in "ZX":
-            parents[pid := int(path.parent.name)] = int(parent)
-            found += [pid] if root in (pid, int(session)) else []
-    for one in found:
-        found += [
-            child for child, parent in parents.items() if parent == one and child not in found
-        ]
-    return set(found)
-
-
 def calm(job: Job, folder: Path, devices: int | None) -> Calm:
     """The job's undisturbed run, once a campaign."""
     file = folder / "calm" / f"{job.verb}-{job.name}.json"
@@ -99,10 +85,12 @@ def calm(job: Job, folder: Path, devices: int | None) -> Calm:
     if not file.exists():
         shutil.rmtree(out, ignore_errors=True)
         file.parent.mkdir(parents=True, exist_ok=True)
-        counts, start = file.with_suffix(".count"), time.monotonic()
+        counts, before = file.with_suffix(".count"), os.times()
         words = command(job, folder / "data", out, devices)
         run_once(words, environment(FAULTS_COUNT=str(counts)))
-        seconds = round(time.monotonic() - start, 2)
+        after = os.times()
+        spent = after.children_user + after.children_system
+        seconds = round(spent - before.children_user - before.children_system, 2)
         found = {"seconds": seconds, "writes": int(counts.read_text()), "contents": contents(out)}
         file.write_text(json.dumps(found))
         print(f"{job.verb} {job.name}: {seconds} s, {found['writes']} files written", flush=True)
@@ -128,16 +116,20 @@ def disturbed(words: Sequence[str], its: Calm, dice: random.Random, said: Path) 
         words, env=environment(**more), start_new_session=True, text=True,
         stdout=subprocess.DEVNULL, stderr=(errors := said.with_suffix(".err").open("w+")),
     )  # fmt: skip
-    known = _watched(process, start + (20 * its.seconds + 120 if chosen else at))
+    known = _watched(process, LONGEST if chosen else at, deep="--devices" in words)
     hit = 0
     if process.poll() is None:
         hit = dice.choice(sorted(known))
         row["victim"] = "command" if hit == process.pid else "child"
         os.kill(hit, row["signal"])
-    row["at"] = round(time.monotonic() - start, 2)
+    before = os.times()
+    row["at"] = round(used(known), 2)
     row |= _ended(process, known, row["signal"])
     errors.seek(0)
-    row |= {"ended": round(time.monotonic() - start, 2), "stderr": errors.read()[-2000:]}
+    after = os.times()
+    spent = sum(after[2:4]) - sum(before[2:4])
+    row |= {"ended": round(spent, 2), "seconds": round(time.monotonic() - start, 1)}
+    row["stderr"] = errors.read()[-2000:]
     errors.close()
     if chosen and said.exists():
         row["file"] = said.read_text()
@@ -146,12 +138,12 @@ def disturbed(words: Sequence[str], its: Calm, dice: random.Random, said: Path) 
     return row
 
 
-def _watched(process: subprocess.Popen[str], until: float) -> set[int]:
-    """All processes of a command that were seen until then, or until it ended, and live."""
-    known = {process.pid}
-    while process.poll() is None and time.monotonic() < until:
-        time.sleep(max(0.0, min(0.2, until - time.monotonic())))
-        known |= tree(process.pid)
+def _watched(process: subprocess.Popen[str], until: float, *, deep: bool) -> set[int]:
+    """All processes of a command that live when it has used so much time of the processor."""
+    known, deadline = {process.pid}, time.monotonic() + LONGEST
+    while process.poll() is None and used(known) < until and time.monotonic() < deadline:
+        time.sleep(0.02)
+        known |= tree(process.pid) if deep else set()
     return {pid for pid in known if Path(f"/proc/{pid}").exists()}
 
 
@@ -182,7 +174,7 @@ def _misbehaved(row: Row) -> str:
         return "" if code == 0 else f"it ended by itself, with {code}"
     if row.get("victim") == "child" or not asked:
         return ""  # how others end when one is killed is not laid down
-    if code == 0 and row["ended"] - row["at"] > HEARD_SECONDS:
+    if code == 0 and row["ended"] > row["at"] + HEARD_SECONDS:
         return f"it went on after signal {row['signal']}"
     if code == 0 or (row["at"] < EARLY and code != 4):
         return ""  # it was done, or Python had not come to it
@@ -202,7 +194,7 @@ def one_run(job: Job, given: argparse.Namespace, number: int) -> list[Row]:
     words = command(job, given.out / "data", out, given.devices)
     about = {"verb": job.verb, "job": job.name, "seed": given.seed, "run": number}
     rows: list[Row] = []
-    for _ in range(dice.randint(1, MOST_KILLS)):
+    for _ in range(dice.randint(*KILLS)):
         row = disturbed(words, its, dice, out.with_suffix(".said"))
         row["stage"] = _stage(out)
         rows.append({"kind": "kill", **about, **row})
