@@ -9,11 +9,13 @@ import sys
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 import toy
 import yaml
 from PIL import Image
 
 import tutelage
+from tutelage import cli
 from tutelage.cli import VERBS, main
 from tutelage.pipelines import plan
 from tutelage.pipelines.plan import StepTime
@@ -458,3 +460,29 @@ def test_a_signal_that_comes_during_an_import_waits_for_its_end(tmp_path, number
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "4 True\n", done.stderr
     assert done.stderr == "stopped\nto go on: tutelage train --out run\n"
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore words"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+])  # fmt: skip
+def test_a_lack_of_memory_is_said_in_words(monkeypatch, capsys, error):
+    def call(verb, arguments):
+        raise error
+
+    monkeypatch.setattr(cli, "_call", call)
+    assert main(["train"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("tutelage train: out of memory (")
+    assert "run the same command again" in said
+    assert said.count("\n") == 1
+
+
+def test_an_error_of_our_own_code_is_not_taken_for_a_lack_of_memory(monkeypatch):
+    def call(verb, arguments):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(cli, "_call", call)
+    with pytest.raises(RuntimeError, match="shapes"):
+        main(["train"])

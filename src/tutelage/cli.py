@@ -15,6 +15,10 @@ from typing import Any
 
 from tutelage.errors import Dismissed, Interrupted, TutelageError, UsageError
 
+NO_MEMORY = (
+    "end other programs and run the same command again, which goes on; where that doesn't help, "
+    "take less --memory, or a smaller --batch or --img-size in another --out"
+)
 VERBS = {  # name: what it does, an example
     "check": ("look at every image before training", "--data LABELED --unlabeled POOL"),
     "train": (
@@ -87,6 +91,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(visible(f"tutelage {arguments[0]}: {error}"), file=sys.stderr)
         return error.exit_code if isinstance(error, TutelageError) else TutelageError.exit_code
+    except (MemoryError, RuntimeError) as error:  # torch raises the latter, for a CPU too
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        why = str(error).partition("\n")[0] or "no more to be had"
+        print(f"tutelage {arguments[0]}: out of memory ({why}): {NO_MEMORY}", file=sys.stderr)
+        return TutelageError.exit_code
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 TutelageError          exit code 1
 ├── GivenUp            a training that leads nowhere: collapsed, or its loss is not finite
+├── Exhausted          this machine has no more memory, or no more open files
 ├── UsageError         exit code 2: a wrong flag, name, path or combination
 │   ├── RunMismatch    the run folder belongs to another configuration, or is in use
 │   ├── Unreachable    the network or its host is not there, perhaps only now
@@ -20,6 +21,10 @@ class TutelageError(Exception):
 
 class GivenUp(TutelageError):
     """A training that leads nowhere; the message says why, and what to try."""
+
+
+class Exhausted(TutelageError):
+    """Memory or open files of this machine are used up, whatever was being read."""
 
 
 class UsageError(TutelageError):

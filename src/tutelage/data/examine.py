@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from tutelage.data.decode import one_large, opened, quiet, to_rgb
 from tutelage.data.fact_cache import FactCache, Stamp
 from tutelage.data.facts import Facts
+from tutelage.data.memory import exhausted
 from tutelage.data.near import SIDE, perceptual_hashes
 from tutelage.data.pixels import THREADS
 from tutelage.data.source import Images, Raw
@@ -77,12 +78,18 @@ def _look(images: Images, rows: range, cache: FactCache) -> list[Facts]:
 
 
 def _read(images: Images, row: int) -> tuple[Facts, Gray | None]:
-    """Facts of one image but for its hash, which is made of the small gray image beside them."""
+    """Facts of one image but for its hash, which is made of the small gray image beside them.
+
+    Raises Exhausted where memory or open files are lacking: the image may be sound.
+    """
     raw: Raw = b"?"
     try:
         raw = images.read(row)
         return _examined(raw)
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, …
+        lacking = exhausted(images.where(row), error)
+        if lacking is not None:
+            raise lacking from error
         return Facts("", 0, 0, _why(error, raw)), None
 
 

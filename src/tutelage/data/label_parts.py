@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.data.memory import exhausted
 from tutelage.data.source import Source
-from tutelage.errors import DataProblem
+from tutelage.errors import DataProblem, TutelageError
 from tutelage.files import write_with
 
 PART = 16_384  # images a part, where the pool has no shards
@@ -234,8 +235,11 @@ def _about(schema: pa.Schema) -> About:
     return About(text["teacher"], classes_in(text["classes"]), text["shard"])
 
 
-def damaged(path: Path, error: Exception, *, verb: str = "label") -> DataProblem:
+def damaged(path: Path, error: Exception, *, verb: str = "label") -> TutelageError:
     """What to do about a part, or one of a selection, that can't be read."""
+    lacking = exhausted(str(path), error)
+    if lacking is not None:  # the file is not to be deleted
+        return lacking
     what = "labels" if verb == "label" else "a selection"
     if isinstance(error, KeyError):  # the file is whole, and of something else: not to be deleted
         lack = str(error).strip("'\"")

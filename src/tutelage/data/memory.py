@@ -1,5 +1,7 @@
 """How much decoded images may take, in main memory and on a device."""
 
+import errno
+import mmap
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,10 +10,12 @@ from threading import Lock
 import torch
 
 from tutelage.distributed.collectives import neighbors
+from tutelage.errors import Exhausted
 from tutelage.training_settings import num_bytes
 
 MOST = 4 * 2**30  # bytes, where the user names none
 SHARE = 0.5  # of what is free now: networks, batches and other programs need the rest
+LARGEST = 2**30  # bytes that decoding any image may take, as decode.py has it
 CGROUP = Path("/sys/fs/cgroup")
 CGROUPS = (  # of versions 2 and 1: the limit, what is used, and how files in memory are called
     ("memory.max", "memory.current", "inactive_file"),
@@ -79,6 +83,34 @@ def _free_of_machine() -> int:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def exhausted(where: str, error: BaseException) -> Exhausted | None:
+    """What to raise where this machine is to blame for an error while an image or table was read,
+    and not the file; None where it isn't. A damaged file may ask for any amount of memory."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return Exhausted(
+            f"{where} could not be opened: {error.strerror}; raise the limit (ulimit -n), and run "
+            "the same command again"
+        )
+    no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if not no_memory and not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+        return None
+    if not no_memory and _has_room(LARGEST):
+        return None
+    return Exhausted(
+        f"{where} could not be read for lack of memory: end other programs, or give less --memory, "
+        "and run the same command again"
+    )
+
+
+def _has_room(size: int) -> bool:
+    """Whether this process could have so many bytes more; they are not touched."""
+    try:
+        mmap.mmap(-1, size).close()
+    except (OSError, MemoryError):
+        return False
+    return True
 
 
 def fits_on(device: torch.device, size: int) -> bool:

@@ -15,10 +15,10 @@ from torch import Tensor
 from tutelage.data import decode as decoding
 from tutelage.data.buffers import empty
 from tutelage.data.crops import Cut
-from tutelage.data.memory import Memory, fits_on, said
+from tutelage.data.memory import Memory, exhausted, fits_on, said
 from tutelage.data.source import Images, Raw
 from tutelage.distributed.collectives import own_device
-from tutelage.errors import DataProblem
+from tutelage.errors import DataProblem, TutelageError
 from tutelage.settings import SMALL_IMAGE
 
 THREADS = max(4, os.cpu_count() or 1)  # decoding leaves Python's lock, so threads share the work
@@ -233,15 +233,19 @@ def sent(images: Tensor, device: torch.device) -> Tensor:
 def decoded(
     images: Images, row: int, side: int, *, by: Decoder = decoding.decode
 ) -> NDArray[np.uint8]:
-    """One image by a decoder; raises DataProblem, naming it, where it can't be read."""
+    """One image by a decoder; raises DataProblem, naming it, where it can't be read, and Exhausted
+    where memory or open files are lacking."""
     try:
         return by(images.read(row), side)
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, …
         raise unreadable(images.where(row), error) from error
 
 
-def unreadable(where: str, error: Exception) -> DataProblem:
+def unreadable(where: str, error: Exception) -> TutelageError:
     """What to say and do where an image that was there can't be read any more."""
+    lacking = exhausted(where, error)
+    if lacking is not None:
+        return lacking
     gone = isinstance(error, FileNotFoundError)
     why = "is gone" if gone else f"can't be read: {error}"
     return DataProblem(f"{where} {why}; put it back as it was, and run the same command again")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tutelage.data.decode import decode
 from tutelage.data.label_parts import Portion
+from tutelage.data.memory import exhausted
 from tutelage.data.source import Source
 from tutelage.labeling.label import Batch, Problem
 
@@ -58,12 +59,16 @@ class Fetcher:
     def _decode(
         self, names: tuple[str, ...], first: int, pixels: NDArray[np.uint8]
     ) -> list[Problem]:
-        """Fill pixels (M, C, C, 3) from row `first` on."""
+        """Fill pixels (M, C, C, 3) from row `first` on; raises Exhausted where memory or open files
+        are lacking."""
         problems = []
         for row, place in enumerate(pixels, first):
             try:
                 place[:] = decode(self.source.read(names[row]), self.canvas)
             except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, …
+                lacking = exhausted(self.source.where(names[row]), error)
+                if lacking is not None:
+                    raise lacking from error
                 place[:] = 0
                 problems.append((row, f"{type(error).__name__}: {error}"))
         return problems
