@@ -12,6 +12,7 @@ import starts
 
 from tutelage.errors import TutelageError, UsageError
 from tutelage.files import made_folder, read_json, whole, write_json, write_text, write_with
+from tutelage.run import held
 
 
 def test_what_is_written_is_there_and_folders_are_made(tmp_path):
@@ -155,6 +156,26 @@ def test_a_really_full_disk_keeps_the_old_file_for_every_writer(tmp_path):
         assert answer.startswith(f"TutelageError the disk is full: {tmp_path / name} "), answers
         assert (tmp_path / name).read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(WRITERS)
+
+
+def test_what_a_killed_process_left_half_written_is_swept_away(tmp_path):
+    killed = (
+        "import os; from tutelage.files import whole; from pathlib import Path\n"
+        "with whole(Path('a/b.csv'), mark=files._own()) as p: p.write_text('x'); os._exit(1)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", f"from tutelage import files; {killed}"],
+        cwd=tmp_path,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    (left,) = tmp_path.rglob("*.part")
+    mine = left.with_name(f"b.csv.{os.getpid()}-1.part")  # of a process that lives
+    for path in (mine, left.with_name("last.pt.part"), left.with_name("b.csv")):
+        path.write_text("x")
+    with held(tmp_path):
+        names = sorted(path.name for path in left.parent.iterdir())
+    assert names == sorted(["b.csv", mine.name, "last.pt.part"])
 
 
 def test_several_may_write_a_text_at_a_time_and_one_of_them_stands_whole(tmp_path):

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from tutelage.errors import Damaged, Interrupted, RunMismatch, UsageError
-from tutelage.files import made_folder, read_json, write_json, write_text
+from tutelage.files import made_folder, read_json, sweep, write_json, write_text
 from tutelage.values import differences, to_plain
 
 NOT_BINDING = frozenset(
@@ -180,6 +180,7 @@ def held(path: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"pid {os.getpid()}")
         file.flush()
+        sweep(path)
         yield
 
 
