@@ -13,6 +13,7 @@ from threading import Timer
 from types import FrameType
 from typing import Any
 
+from tutelage.distributed import launcher
 from tutelage.errors import Dismissed, Interrupted, TutelageError, UsageError
 
 NO_MEMORY = (
@@ -71,19 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"tutelage {version('tutelage')}")
         return 0
-    signal.signal(signal.SIGTERM, _terminate)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, by nohup
-        signal.signal(signal.SIGINT, _terminate)
+    _stop_on_signals()
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # the check has said it
     try:
         return _call(arguments[0], arguments[1:])
     except Dismissed as error:
         return error.exit_code
-    except (KeyboardInterrupt, Interrupted) as error:
-        reason = str(error) or "stopped"
-        again = [word for word in arguments if word != "--overwrite"]
-        print(f"{reason}\nto go on: {shlex.join(['tutelage', *again])}", file=sys.stderr)
-        return Interrupted.exit_code
+    except KeyboardInterrupt:
+        return _stopped("stopped", arguments)
+    except Interrupted as error:
+        return _stopped(str(error), arguments, aloud=True)
     except BrokenPipeError:
         return 0
     except (TutelageError, OSError) as error:
@@ -99,18 +97,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         return TutelageError.exit_code
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    """Stop, unless a module is being imported: after that, as C++ that calls Python then, such as
-    torch's, ends the process without a word where an error reaches it."""
-    at = frame
-    while at is not None:
-        if at.f_code.co_filename.startswith("<frozen importlib."):
+def _stopped(reason: str, arguments: list[str], *, aloud: bool = False) -> int:
+    """Say how to go on, where of several processes this is the one to say it."""
+    if aloud or not launcher.number():
+        again = [word for word in arguments if word != "--overwrite"]
+        print(f"{reason}\nto go on: {shlex.join(['tutelage', *again])}", file=sys.stderr)
+    return Interrupted.exit_code
+
+
+def _stop_on_signals() -> None:
+    """Let SIGTERM, and what schedulers send in its place, do what Ctrl-C does, and several of them
+    that come at once, from a scheduler and from who began this process, count as one."""
+    asked = launcher.Asked()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if _is_importing(frame):
             again = Timer(0.02, interrupt_main, (number,))
             again.daemon = True
             again.start()
-            return
-        at = at.f_back
-    raise KeyboardInterrupt
+        elif asked.note(number, frame):
+            raise KeyboardInterrupt
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGUSR1, terminate)
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # not ignored, by nohup
+        signal.signal(signal.SIGINT, stop)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: C++ that calls Python then, such as torch's, ends the
+    process without a word where an error reaches it, so that a signal has to wait."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _help() -> str:
@@ -145,7 +169,6 @@ def _call(verb: str, arguments: list[str]) -> int:
         search_settings,
         verbs,
     )
-    from tutelage.distributed import launcher
 
     trainings: dict[str, tuple[type[Any], Callable[[Any], object]]] = {
         "train": (jobs.TrainSettings, launch.run_train),

@@ -96,12 +96,12 @@ def _run(verb: str, settings: Any, pipeline: Any, given: Given | None) -> Outcom
     from tutelage.reports.page import write_report
     from tutelage.run import open_run
 
-    settings = _named(settings)
-    check_devices(settings.devices)
-    with joined():
+    with joined(settings.device):
         if rank():
             found: Outcome = serve()
             return found
+        settings = _named(settings)
+        check_devices(settings.devices)
         check_shared(settings.batch)
         with open_run(verb, settings, overwrite=settings.overwrite, given=given) as run:
             screen = Screen(log=run.path / "logs" / "log.txt")

@@ -22,6 +22,7 @@ from tutelage.core import Clock, Dice, Stage, fold
 from tutelage.data.loader import Batches
 from tutelage.distributed.collectives import own_device, rank
 from tutelage.distributed.crew import everywhere, from_leader
+from tutelage.distributed.launcher import Asked
 from tutelage.distributed.orders import Orders
 from tutelage.errors import Damaged, GivenUp, Interrupted
 from tutelage.meter import Meter, share_sums
@@ -49,14 +50,14 @@ class Stop:
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Stop]:
-    """Ctrl-C and SIGTERM wait for the end of the step; a second one stops at once."""
-    stop = Stop()
+    """Ctrl-C and SIGTERM wait for the end of the step; a second one, later, stops at once."""
+    stop, asked = Stop(), Asked()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if stop.requested:
+        if asked.note(number, frame) and stop.requested:
             raise KeyboardInterrupt
         stop.requested = True
 

@@ -1,6 +1,6 @@
 """A command that several processes work at: rank 0 leads, and the others help where it asks them.
 
-torchrun begins them, also by `--devices`. The leader runs the pipeline, writes all files and talks
+torchrun begins them, or `--devices`. The leader runs the pipeline, writes all files and talks
 to the person. Where work is worth sharing, such as training, it calls `everywhere`, and the others,
 which wait for that, call the same function with the same arguments. So what a run is does not
 depend on how many processes there are, and only the leader needs the run's folder.
@@ -14,27 +14,28 @@ import io
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import Any, TypeVar
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 
+from tutelage.distributed.board import Board, meet
 from tutelage.distributed.collectives import neighbors, rank, world
-from tutelage.distributed.launcher import is_launched
-from tutelage.errors import Dismissed, GivenUp, Interrupted, TutelageError
+from tutelage.distributed.launcher import is_launched, is_own_launch
+from tutelage.distributed.watch import Watch
+from tutelage.errors import Dismissed, GivenUp, Interrupted, TutelageError, UsageError
 
 T = TypeVar("T")
 
 AGREED = (GivenUp, Interrupted)  # errors of `everywhere` that are raised in all processes at once
 STEP = timedelta(minutes=30)  # after which a process that takes no part in a step counts as lost
 WAIT = timedelta(days=30)  # for the leader's next word, while it works alone
-LOOK = 0.5  # seconds between looks at whether who began this process still lives
 
 
 @dataclass
@@ -43,13 +44,14 @@ class Crew:
 
     group: Any  # of torch.distributed, for words: on the CPU, and patient
     busy: bool = False  # whether they are at work together, so that words would not be heard
+    asked: bool = False  # whether this process, one of the others, was asked to stop
     result: Any = None  # what the others are to return in the end
 
     def tell(self, word: Any) -> None:
         """To all others, who wait for it."""
         file = io.BytesIO()
         torch.save(word, file)
-        data = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+        data = torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
         dist.broadcast(torch.tensor(len(data)), 0, self.group)
         dist.broadcast(data, 0, self.group)
 
@@ -69,46 +71,79 @@ def crew() -> Crew:
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def joined(device: str = "auto") -> Iterator[None]:
     """Meet the other processes of this command, where there are any, until the work is done.
 
-    Raises Interrupted where one of them is lost.
+    Raises UsageError where there are more of them than devices of that kind, what another process
+    failed by, and Interrupted where one of them is lost.
     """
+    watch = Watch()
     if not is_launched():
-        yield
-        return
-    if not dist.is_initialized():
-        _meet()
-    its = crew()
-    its.busy, its.result = False, None
-    try:
-        with _patient():
+        with watch.of_parent():
             yield
-        _dismiss(its, None)
-    except Exception as error:
-        if not is_loss(error):
-            _dismiss(its, error)
+        return
+    check_accelerators(device)
+    board, its = _met(), crew()
+    its.busy, its.asked, its.result = False, False, None
+    with watch.of_parent(), watch.of_others(board.store), _patient(its):
+        try:
+            yield
+            _dismiss(its, None)
+        except Exception as error:
+            _raise_for_all(its, board, error)
+        except KeyboardInterrupt:
+            if rank():
+                raise Dismissed(Interrupted.exit_code) from None
+            _dismiss(its, Interrupted("stopped"))
+            board.leave_end(Interrupted.exit_code)
             raise
-        raise Interrupted(
-            f"rank {rank()} of {world()} lost another process of this command: "
-            "it goes on from the last checkpoint"
+
+
+def check_accelerators(device: str) -> None:
+    """Raises UsageError where this machine has fewer accelerators than processes want one."""
+    if device.split(":")[0] not in ("auto", "cuda") or not torch.cuda.is_available():
+        return
+    there, wanted = torch.cuda.device_count(), int(os.environ["LOCAL_WORLD_SIZE"])
+    if wanted > there:
+        if os.environ["LOCAL_RANK"] != "0":
+            raise Dismissed(UsageError.exit_code)  # said once
+        raise UsageError(
+            f"{wanted} processes want a CUDA device each and this machine has {there}: take "
+            f"{there} processes, or --device cpu"
+        )
+
+
+@cache
+def _met() -> Board:
+    """Come together, for as long as this process lives: a group that was left can't be met again
+    safely. Raises TutelageError where others don't come."""
+    accelerated = torch.cuda.is_available()
+    if accelerated:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    try:
+        board = Board(meet())
+        if number == 0:
+            board.clear()
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if accelerated else "gloo", store=board.store, rank=number,
+            world_size=count, timeout=STEP,
+        )  # fmt: skip
+        atexit.register(_part)
+        crew()
+    except (dist.DistError, RuntimeError) as error:
+        raise TutelageError(
+            f"process {number} of {count} found not all others at {os.environ['MASTER_ADDR']}:"
+            f"{os.environ['MASTER_PORT']}: {error}"
         ) from error
-    except KeyboardInterrupt:
-        _dismiss(its, Interrupted("stopped"))
-        raise
-
-
-def _meet() -> None:
-    """For as long as this process lives: a group that is left can't be met again safely."""
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=STEP
-    )
-    atexit.register(dist.destroy_process_group)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // neighbors()))
-    _end_with(os.getppid())
+    return board
+
+
+def _part() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def is_loss(error: BaseException) -> bool:
@@ -119,40 +154,71 @@ def is_loss(error: BaseException) -> bool:
     )
 
 
+def _raise_for_all(its: Crew, board: Board, error: Exception) -> NoReturn:
+    """End all processes with an error of this one, or this one with that of another."""
+    if is_loss(error):
+        raise _after_loss(board) from error
+    if rank() == 0:
+        _dismiss(its, error)
+        board.leave_end(exit_code(error))
+        raise error
+    if isinstance(error, Dismissed):
+        raise error
+    board.leave_error(error)
+    if not torch.cuda.is_available():  # NCCL's connections are closed by the end of the process
+        dist.destroy_process_group()  # so that the leader looks for the reason
+    if board.is_taken():
+        raise Dismissed(exit_code(error)) from error
+    raise error
+
+
+def _after_loss(board: Board) -> Exception:
+    """Why another process is not there any more, as far as it could say."""
+    lost = Interrupted(
+        f"process {rank()} of {world()} lost another one: what was saved last is kept"
+    )
+    if rank() == 0:
+        return board.error() or lost
+    code = board.end()
+    speaks = rank() == 1 or os.environ.get("LOCAL_RANK") == "0"  # once a machine
+    if code is None and speaks and not is_own_launch():
+        return lost
+    return Dismissed(Interrupted.exit_code if code is None else code)
+
+
 def _dismiss(its: Crew, error: Exception | None) -> None:
     """Let the others go, where they wait for a word."""
     if rank() or its.busy:
         return
-    code = error.exit_code if isinstance(error, TutelageError) else TutelageError.exit_code
-    its.tell((None, its.result if error is None else Dismissed(code)))
+    word = its.result if error is None else Dismissed(exit_code(error))
+    try:
+        its.tell((None, word))
+    except RuntimeError as lost:
+        if not is_loss(lost):
+            raise
+
+
+def exit_code(error: Exception) -> int:
+    """What a process that this error ends returns."""
+    return error.exit_code if isinstance(error, TutelageError) else TutelageError.exit_code
 
 
 @contextmanager
-def _patient() -> Iterator[None]:
-    """The others leave Ctrl-C and SIGTERM, which all of them get, to the leader."""
+def _patient(its: Crew) -> Iterator[None]:
+    """The others leave Ctrl-C and SIGTERM to the leader, and tell it at the next step."""
     if rank() == 0 or threading.current_thread() is not threading.main_thread():
         yield
         return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {one: signal.signal(one, signal.SIG_IGN) for one in signals}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        its.asked = True
+
+    before = {one: signal.signal(one, note) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
-
-
-def _end_with(parent: int) -> None:
-    """Ask the leader to stop when who began it dies; the others end when they lose the leader."""
-    if rank():
-        return
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(LOOK)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def everywhere(function: Callable[..., T], *shared: Any, own: Any) -> T:

@@ -1,19 +1,46 @@
-"""`--devices N`: the same command in N processes of this machine, by torch's own launcher.
+"""`--devices N`: the same command in N processes of this machine.
 
-What torchrun does, without its words: the processes speak for themselves.
+Not by torchrun, which ends a process 30 seconds after it was asked to stop, in the middle of a long
+checkpoint too, listens on all of a machine's addresses, and takes seconds to load. The processes
+are told of each other as it does, by environment variables, so that they are the same with either.
 """
 
-import logging
+import math
 import os
+import signal
+import socket
+import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
 
-from tutelage.errors import Interrupted, TutelageError, UsageError
+from tutelage.errors import Interrupted, UsageError
+
+LAUNCHER = "TUTELAGE_LAUNCHER"  # the process that began this one, by its number
+LISTENER = "TUTELAGE_LISTENER"  # what the leader's store listens on: a file descriptor
+HOME = "127.0.0.1"
+LOOK = 0.05  # seconds between looks at the processes
+AGAIN = 2.0  # seconds in which two signals are one: both a scheduler and a shell may send it
+ALONE = 5.0  # seconds after which a process is asked to stop when another one failed
+LATE = 120.0  # and after which it is ended
 
 
 def is_launched() -> bool:
     """Whether this process was begun as one of several that are to work together."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def is_own_launch() -> bool:
+    """Whether `--devices` has begun this process, and speaks for it where it can't."""
+    return LAUNCHER in os.environ
+
+
+def number() -> int:
+    """This process's number, also before it has met the others."""
+    return int(os.environ.get("RANK", "0")) if is_launched() else 0
 
 
 def check_devices(asked: int) -> None:
@@ -30,32 +57,131 @@ def check_devices(asked: int) -> None:
         )
 
 
+@dataclass
+class Asked:
+    """The signals by which this process was asked to stop."""
+
+    times: int = 0
+    last: float = -math.inf  # when
+
+    def note(self, signal_number: int, frame: FrameType | None) -> bool:
+        """One more, unless it is the same once more; returns whether it counts."""
+        now = time.monotonic()
+        if now - self.last < AGAIN:
+            return False
+        self.times, self.last = self.times + 1, now
+        return True
+
+
 def run_in_processes(devices: int, arguments: Sequence[str]) -> int:
-    """Run the command in so many processes; returns the exit code of the first that failed, or 0.
+    """Run the command in so many processes; returns the leader's exit code.
 
-    A process that was killed counts as an interruption: the same command goes on.
+    Raises Interrupted where the leader was killed, or ended before it could speak.
     """
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     if "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // devices))
-    config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=devices, run_id=f"tutelage-{os.getpid()}",
-        rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0,
-        monitor_interval=0.1,
-    )  # fmt: skip
+    with _listened() as asked:
+        processes = _begun(devices, arguments)
+        try:
+            _attend(processes, asked)
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+    leader = processes[0].returncode
+    if leader >= 0:
+        return leader
+    if asked.times:
+        raise Interrupted("stopped")
+    raise Interrupted(f"process 0 of {devices} was ended by {_signal_name(leader)}")
+
+
+@contextmanager
+def _listened() -> Iterator[Asked]:
+    """Signals that ask to stop are noted; one that was ignored from the beginning stays so."""
+    asked, before = Asked(), {}
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        if signal.getsignal(one) != signal.SIG_IGN:
+            before[one] = signal.signal(one, asked.note)
     try:
-        elastic_launch(config, sys.executable)("-m", "tutelage", *arguments)
-    except SignalException:
-        return Interrupted.exit_code
-    except ChildFailedError as error:
-        number, failure = min(error.failures.items(), key=lambda item: item[1].timestamp)
-        if failure.exitcode >= 0:
-            return failure.exitcode or TutelageError.exit_code
-        raise Interrupted(
-            f"process {number} of {devices} was ended by signal {-failure.exitcode}"
-        ) from None
-    return 0
+        yield asked
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _begun(devices: int, arguments: Sequence[str]) -> list["subprocess.Popen[bytes]"]:
+    """The processes, each in a session of its own: a terminal's Ctrl-C comes here alone."""
+    command = [sys.executable, "-m", "tutelage", *arguments]
+    with socket.socket() as listener:
+        listener.bind((HOME, 0))
+        listener.listen(2 * devices)
+        shared = {
+            "MASTER_ADDR": HOME, "MASTER_PORT": str(listener.getsockname()[1]),
+            "WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices),
+            LAUNCHER: str(os.getpid()),
+        }  # fmt: skip
+        if sys.platform == "linux":
+            shared["GLOO_SOCKET_IFNAME"] = "lo"  # what they say doesn't leave the machine
+        own = [{"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(devices)]
+        own[0][LISTENER] = str(listener.fileno())
+        return [
+            subprocess.Popen(
+                command, env=os.environ | shared | environment, start_new_session=True,
+                pass_fds=[listener.fileno()] if LISTENER in environment else [],
+            )
+            for environment in own
+        ]  # fmt: skip
+
+
+def _attend(processes: list["subprocess.Popen[bytes]"], asked: Asked) -> None:
+    """Wait until all have ended; where one failed the others have a while, as they notice it."""
+    passed_on, failed_at, told = 0, None, False
+    while any(process.poll() is None for process in processes):
+        time.sleep(LOOK)
+        if asked.times > passed_on:
+            passed_on = asked.times
+            _ask(processes[0], hard=passed_on > 2)
+        failed = _failed(processes)
+        if failed is None:
+            continue
+        if failed_at is None:
+            failed_at = time.monotonic()
+            _say_killed(processes, failed)
+        spent = time.monotonic() - failed_at
+        if spent > LATE or (spent > ALONE and processes[0].poll() is not None):
+            for process in processes:
+                process.kill()
+        elif spent > ALONE and not told:
+            told = True
+            _ask(processes[0])
+
+
+def _failed(processes: list["subprocess.Popen[bytes]"]) -> int | None:
+    """A process that has ended otherwise than well, or the leader however it ended."""
+    for i, process in enumerate(processes):
+        if process.poll() or (i == 0 and process.poll() is not None):
+            return i
+    return None
+
+
+def _ask(process: "subprocess.Popen[bytes]", *, hard: bool = False) -> None:
+    """Ask to stop; hard: end it."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGKILL if hard else signal.SIGTERM)
+
+
+def _say_killed(processes: list["subprocess.Popen[bytes]"], i: int) -> None:
+    """Name a process that a signal ended, as the others can't know; the leader's is said last."""
+    code = processes[i].returncode
+    if i and code < 0:
+        print(
+            f"process {i} of {len(processes)} was ended by {_signal_name(code)}",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+
+
+def _signal_name(code: int) -> str:
+    """The signal in words, with what it often means."""
+    name = signal.Signals(-code).name
+    return f"{name}, perhaps as memory ran out" if name == "SIGKILL" else name

@@ -1,6 +1,6 @@
 """What the leader wants of all processes between two steps: to save, or to stop.
 
-Only the leader knows: it has the clock and hears the person. The others ask now and then, about
+The leader has the clock; any of them may be asked to stop. They tell each other now and then, about
 every half second, since an answer takes them through the network.
 """
 
@@ -25,20 +25,21 @@ class Orders:
     done: int = 0  # steps, the last time
 
     def after(self, done: int, *, save: bool, stop: bool) -> tuple[bool, bool]:
-        """Whether to save and whether to stop after `done` steps, as the leader wants it."""
+        """Whether to save and whether to stop after `done` steps, as any process wants it."""
         if world() == 1:
             return save, stop
         if done < self.due:
             return False, False
-        word = torch.tensor([done + self._steps(done), save, stop])
-        dist.broadcast(word, 0, crew().group)
+        word = torch.tensor([done + self._steps(done), save, stop or crew().asked])
+        dist.all_reduce(word, dist.ReduceOp.MAX, crew().group)
+        crew().asked = False
         self.due, save, stop = int(word[0]), bool(word[1]), bool(word[2])
         return save, stop
 
     def _steps(self, done: int) -> int:
         """Until the next answer."""
         if rank():
-            return 0  # the leader's word counts
+            return 0  # the leader's word is more
         now = time.monotonic()
         each = (now - self.asked) / max(1, done - self.done)
         self.asked, self.done = now, done
