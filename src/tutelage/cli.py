@@ -179,7 +179,8 @@ def _call(verb: str, arguments: list[str]) -> int:
         kind, run = trainings[verb]
         settings = _settings(kind, verb, arguments)
         if settings.devices > 1 and not launcher.is_launched():
-            return launcher.run_in_processes(settings.devices, [verb, *arguments])
+            command = [sys.executable, "-m", "tutelage", verb, *arguments]
+            return launcher.run_in_processes(settings.devices, command)
         run(settings)
     elif verb == "search":
         launch.run_search(_settings(search_settings.SearchSettings, verb, arguments))

@@ -12,11 +12,14 @@ from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import yaml
 
+from tutelage.distributed.collectives import world
+from tutelage.distributed.launcher import is_restartable
+from tutelage.distributed.watch import patience
 from tutelage.errors import Damaged, Interrupted, RunMismatch, UsageError
 from tutelage.files import made_folder, read_json, sweep, write_json, write_text
 from tutelage.values import differences, to_plain
@@ -165,23 +168,35 @@ def content_of(path: Path, verb: str, settings: Any) -> dict[str, Any]:
 def held(path: Path) -> Iterator[None]:
     """Make the folder and hold it; the system lets go when the process ends, however it ends.
 
-    Raises RunMismatch where another process holds it, UsageError where it can't be made.
+    Where torchrun began this process, after another that led on a machine which is lost perhaps,
+    the folder is waited for. Raises RunMismatch where another process holds it, UsageError
+    where it can't be made.
     """
     made_folder(path)
     with (path / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise RunMismatch(
-                f"another process ({file.read().strip() or 'unknown'}) works in {path}: wait for "
-                "it, or choose another --out"
-            ) from None
+        deadline = time.monotonic() + (2 * patience() if is_restartable() else 0)
+        while not _locked(file):
+            if time.monotonic() > deadline:
+                file.seek(0)
+                raise RunMismatch(
+                    f"another process ({file.read().strip() or 'unknown'}) works in {path}: wait "
+                    "for it, or choose another --out"
+                )
+            time.sleep(0.2)
         file.truncate(0)
         file.write(f"pid {os.getpid()}")
         file.flush()
         sweep(path)
         yield
+
+
+def _locked(file: IO[str]) -> bool:
+    """Lock a file for this process, unless another one has."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def is_held(path: Path) -> bool:
@@ -222,6 +237,7 @@ def remember_environment(path: Path) -> None:
             "system": platform.platform(),
             "processor": platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),
+            "processes": world(),
             "packages": {name: version(name) for name in PACKAGES},
         }
     )

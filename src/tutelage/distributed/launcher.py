@@ -24,7 +24,7 @@ LISTENER = "TUTELAGE_LISTENER"  # what the leader's store listens on: a file des
 HOME = "127.0.0.1"
 LOOK = 0.05  # seconds between looks at the processes
 AGAIN = 2.0  # seconds in which two signals are one: both a scheduler and a shell may send it
-ALONE = 5.0  # seconds after which a process is asked to stop when another one failed
+ALONE = 15.0  # seconds after which a process is asked to stop when another one failed
 LATE = 120.0  # and after which it is ended
 
 
@@ -36,6 +36,11 @@ def is_launched() -> bool:
 def is_own_launch() -> bool:
     """Whether `--devices` has begun this process, and speaks for it where it can't."""
     return LAUNCHER in os.environ
+
+
+def is_restartable() -> bool:
+    """Whether torchrun began this process, which begins it again when others come or go."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def number() -> int:
@@ -73,15 +78,13 @@ class Asked:
         return True
 
 
-def run_in_processes(devices: int, arguments: Sequence[str]) -> int:
-    """Run the command in so many processes; returns the leader's exit code.
+def run_in_processes(devices: int, command: Sequence[str]) -> int:
+    """Run the same command in so many processes; returns the leader's exit code.
 
     Raises Interrupted where the leader was killed, or ended before it could speak.
     """
-    if "OMP_NUM_THREADS" not in os.environ:
-        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // devices))
     with _listened() as asked:
-        processes = _begun(devices, arguments)
+        processes = _begun(devices, command)
         try:
             _attend(processes, asked)
         finally:
@@ -110,9 +113,9 @@ def _listened() -> Iterator[Asked]:
             signal.signal(one, handler)
 
 
-def _begun(devices: int, arguments: Sequence[str]) -> list["subprocess.Popen[bytes]"]:
+def _begun(devices: int, command: Sequence[str]) -> list["subprocess.Popen[bytes]"]:
     """The processes, each in a session of its own: a terminal's Ctrl-C comes here alone."""
-    command = [sys.executable, "-m", "tutelage", *arguments]
+    threads = str(max(1, (os.cpu_count() or 1) // devices))
     with socket.socket() as listener:
         listener.bind((HOME, 0))
         listener.listen(2 * devices)
@@ -120,6 +123,7 @@ def _begun(devices: int, arguments: Sequence[str]) -> list["subprocess.Popen[byt
             "MASTER_ADDR": HOME, "MASTER_PORT": str(listener.getsockname()[1]),
             "WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices),
             LAUNCHER: str(os.getpid()),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
         }  # fmt: skip
         if sys.platform == "linux":
             shared["GLOO_SOCKET_IFNAME"] = "lo"  # what they say doesn't leave the machine
@@ -142,12 +146,11 @@ def _attend(processes: list["subprocess.Popen[bytes]"], asked: Asked) -> None:
         if asked.times > passed_on:
             passed_on = asked.times
             _ask(processes[0], hard=passed_on > 2)
-        failed = _failed(processes)
-        if failed is None:
+        if not _has_failed(processes):
             continue
         if failed_at is None:
             failed_at = time.monotonic()
-            _say_killed(processes, failed)
+            _say_killed(processes)
         spent = time.monotonic() - failed_at
         if spent > LATE or (spent > ALONE and processes[0].poll() is not None):
             for process in processes:
@@ -157,12 +160,9 @@ def _attend(processes: list["subprocess.Popen[bytes]"], asked: Asked) -> None:
             _ask(processes[0])
 
 
-def _failed(processes: list["subprocess.Popen[bytes]"]) -> int | None:
-    """A process that has ended otherwise than well, or the leader however it ended."""
-    for i, process in enumerate(processes):
-        if process.poll() or (i == 0 and process.poll() is not None):
-            return i
-    return None
+def _has_failed(processes: list["subprocess.Popen[bytes]"]) -> bool:
+    """Whether one has ended otherwise than well, or the leader however it ended."""
+    return processes[0].poll() is not None or any(process.poll() for process in processes)
 
 
 def _ask(process: "subprocess.Popen[bytes]", *, hard: bool = False) -> None:
@@ -171,14 +171,13 @@ def _ask(process: "subprocess.Popen[bytes]", *, hard: bool = False) -> None:
         process.send_signal(signal.SIGKILL if hard else signal.SIGTERM)
 
 
-def _say_killed(processes: list["subprocess.Popen[bytes]"], i: int) -> None:
-    """Name a process that a signal ended, as the others can't know; the leader's is said last."""
-    code = processes[i].returncode
-    if i and code < 0:
-        print(
-            f"process {i} of {len(processes)} was ended by {_signal_name(code)}",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+def _say_killed(processes: list["subprocess.Popen[bytes]"]) -> None:
+    """Name those that a signal ended, as the leader can't know; its own end is said last."""
+    for i, process in enumerate(processes):
+        code = process.poll()
+        if i and code is not None and code < 0:
+            words = f"process {i} of {len(processes)} was ended by {_signal_name(code)}"
+            print(words, file=sys.stderr, flush=True)
 
 
 def _signal_name(code: int) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch.distributed as dist
 
 from tutelage.distributed.collectives import neighbors, rank, world
-from tutelage.distributed.launcher import LAUNCHER
+from tutelage.distributed.launcher import LAUNCHER, is_own_launch, is_restartable
 from tutelage.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -27,8 +27,13 @@ if TYPE_CHECKING:
 
 LOOK = 0.5  # seconds between looks
 BEAT = 2.0  # seconds between counts
-SILENCE = "TUTELAGE_SILENCE"  # seconds without a sign after which another machine counts as lost
+SILENCE = "TUTELAGE_SILENCE"  # another patience, in seconds
 USUAL_SILENCE = 120.0
+
+
+def patience() -> float:
+    """Seconds without a sign after which another machine counts as lost."""
+    return float(os.environ.get(SILENCE, USUAL_SILENCE))
 
 
 @dataclass
@@ -41,8 +46,7 @@ class Watch:
     def of_parent(self) -> Iterator[None]:
         """Ask the leader to stop when who began it dies; the others end when they lose it."""
         parent = int(os.environ.get(LAUNCHER, os.getppid()))
-        begun = LAUNCHER in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
-        if begun and rank() == 0:
+        if (is_own_launch() or is_restartable()) and rank() == 0:
             threading.Thread(target=self._look_at, args=(parent,), daemon=True).start()
         try:
             yield
@@ -86,13 +90,12 @@ class Watch:
 
     def _listen(self, heard: dict[int, float], store: "Store") -> None:
         """End where one has been silent for too long: what it was asked to do never returns."""
-        patience = float(os.environ.get(SILENCE, USUAL_SILENCE))
         while not self.over.wait(LOOK):
             for other, when in heard.items():
-                if time.monotonic() - when > patience:
+                if time.monotonic() - when > patience():
                     print(
                         f"process {rank()} of {world()} has not heard from process {other} for "
-                        f"{patience:.0f} seconds, whose machine or network may be down: what was "
+                        f"{patience():.0f} seconds, whose machine or network may be down: what was "
                         "saved last is kept, and the same command goes on",
                         file=sys.stderr, flush=True,
                     )  # fmt: skip

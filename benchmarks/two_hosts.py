@@ -1,0 +1,310 @@
+"""Two hosts train one run, and lose each other: does it end as an undisturbed one does?
+
+    python -m benchmarks.two_hosts --out /tmp/hosts [--troubles silence killed worker stopped]
+
+The hosts are two network namespaces of this machine, joined by a bridge, with a torchrun each; that
+needs Linux and no rights where users may make namespaces. Elsewhere they are two addresses of the
+loopback device, whose link can't be taken down: there `silence` is a stopped process.
+
+A run begins on one host, a second one joins, and then comes the trouble:
+    silence  the second host's link goes down: nobody closes a connection
+    killed   kill -9 of all processes of the second host, which later comes back
+    worker   kill -9 of the first host's training process, which its torchrun begins anew
+    stopped  SIGTERM to the first host's torchrun; later the same command on that host alone
+It prints for each how many processes each start had, and how far the losses are from those of one
+process that nobody disturbed. Of the same seed, with a network without batch norm and dropout.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+STEPS = 300
+INSIDE = "TUTELAGE_INSIDE"  # this process has namespaces of its own
+MINUTES = 4.0  # for whatever is waited for
+TIMES = {"images_per_second", "data_share"}
+FLAGS = {
+    "model": "test_vit", "method": "noisy-student", "rounds": 1, "steps": STEPS, "img-size": 16,
+    "batch": 8, "ratio": 1, "val-fraction": 0, "select.threshold": 0.1, "device": "cpu",
+    "optim.name": "sgd", "optim.lr": 0.01, "noise.dropout": 0, "noise.drop-path": 0,
+}  # fmt: skip
+PATIENCE = ["keep_alive_interval=1", "keep_alive_max_attempt=3", "last_call_timeout=2"]
+
+
+def write_images(root: Path) -> Path:
+    """labeled/, test/ (4 classes of 4) and pool/ (24): noise in four colors."""
+    dice = np.random.default_rng(0)
+    for i in range(56):
+        part, name = ("pool", "") if i >= 32 else (("labeled", "test")[i // 16], "abcd"[i % 4])
+        pixels = dice.integers(0, 120, (16, 16, 3))
+        pixels[..., i % 3] += 30 * (i % 4)
+        folder = root / part / name
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    return root
+
+
+@dataclass
+class Host:
+    """A network namespace, or an address, with a torchrun."""
+
+    name: str
+    address: str
+    device: str
+    apart: bool  # whether it is a namespace
+    logs: Path
+    torchrun: "subprocess.Popen[bytes] | None" = None
+    starts: int = 0
+
+    def begin(self, endpoint: str, words: list[str]) -> None:
+        """Begin torchrun."""
+        self.starts += 1
+        keeps = endpoint.startswith(self.address)  # the store through which they meet
+        within = ["ip", "netns", "exec", self.name] if self.apart else []
+        launch = [
+            "--nnodes=1:2", "--nproc-per-node=1", "--max-restarts=5", "--rdzv-backend=c10d",
+            f"--rdzv-endpoint={endpoint}", f"--local-addr={self.address}", "--rdzv-id=hosts",
+            f"--rdzv-conf={','.join([*PATIENCE, f'is_host={int(keeps)}'])}",
+            "--monitor-interval=0.2",
+        ]  # fmt: skip
+        with (self.logs / f"{self.name}{self.starts}.log").open("wb") as log:
+            self.torchrun = subprocess.Popen(
+                [*within, sys.executable, "-m", "torch.distributed.run", *launch, "-m", "tutelage",
+                 *words],
+                stdout=log, stderr=log,
+                env=os.environ | {"GLOO_SOCKET_IFNAME": self.device, "TUTELAGE_SILENCE": "5"},
+            )  # fmt: skip
+
+    def workers(self) -> list[int]:
+        """The numbers of its training processes."""
+        assert self.torchrun is not None
+        rows = Path("/proc").glob("[0-9]*/stat")
+        return [int(row.parent.name) for row in rows if _parent(row) == self.torchrun.pid]
+
+    def kill(self) -> None:
+        """kill -9 of all its processes."""
+        if self.torchrun is not None:
+            for one in self.workers():
+                os.kill(one, signal.SIGKILL)
+            self.torchrun.kill()
+            self.torchrun.wait()
+
+    def fall_silent(self) -> None:
+        """Without a word to anybody."""
+        if self.apart:
+            subprocess.run(["ip", "link", "set", f"to-{self.name}", "down"], check=True)
+        else:
+            for one in self.workers():
+                os.kill(one, signal.SIGSTOP)
+
+
+def _parent(stat: Path) -> int:
+    try:
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    except (OSError, IndexError):  # it has ended meanwhile
+        return 0
+
+
+def in_namespaces(arguments: list[str]) -> int | None:
+    """This program's exit code in namespaces of its own; None where they can't be made."""
+    wrap = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--"]
+    for prefix in ([wrap[0], *wrap[3:]], wrap):
+        try:
+            probe = [*prefix, "sh", "-c", "mount -t tmpfs tmpfs /run && ip netns add probe"]
+            if subprocess.run(probe, capture_output=True).returncode == 0:
+                command = [*prefix, sys.executable, "-m", "benchmarks.two_hosts", *arguments]
+                return subprocess.run(command, env=os.environ | {INSIDE: "1"}).returncode
+        except FileNotFoundError:
+            return None
+    return None
+
+
+def hosts(logs: Path) -> list[Host]:
+    """The two of them; their namespaces end with this process."""
+    if INSIDE not in os.environ:
+        return [Host(name, f"127.0.0.{i}", "lo", False, logs) for name, i in (("a", 2), ("b", 3))]
+    lines = ["mount -t tmpfs tmpfs /run", "ip link set lo up", "ip link add br0 type bridge",
+             "ip link set br0 up"]  # fmt: skip
+    found = []
+    for name, address in (("a", "10.77.0.1"), ("b", "10.77.0.2")):
+        lines += [
+            f"ip netns add {name}",
+            f"ip link add to-{name} type veth peer name eth0 netns {name}",
+            f"ip link set to-{name} master br0 up",
+            f"ip -n {name} addr add {address}/24 dev eth0",
+            f"ip -n {name} link set eth0 up", f"ip -n {name} link set lo up",
+        ]  # fmt: skip
+        found.append(Host(name, address, "eth0", True, logs))
+    for line in lines:
+        subprocess.run(line.split(), check=True)
+    return found
+
+
+@dataclass
+class Trial:
+    """A run on two hosts."""
+
+    out: Path
+    images: Path
+    first: Host
+    second: Host
+    port: int
+    ended: list[str] = field(default_factory=list)
+
+    def words(self, out: Path) -> list[str]:
+        """The command."""
+        parts = {"data": "labeled", "unlabeled": "pool", "test": "test"}
+        given = {key: self.images / part for key, part in parts.items()} | FLAGS | {"out": out}
+        return ["selftrain", *(w for key, value in given.items() for w in (f"--{key}", str(value)))]
+
+    def begin(self, host: Host) -> None:
+        """The same command on a host, the first of which all others ask."""
+        host.begin(f"{self.first.address}:{self.port}", self.words(self.out))
+
+    def processes(self) -> list[int]:
+        """How many each start of the run had."""
+        file = self.out / "environment.json"
+        return [row["processes"] for row in json.loads(file.read_text())] if file.exists() else []
+
+    def lines(self) -> int:
+        """Of all metrics."""
+        return sum(len(f.read_text().splitlines()) for f in self.out.glob("rounds/*/metrics.jsonl"))
+
+    def trains(self, processes: int) -> None:
+        """Until so many processes have begun, and written a few lines."""
+        wait(lambda: self.processes()[-1:] == [processes], f"{processes} processes")
+        before = self.lines()
+        wait(lambda: self.lines() > before + 2, "some steps")
+
+    def joined(self) -> None:
+        """A second host joins, while the first does not run ahead."""
+        (one,) = self.first.workers()
+        os.kill(one, signal.SIGSTOP)
+        self.begin(self.second)
+        wait(lambda: is_asked_to_stop(one), "the second host")
+        os.kill(one, signal.SIGCONT)
+        self.trains(2)
+
+    def finished(self) -> None:
+        """The first host's command ends well."""
+        assert self.first.torchrun is not None
+        assert self.first.torchrun.wait(60 * MINUTES) == 0, f"see {self.first.logs}"
+
+
+def is_asked_to_stop(process: int) -> bool:
+    """Whether a SIGTERM waits for a stopped process."""
+    rows = dict(line.split(":\t", 1) for line in
+                Path(f"/proc/{process}/status").read_text().splitlines())  # fmt: skip
+    return bool(int(rows["ShdPnd"], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def wait(ready: Callable[[], bool], what: str) -> None:
+    """Until it is so."""
+    deadline = time.monotonic() + 60 * MINUTES
+    while not ready():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not come")
+        time.sleep(0.05)
+
+
+def silence(trial: Trial) -> None:
+    """The second host's link goes down, and it never comes back."""
+    trial.second.fall_silent()
+    trial.trains(1)
+    trial.finished()
+    trial.second.kill()
+
+
+def killed(trial: Trial) -> None:
+    """The second host loses its power, and comes back."""
+    trial.second.kill()
+    trial.trains(1)
+    trial.joined()
+    trial.finished()
+
+
+def worker(trial: Trial) -> None:
+    """The leader is killed, and its torchrun begins it anew."""
+    (one,) = trial.first.workers()
+    os.kill(one, signal.SIGKILL)
+    wait(lambda: len(trial.processes()) > 2, "another start")
+    trial.finished()
+
+
+def stopped(trial: Trial) -> None:
+    """The first host is asked to stop; later it goes on alone."""
+    assert trial.first.torchrun is not None
+    trial.first.torchrun.terminate()
+    trial.first.torchrun.wait(60 * MINUTES)
+    state = json.loads((trial.out / "run.json").read_text())["state"]
+    assert state == "interrupted", state
+    trial.second.kill()
+    trial.port += 1
+    trial.begin(trial.first)
+    trial.finished()
+
+
+TROUBLES = {one.__name__: one for one in (silence, killed, worker, stopped)}
+
+
+def farthest(one: Path, other: Path) -> float:
+    """The largest difference of any metric of any line."""
+    largest = 0.0
+    for file in sorted(one.glob("rounds/*/metrics.jsonl")):
+        pairs = [
+            [json.loads(line) for line in (run / file.relative_to(one)).read_text().splitlines()]
+            for run in (one, other)
+        ]
+        for a, b in zip(*pairs, strict=True):
+            assert a.keys() == b.keys()
+            largest = max([largest, *(abs(a[key] - b[key]) for key in a.keys() - TIMES)])
+    return largest
+
+
+def main(arguments: list[str]) -> int:
+    """All troubles that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--troubles", nargs="+", choices=TROUBLES, default=list(TROUBLES))
+    asked = parser.parse_args(arguments)
+    if INSIDE not in os.environ:
+        code = in_namespaces(arguments)
+        if code is not None:
+            return code
+    os.environ["OMP_NUM_THREADS"] = "1"
+    images = write_images(asked.out / "images")
+    first, second = hosts(asked.out)
+    calm = Trial(asked.out / "calm", images, first, second, 0)
+    alone = subprocess.Popen([sys.executable, "-m", "tutelage", *calm.words(calm.out)])
+    for i, name in enumerate(asked.troubles):
+        trial = Trial(asked.out / name, images, first, second, 29500 + 10 * i)
+        try:
+            trial.begin(first)
+            trial.trains(1)
+            trial.joined()
+            TROUBLES[name](trial)
+        finally:
+            first.kill()
+            second.kill()
+        assert alone.wait(60 * MINUTES) == 0
+        if first.apart:
+            subprocess.run(["ip", "link", "set", "to-b", "up"], check=True)
+        difference = farthest(calm.out, trial.out)
+        where = "two namespaces" if first.apart else "two addresses"
+        print(f"{name}: {where}, processes {trial.processes()}, losses within {difference:.1e}")
+        assert difference < 1e-5
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,50 @@
+"""Several processes of which one fails, as `--devices` begins them: run by tests.
+
+python failing.py KIND   fails in that way, and ends with the exit code of the command line
+"""
+
+import os
+import sys
+
+import torch
+import torch.distributed as dist
+
+from tutelage.distributed.collectives import rank
+from tutelage.distributed.crew import everywhere, joined, leave, serve
+from tutelage.errors import DataProblem, Dismissed, GivenUp, TutelageError
+
+
+def fail(kind: str, own: None) -> None:
+    """A step together, and then no other."""
+    dist.all_reduce(torch.ones(1))
+    if kind == "image" and rank() == 1:
+        raise DataProblem("cat/7.png has vanished: bring it back")
+    if kind == "memory" and rank() == 1:
+        raise MemoryError("no room for 3 GB")
+    if kind == "disk" and rank() == 0:
+        raise TutelageError("the disk is full: make room")
+    if kind == "given up":
+        raise GivenUp("the loss became nan")
+    if kind == "gone" and rank() == 1:
+        os._exit(9)
+    dist.all_reduce(torch.ones(1))
+
+
+def main(kind: str) -> int:
+    """The exit code."""
+    try:
+        with joined():
+            if rank():
+                return int(serve())
+            leave(0)
+            everywhere(fail, kind, own=None)
+    except Dismissed as error:
+        return error.exit_code
+    except TutelageError as error:
+        print(f"rank {os.environ['RANK']}: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,279 @@
+"""The life of a command that several processes work at: stopped, killed, failing, and going on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import failing as failing_script
+import pytest
+import torch
+import toy
+from safetensors.torch import load_file
+
+from tutelage.cli import main
+from tutelage.distributed import board, crew, launcher
+from tutelage.distributed.launcher import run_in_processes
+from tutelage.errors import Dismissed, Interrupted, UsageError
+from tutelage.run import is_held
+
+STEPS = 150
+SECONDS = 60  # within which all processes are gone, on a machine that does much else
+
+
+@dataclass
+class Command:
+    """`tutelage train --devices 2`, running, and what it says."""
+
+    images: Path
+    out: Path
+    said: str = ""
+    code: int | None = None
+    process: subprocess.Popen = field(init=False)
+
+    def __post_init__(self) -> None:
+        flags = toy.train_settings(self.images, self.out, steps=STEPS, memory="0", devices=2)
+        words = [w for key, v in flags.items() for w in (f"--{key.replace('_', '-')}", str(v))]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tutelage", "train", *words], stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def leader(self) -> int:
+        return int((self.out / ".lock").read_text().removeprefix("pid "))
+
+    def follower(self) -> int:
+        (found,) = set(children(self.process.pid)) - {self.leader()}
+        return found
+
+    def until_it_trains(self) -> None:
+        """Until it has written a line more of its metrics."""
+        log = self.out / "rounds" / "00-supervised" / "metrics.jsonl"
+        before = lines(log)
+        deadline = time.monotonic() + 240
+        while lines(log) <= before or not is_held(self.out):
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def end(self, *, within: float = SECONDS) -> None:
+        """Wait for its end, and for that of all its processes."""
+        start = time.monotonic()
+        self.said, _ = self.process.communicate(timeout=within)  # when all have closed it
+        self.code = self.process.returncode
+        while is_held(self.out):
+            assert time.monotonic() < start + within
+            time.sleep(0.05)
+        assert "Traceback" not in self.said
+        assert "Warning" not in self.said
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def children(pid: int) -> list[int]:
+    found = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True)
+    rows = [row.split() for row in found.stdout.splitlines()]
+    return [int(own) for own, parent in rows if int(parent) == pid]
+
+
+def state(run: Path) -> str:
+    return json.loads((run / "run.json").read_text())["state"]
+
+
+def checkpoint_time(run: Path) -> int:
+    return (run / "rounds" / "00-supervised" / "last.pt").stat().st_mtime_ns
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return toy.write_toy(tmp_path_factory.mktemp("toy"))
+
+
+def kill_the_follower(command: Command) -> None:
+    os.kill(command.follower(), signal.SIGKILL)
+    command.end()
+    assert "process 1 of 2 was ended by SIGKILL" in command.said
+
+
+def kill_the_leader(command: Command) -> None:
+    os.kill(command.leader(), signal.SIGKILL)
+    command.end()
+    assert "process 0 of 2 was ended by SIGKILL" in command.said
+
+
+def kill_the_launcher(command: Command) -> None:
+    known = [command.process.pid, *children(command.process.pid)]
+    command.process.kill()
+    command.end()
+    assert command.code == -signal.SIGKILL
+    command.code = 4  # which nobody was there to return
+    assert state(command.out) == "interrupted"
+    assert not set(known) & set(children(1))
+
+
+def ask_all_at_once(command: Command) -> None:
+    """As a scheduler does, that knows of every process, while each passes it on."""
+    everyone = [command.process.pid, *children(command.process.pid)]
+    for one in everyone:
+        os.kill(one, signal.SIGTERM)
+    command.end()
+    assert state(command.out) == "interrupted"
+    assert "stopped at step" in command.said
+
+
+def press_ctrl_c(command: Command) -> None:
+    os.killpg(command.process.pid, signal.SIGINT)
+    command.end()
+    assert "stopped at step" in command.said
+
+
+def ask_the_follower(command: Command) -> None:
+    os.kill(command.follower(), signal.SIGTERM)
+    command.end()
+    assert "stopped at step" in command.said
+
+
+TROUBLES = [kill_the_follower, kill_the_leader, kill_the_launcher, ask_all_at_once,
+            press_ctrl_c, ask_the_follower]  # fmt: skip
+
+
+def test_whatever_ends_a_run_the_same_command_goes_on_to_the_same_weights(images, tmp_path):
+    calm = Command(images, tmp_path / "calm")
+    calm.end(within=300)
+    assert calm.code == 0, calm.said
+    out = tmp_path / "run"
+    for trouble in TROUBLES:
+        command = Command(images, out)
+        command.until_it_trains()
+        start = time.monotonic()
+        trouble(command)
+        print(trouble.__name__, round(time.monotonic() - start, 1), command.said)
+        assert command.code == 4, command.said
+        assert command.said.count("to go on: tutelage train --data") == 1, command.said
+    last = Command(images, out)
+    last.end(within=300)
+    assert last.code == 0, last.said
+    assert state(out) == "done"
+    one, other = (load_file(run / "model" / "model.safetensors") for run in (calm.out, out))
+    assert all(other[name].equal(tensor) for name, tensor in one.items())
+
+
+def failing(kind: str, capfd) -> tuple[int, str]:
+    """The exit code and the words of two processes of which one fails."""
+    code = run_in_processes(2, [sys.executable, failing_script.__file__, kind])
+    return code, capfd.readouterr().err
+
+
+def test_the_person_reads_once_why_another_process_failed(capfd):
+    code, said = failing("image", capfd)
+    assert (code, said) == (3, "rank 0: cat/7.png has vanished: bring it back\n")
+    code, said = failing("memory", capfd)
+    assert code == 1
+    assert said.startswith("rank 0: process 1 of 2 failed:\nTraceback")
+    assert said.endswith("MemoryError: no room for 3 GB\n")
+    assert said.count("MemoryError: no room") == 1
+
+
+def test_an_error_of_the_leader_or_of_all_is_said_by_the_leader(capfd):
+    assert failing("disk", capfd) == (1, "rank 0: the disk is full: make room\n")
+    assert failing("given up", capfd) == (1, "rank 0: the loss became nan\n")
+
+
+def script(folder: Path, *lines: str) -> list[str]:
+    """A command in the place of the real one."""
+    file = folder / "command.sh"
+    file.write_text("\n".join(lines))
+    return ["sh", str(file)]
+
+
+def test_the_exit_code_is_that_of_the_leader(tmp_path):
+    assert run_in_processes(3, script(tmp_path, "exit $((RANK * 5))")) == 0
+    assert run_in_processes(2, script(tmp_path, "exit $((3 - RANK))")) == 3
+
+
+def test_a_leader_that_a_signal_ends_is_an_interruption(tmp_path):
+    with pytest.raises(Interrupted, match="process 0 of 2 was ended by SIGSEGV"):
+        run_in_processes(2, script(tmp_path, "[ $RANK = 0 ] && kill -SEGV $$", "sleep 30"))
+
+
+def test_a_leader_that_works_alone_is_asked_to_stop_when_another_process_is_gone(
+    tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(launcher, "ALONE", 0.2)
+    lines = ["[ $RANK = 1 ] && kill -KILL $$", "trap 'exit 4' TERM", "sleep 30 & wait"]
+    assert run_in_processes(2, script(tmp_path, *lines)) == 4
+    assert "process 1 of 2 was ended by SIGKILL" in capfd.readouterr().err
+
+
+def test_a_leader_that_hears_nothing_is_ended_in_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(launcher, "ALONE", 0.1)
+    monkeypatch.setattr(launcher, "LATE", 0.3)
+    lines = ["[ $RANK = 1 ] && exit 7", "trap '' TERM", "exec sleep 30"]
+    with pytest.raises(Interrupted, match="process 0 of 2 was ended by SIGKILL"):
+        run_in_processes(2, script(tmp_path, *lines))
+
+
+def test_the_processes_hear_each_other_on_this_machine_alone(tmp_path):
+    out = tmp_path / "env"
+    found = run_in_processes(2, script(tmp_path, f"[ $RANK = 0 ] && env > {out}", "true"))
+    assert found == 0
+    told = dict(line.split("=", 1) for line in out.read_text().splitlines() if "=" in line)
+    assert told["MASTER_ADDR"] == "127.0.0.1"
+    assert (told["WORLD_SIZE"], told["LOCAL_RANK"]) == ("2", "0")
+
+
+def test_a_batch_that_devices_cannot_share_is_refused_before_anything_begins(tmp_path, capsys):
+    flags = toy.train_settings(tmp_path, tmp_path / "run", batch=64, devices=3)
+    words = [w for key, v in flags.items() for w in (f"--{key.replace('_', '-')}", str(v))]
+    assert main(["train", *words]) == 2
+    assert "3 devices can't share a batch of 64 images evenly" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_devices_are_for_the_command_line_and_not_for_torchrun(monkeypatch):
+    with pytest.raises(UsageError, match="torchrun --nproc-per-node 2"):
+        launcher.check_devices(2)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    launcher.check_devices(4)
+    launcher.check_devices(1)
+    with pytest.raises(UsageError, match="torchrun has begun 4 processes"):
+        launcher.check_devices(2)
+
+
+def test_more_processes_than_accelerators_are_refused_with_both_numbers(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    crew.check_accelerators("cpu")
+    with pytest.raises(UsageError, match=r"4 processes want a CUDA device each .* has 2"):
+        crew.check_accelerators("auto")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(Dismissed):  # said once
+        crew.check_accelerators("cuda")
+
+
+@pytest.mark.parametrize("kind", board.KINDS)
+def test_an_error_goes_to_the_leader_with_its_kind(kind):
+    found = board.from_words(board.in_words(kind("cat.png: not read")))
+    assert (type(found), str(found)) == (kind, "cat.png: not read")
+
+
+def test_two_signals_at_once_are_one(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(launcher.time, "monotonic", lambda: now[0])
+    asked = launcher.Asked()
+    assert asked.note(15, None)
+    now[0] += 0.5
+    assert not asked.note(2, None)
+    now[0] += launcher.AGAIN
+    assert asked.note(2, None)
+    assert asked.times == 2
