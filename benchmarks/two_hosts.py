@@ -29,15 +29,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-STEPS = 300
+STEPS = 150
 INSIDE = "TUTELAGE_INSIDE"  # this process has namespaces of its own
 MINUTES = 4.0  # for whatever is waited for
-TIMES = {"images_per_second", "data_share"}
+TIMES = {"images_per_second", "data_share", "seconds"}
 FLAGS = {
     "model": "test_vit", "method": "noisy-student", "rounds": 1, "steps": STEPS, "img-size": 16,
     "batch": 8, "ratio": 1, "val-fraction": 0, "select.threshold": 0.1, "device": "cpu",
     "optim.name": "sgd", "optim.lr": 0.01, "noise.dropout": 0, "noise.drop-path": 0,
 }  # fmt: skip
+OWN = {
+    "TUTELAGE_SILENCE": "5",
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # without which torch 2.15 waits in vain for who
+}  # joins later: the first host doesn't say again where it is
 PATIENCE = ["keep_alive_interval=1", "keep_alive_max_attempt=3", "last_call_timeout=2"]
 
 
@@ -82,7 +86,7 @@ class Host:
                 [*within, sys.executable, "-m", "torch.distributed.run", *launch, "-m", "tutelage",
                  *words],
                 stdout=log, stderr=log,
-                env=os.environ | {"GLOO_SOCKET_IFNAME": self.device, "TUTELAGE_SILENCE": "5"},
+                env=os.environ | OWN | {"GLOO_SOCKET_IFNAME": self.device},
             )  # fmt: skip
 
     def workers(self) -> list[int]:
@@ -186,6 +190,11 @@ class Trial:
         before = self.lines()
         wait(lambda: self.lines() > before + 2, "some steps")
 
+    def learns_from_pool(self) -> None:
+        """Until its second training, so that the first one has ended with what both have learned."""
+        log = self.out / "rounds" / "01-student" / "metrics.jsonl"
+        wait(lambda: log.exists() and bool(log.read_text()), "the student")
+
     def joined(self) -> None:
         """A second host joins, while the first does not run ahead."""
         (one,) = self.first.workers()
@@ -219,6 +228,7 @@ def wait(ready: Callable[[], bool], what: str) -> None:
 
 def silence(trial: Trial) -> None:
     """The second host's link goes down, and it never comes back."""
+    trial.learns_from_pool()
     trial.second.fall_silent()
     trial.trains(1)
     trial.finished()
@@ -226,7 +236,7 @@ def silence(trial: Trial) -> None:
 
 
 def killed(trial: Trial) -> None:
-    """The second host loses its power, and comes back."""
+    """The second host is gone at once, and comes back."""
     trial.second.kill()
     trial.trains(1)
     trial.joined()
@@ -235,6 +245,7 @@ def killed(trial: Trial) -> None:
 
 def worker(trial: Trial) -> None:
     """The leader is killed, and its torchrun begins it anew."""
+    trial.learns_from_pool()
     (one,) = trial.first.workers()
     os.kill(one, signal.SIGKILL)
     wait(lambda: len(trial.processes()) > 2, "another start")
@@ -285,7 +296,9 @@ def main(arguments: list[str]) -> int:
     images = write_images(asked.out / "images")
     first, second = hosts(asked.out)
     calm = Trial(asked.out / "calm", images, first, second, 0)
-    alone = subprocess.Popen([sys.executable, "-m", "tutelage", *calm.words(calm.out)])
+    with (asked.out / "calm.log").open("wb") as log:
+        command = [sys.executable, "-m", "tutelage", *calm.words(calm.out)]
+        alone = subprocess.Popen(command, stdout=log, stderr=log)
     for i, name in enumerate(asked.troubles):
         trial = Trial(asked.out / name, images, first, second, 29500 + 10 * i)
         try:
@@ -301,7 +314,10 @@ def main(arguments: list[str]) -> int:
             subprocess.run(["ip", "link", "set", "to-b", "up"], check=True)
         difference = farthest(calm.out, trial.out)
         where = "two namespaces" if first.apart else "two addresses"
-        print(f"{name}: {where}, processes {trial.processes()}, losses within {difference:.1e}")
+        print(
+            f"{name}: {where}, processes {trial.processes()}, losses within {difference:.1e}",
+            flush=True,
+        )
         assert difference < 1e-5
     return 0
 

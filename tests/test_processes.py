@@ -41,7 +41,7 @@ class Command:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tutelage", "train", *words], stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, start_new_session=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1"}, preexec_fn=hear_ctrl_c,
         )  # fmt: skip
 
     def leader(self) -> int:
@@ -73,14 +73,20 @@ class Command:
         assert "Warning" not in self.said
 
 
+def hear_ctrl_c() -> None:
+    """As in a terminal, also where these tests run in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def lines(path: Path) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 def children(pid: int) -> list[int]:
-    found = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True)
+    command = ["ps", "-A", "-o", "pid=,ppid=,stat="]
+    found = subprocess.run(command, capture_output=True, text=True)
     rows = [row.split() for row in found.stdout.splitlines()]
-    return [int(own) for own, parent in rows if int(parent) == pid]
+    return [int(own) for own, parent, state in rows if int(parent) == pid and state[0] != "Z"]
 
 
 def state(run: Path) -> str:
@@ -152,9 +158,7 @@ def test_whatever_ends_a_run_the_same_command_goes_on_to_the_same_weights(images
     for trouble in TROUBLES:
         command = Command(images, out)
         command.until_it_trains()
-        start = time.monotonic()
         trouble(command)
-        print(trouble.__name__, round(time.monotonic() - start, 1), command.said)
         assert command.code == 4, command.said
         assert command.said.count("to go on: tutelage train --data") == 1, command.said
     last = Command(images, out)

@@ -179,9 +179,11 @@ def _after_loss(board: Board) -> Exception:
     )
     if rank() == 0:
         return board.error() or lost
+    if is_own_launch():  # which says it where the leader can't
+        return Dismissed(Interrupted.exit_code)
     code = board.end()
-    speaks = rank() == 1 or os.environ.get("LOCAL_RANK") == "0"  # once a machine
-    if code is None and speaks and not is_own_launch():
+    speaks = rank() == 1 or os.environ["LOCAL_RANK"] == "0"  # once a machine
+    if code is None and speaks:
         return lost
     return Dismissed(Interrupted.exit_code if code is None else code)
 

@@ -123,6 +123,7 @@ def _begun(devices: int, command: Sequence[str]) -> list["subprocess.Popen[bytes
             "MASTER_ADDR": HOME, "MASTER_PORT": str(listener.getsockname()[1]),
             "WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices),
             LAUNCHER: str(os.getpid()),
+            "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),  # else it traces
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
         }  # fmt: skip
         if sys.platform == "linux":
