@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -97,11 +97,12 @@ class Host:
 
     def kill(self) -> None:
         """kill -9 of all its processes."""
-        if self.torchrun is not None:
-            for one in self.workers():
-                os.kill(one, signal.SIGKILL)
-            self.torchrun.kill()
-            self.torchrun.wait()
+        if self.torchrun is None:
+            return
+        for one in self.workers():
+            os.kill(one, signal.SIGKILL)
+        self.torchrun.kill()
+        self.torchrun.wait()
 
     def fall_silent(self) -> None:
         """Without a word to anybody."""
@@ -110,6 +111,11 @@ class Host:
         else:
             for one in self.workers():
                 os.kill(one, signal.SIGSTOP)
+
+    def come_back(self) -> None:
+        """Its link is up."""
+        if self.apart:
+            subprocess.run(["ip", "link", "set", f"to-{self.name}", "up"], check=True)
 
 
 def _parent(stat: Path) -> int:
@@ -163,7 +169,6 @@ class Trial:
     first: Host
     second: Host
     port: int
-    ended: list[str] = field(default_factory=list)
 
     def words(self, out: Path) -> list[str]:
         """The command."""
@@ -190,8 +195,8 @@ class Trial:
         before = self.lines()
         wait(lambda: self.lines() > before + 2, "some steps")
 
-    def learns_from_pool(self) -> None:
-        """Until its second training, so that the first one has ended with what both have learned."""
+    def labels_and_goes_on(self) -> None:
+        """Until its second training, as the first has ended with what both have learned."""
         log = self.out / "rounds" / "01-student" / "metrics.jsonl"
         wait(lambda: log.exists() and bool(log.read_text()), "the student")
 
@@ -228,7 +233,7 @@ def wait(ready: Callable[[], bool], what: str) -> None:
 
 def silence(trial: Trial) -> None:
     """The second host's link goes down, and it never comes back."""
-    trial.learns_from_pool()
+    trial.labels_and_goes_on()
     trial.second.fall_silent()
     trial.trains(1)
     trial.finished()
@@ -245,7 +250,7 @@ def killed(trial: Trial) -> None:
 
 def worker(trial: Trial) -> None:
     """The leader is killed, and its torchrun begins it anew."""
-    trial.learns_from_pool()
+    trial.labels_and_goes_on()
     (one,) = trial.first.workers()
     os.kill(one, signal.SIGKILL)
     wait(lambda: len(trial.processes()) > 2, "another start")
@@ -310,8 +315,7 @@ def main(arguments: list[str]) -> int:
             first.kill()
             second.kill()
         assert alone.wait(60 * MINUTES) == 0
-        if first.apart:
-            subprocess.run(["ip", "link", "set", "to-b", "up"], check=True)
+        second.come_back()
         difference = farthest(calm.out, trial.out)
         where = "two namespaces" if first.apart else "two addresses"
         print(

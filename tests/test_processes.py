@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,8 @@ from safetensors.torch import load_file
 from tutelage.cli import main
 from tutelage.distributed import board, crew, launcher
 from tutelage.distributed.launcher import run_in_processes
-from tutelage.errors import Dismissed, Interrupted, UsageError
-from tutelage.run import is_held
+from tutelage.errors import Dismissed, Interrupted, RunMismatch, UsageError
+from tutelage.run import held, is_held
 
 STEPS = 150
 SECONDS = 60  # within which all processes are gone, on a machine that does much else
@@ -281,3 +282,18 @@ def test_two_signals_at_once_are_one(monkeypatch):
     now[0] += launcher.AGAIN
     assert asked.note(2, None)
     assert asked.times == 2
+
+
+def test_who_begins_anew_waits_for_the_folder_of_who_is_about_to_end(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("TUTELAGE_SILENCE", "10")
+    first = held(tmp_path)
+    first.__enter__()
+    ending = threading.Timer(0.5, first.__exit__, (None, None, None))
+    ending.start()
+    with held(tmp_path):
+        assert ending.finished.is_set()
+    monkeypatch.setenv("TUTELAGE_SILENCE", "0.1")
+    refused = pytest.raises(RunMismatch, match=rf"pid {os.getpid()}")
+    with held(tmp_path), refused, held(tmp_path):
+        pass
