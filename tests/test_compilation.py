@@ -9,7 +9,8 @@ from torch import nn
 from tutelage import compilation
 from tutelage.core import Clock
 from tutelage.errors import UsageError
-from tutelage.learner import Frozen, Learner
+from tutelage.frozen import Frozen
+from tutelage.learner import Learner
 from tutelage.networks.build import weight_digest
 from tutelage.settings import Optim
 

@@ -10,7 +10,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tutelage.core import Batch, Clock, Labeled, Unlabeled
 from tutelage.errors import UsageError
-from tutelage.learner import Frozen, Learner
+from tutelage.frozen import Frozen
+from tutelage.learner import Learner
 from tutelage.losses import cross_entropy, distillation
 from tutelage.methods.deit import Deit
 from tutelage.methods.function_matching import FunctionMatching

@@ -9,13 +9,8 @@ from torch import nn
 from tutelage.averages import move_average
 from tutelage.core import Clock
 from tutelage.errors import UsageError
-from tutelage.learner import (
-    Frozen,
-    Learner,
-    answer,
-    choose_device,
-    choose_precision,
-)
+from tutelage.frozen import Frozen, answer
+from tutelage.learner import Learner, choose_device, choose_precision
 from tutelage.networks.build import build, weight_digest
 from tutelage.settings import Optim
 

@@ -16,7 +16,8 @@ from tutelage import checkpoint, methods
 from tutelage.core import Batch, Clock, Dice, Labeled, Unlabeled, fold
 from tutelage.data.views import VIEWS
 from tutelage.errors import RunMismatch, UsageError
-from tutelage.learner import Frozen, Learner
+from tutelage.frozen import Frozen
+from tutelage.learner import Learner
 from tutelage.losses import cross_entropy
 from tutelage.methods.method import Method, State
 from tutelage.methods.noisy_student import NoisyStudent

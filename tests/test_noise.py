@@ -10,7 +10,8 @@ from torch import nn
 
 from tutelage.core import Clock
 from tutelage.errors import UsageError
-from tutelage.learner import Frozen, Learner, modes
+from tutelage.frozen import Frozen
+from tutelage.learner import Learner, modes
 from tutelage.networks.build import Net, build, takes
 from tutelage.networks.drop_block import BLOCK, DropBlock, drop_block, gamma
 from tutelage.networks.noise import set_noise

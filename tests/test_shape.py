@@ -33,6 +33,7 @@ LAYERS = [  # a module may import modules of lower rows, and of its own package
     {"data"},
     {"feedback", "recalibration"},
     {"learner", "weights"},
+    {"frozen"},
     {"averages", "compilation", "optimizers"},
     {"losses", "gates", "targets", "mixing", "schedules", "networks"},
     {"search_settings"},

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from tutelage.distributed.shards import parts
 from tutelage.settings import Buffers, WarmUp
 
 
@@ -37,6 +38,7 @@ def move_average(
 
 
 def _averaged(module: nn.Module, *, statistics: bool) -> list[Tensor]:
-    """Weights and, where asked, the buffers that are no counters."""
-    buffers = module.buffers() if statistics else ()
-    return [*module.parameters(), *(buffer for buffer in buffers if buffer.is_floating_point())]
+    """Weights and, where asked, the buffers that are no counters; of those that are spread over
+    processes, what this one has."""
+    found = [*module.parameters(), *(module.buffers() if statistics else ())]
+    return parts([tensor for tensor in found if tensor.is_floating_point()])

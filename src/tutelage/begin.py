@@ -10,12 +10,14 @@ from tutelage.data.loader import Batches
 from tutelage.distributed.collectives import world
 from tutelage.distributed.crew import from_leader
 from tutelage.errors import UsageError
-from tutelage.learner import Frozen, Learner
+from tutelage.frozen import Frozen
+from tutelage.learner import Learner
 from tutelage.methods.method import State
 from tutelage.networks.build import Normalized, build
 from tutelage.networks.freeze import freeze
 from tutelage.networks.noise import set_noise
 from tutelage.recipe import Recipe
+from tutelage.training_settings import Part
 
 
 def begin(
@@ -26,7 +28,7 @@ def begin(
     student: nn.Module | None = None,
     teacher: nn.Module | None = None,
 ) -> State:
-    """The state before the first step.
+    """The state before the first step, with networks that are to be sharded in the CPU's memory.
 
     Raises UsageError where the method asks a frozen teacher and none is given.
     """
@@ -35,7 +37,7 @@ def begin(
     pool_size = 0 if batches.pool is None else len(batches.pool)
     memory = recipe.method.memory(recipe.net.num_classes, pool_size)
     return State(
-        _learner(recipe, module.to(device)),
+        _learner(recipe, module.to(_home(recipe, "student", device))),
         _teacher(recipe, device, teacher),
         memory={name: tensor.to(device) for name, tensor in memory.items()},
     )
@@ -51,12 +53,17 @@ def _teacher(
     if role == "frozen":
         if given is None:
             raise UsageError(f"{type(recipe.method).__name__} needs a teacher that is trained")
-        module = _copy(given).to(device)
+        module = _copy(given).to(_home(recipe, "teacher", device))
         return Frozen(module, precision=recipe.precision, compile=recipe.compile)
     if given is None:
         seed = fold(recipe.seed, Dice.TEACHER, 0)
         given = recipe.method.make_teacher(recipe.net, seed=seed)
-    return _learner(recipe, _copy(given).to(device))
+    return _learner(recipe, _copy(given).to(_home(recipe, "teacher", device)))
+
+
+def _home(recipe: Recipe, part: Part, device: torch.device) -> torch.device:
+    """Where the student or the teacher is before processes spread it."""
+    return torch.device("cpu") if world() > 1 and recipe.spread.shards(part) else device
 
 
 def _learner(recipe: Recipe, module: nn.Module) -> Learner:
@@ -82,23 +89,35 @@ def enter(stage: Stage, state: State) -> None:
         return
     for learner in (state.student, state.teacher):
         if isinstance(learner, Learner):
-            set_noise(learner.module, **rates)
+            for module in learner.noised():
+                set_noise(module, **rates)
 
 
-def spread_out(state: State, first: int, recipe: Recipe) -> int:
-    """Let all processes go on together from the leader's state, after `first` steps by its word;
-    returns those steps."""
+def spread_out(state: State, first: int, recipe: Recipe, device: torch.device) -> int:
+    """Let all processes go on together from the leader's state, after `first` steps by its word,
+    each on its device; returns those steps."""
     if world() == 1:
         return first
     first, content = from_leader((first, state.state_dict()))
     state.load_state_dict(content)
     state.dice = torch.Generator()
-    for learner in (state.student, state.teacher):
-        if isinstance(learner, Learner):
-            size = recipe.net.img_size
-            images = torch.zeros(2, 3, size, size, device=learner.device)
-            learner.replicate(
-                images if isinstance(learner.module, Normalized) else None,
-                sync_bn=recipe.spread.sync_bn,
-            )
+    state.memory = {name: tensor.to(device) for name, tensor in state.memory.items()}
+    state.sums = {name: tensor.to(device) for name, tensor in state.sums.items()}
+    _spread(state.student, recipe, "student", device)
+    if state.teacher is not None:
+        _spread(state.teacher, recipe, "teacher", device)
     return first
+
+
+def _spread(network: Learner | Frozen, recipe: Recipe, part: Part, device: torch.device) -> None:
+    """Share a network among all processes, each with a part of its weights or with all of them."""
+    size, sync_bn = recipe.net.img_size, recipe.spread.sync_bn
+    if isinstance(network, Frozen):
+        if recipe.spread.shards(part):
+            network.shard(device, size=size)
+    elif recipe.spread.shards(part):
+        network.shard(device, size=size, sync_bn=sync_bn)
+    else:
+        images = torch.zeros(2, 3, size, size, device=device)
+        known = isinstance(network.module, Normalized)
+        network.replicate(images if known else None, sync_bn=sync_bn)

@@ -189,7 +189,7 @@ def _check_first_format(file: BinaryIO, line: bytes) -> None:
 def _load(path: Path, state: State, recipe: str) -> int:
     """Load a file that is whole; raises what `resume` raises."""
     try:
-        content = _content(path, state.student.device)
+        content = _content(path)
         if content["recipe"] == recipe:
             state.load_state_dict(content["state"])
             return int(content["step"])
@@ -206,10 +206,10 @@ def _load(path: Path, state: State, recipe: str) -> int:
     )
 
 
-def _content(path: Path, device: torch.device) -> dict[str, Any]:
-    """What was saved, without running any code of the file."""
+def _content(path: Path) -> dict[str, Any]:
+    """What was saved, in the CPU's memory, without running any code of the file."""
     with path.open("rb") as file:
         if HEAD.fullmatch(file.read(HEAD_BYTES)) is None:
             file.seek(0)
-        content: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     return content

@@ -24,7 +24,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tutelage.core import Clock, Labeled
 from tutelage.distributed.collectives import average_over_ranks, mean_over_ranks
 from tutelage.errors import UsageError
-from tutelage.learner import Learner, autocast, modes
+from tutelage.frozen import autocast
+from tutelage.learner import Learner, modes
 from tutelage.losses import cross_entropy
 from tutelage.targets import hard, one_hot
 

@@ -1,7 +1,7 @@
 """A network and all that updates it: optimizer, schedule, precision, and the weights' average."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, Literal
 from warnings import catch_warnings, simplefilter
@@ -14,8 +14,18 @@ from tutelage.averages import decay_at, move_average
 from tutelage.compilation import compiled
 from tutelage.core import Clock
 from tutelage.distributed.collectives import average_over_ranks, own_device
+from tutelage.distributed.shards import (
+    blocks_of,
+    forget_forwards,
+    put_together,
+    skeleton,
+    spread,
+    spread_with,
+    whole,
+)
 from tutelage.distributed.sync_norm import moving_statistics, synchronize
 from tutelage.errors import UsageError
+from tutelage.frozen import answer, autocast
 from tutelage.networks.build import Normalized, normalizes_batches
 from tutelage.optimizers import make_optimizer
 from tutelage.schedules import learning_rate, momentum, rate_for
@@ -48,6 +58,7 @@ class Learner:
         self.compile = compile
         self.forward = compiled(self.module) if compile else self.module
         self.statistics: list[Tensor] = []  # of batch norm, which ranks are to have alike
+        self.bare: nn.Module | None = None  # where weights are spread: what they are a network in
 
     def replicate(self, images: Tensor | None, *, sync_bn: bool = False) -> None:
         """Learn as one with the other processes of the command: from now on gradients are averaged
@@ -70,6 +81,26 @@ class Learner:
                 find_unused_parameters=images is not None and self._has_idle_weights(images),
             )
         self.forward = compiled(wrapped) if self.compile else wrapped
+
+    def shard(self, device: torch.device, *, size: int, sync_bn: bool = False) -> None:
+        """The same as `replicate`, with weights, gradients, average and optimizer spread over the
+        devices of all processes, and put together block by block to compute with.
+
+        `size`: of images that it takes, in pixels. Raises UsageError for a weight that can't be
+        spread.
+        """
+        source = self.module if self.average is None else self.average
+        blocks, self.bare = blocks_of(self.module, size), skeleton(source)
+        if sync_bn:
+            synchronize(self.module)
+        spread_with(self.module, self.optimizer, blocks, device)
+        if self.average is not None:
+            spread(self.average, blocks, device)
+        if not sync_bn:
+            self.statistics = moving_statistics(self.module)
+        scaling, self.device = self.scaler.state_dict(), device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
+        self.scaler.load_state_dict(scaling)
 
     def _has_idle_weights(self, images: Tensor) -> bool:
         """Whether weights that are to learn have no part in the answer."""
@@ -102,7 +133,10 @@ class Learner:
         """
         if self.average is None:
             raise UsageError("this method asks the weights' average: set --optim.ema")
-        return answer(self.average, images, self.precision)
+        logits = answer(self.average, images, self.precision)
+        if self.bare is not None:
+            forget_forwards(self.average)
+        return logits
 
     def rate(self, clock: Clock) -> float:
         """The learning rate at this time, without layer decay."""
@@ -156,21 +190,38 @@ class Learner:
             elif "betas" in group:
                 group["betas"] = (value, *group["betas"][1:])
 
+    def noised(self) -> list[nn.Module]:
+        """Where noise is to be set: the network, and what it is put together in, where that is not
+        the average."""
+        if self.bare is None or self.average is not None:
+            return [self.module]
+        return [self.module, self.bare]
+
     def graduate(self) -> nn.Module:
-        """What to evaluate and keep: a copy of the average, or of the network, in eval mode."""
+        """What to evaluate and keep: a copy of the average, or of the network, in eval mode.
+
+        Where weights are spread, all processes take part, and the leader alone gets them.
+        """
         source = self.module if self.average is None else self.average
-        return deepcopy(source).eval().requires_grad_(False)
+        copied = (
+            deepcopy(source) if self.bare is None else put_together(self.bare, source, self.device)
+        )
+        return copied.eval().requires_grad_(False)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes while learning, with gradients that wait for their update."""
+        """Everything that changes while learning, with gradients that wait for their update.
+
+        Where weights are spread, all processes take part, and the leader alone gets them.
+        """
         weights = self.module.parameters()
-        return {
+        found = {
             "module": self.module.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "gradients": [weight.grad for weight in weights] if self.waiting else None,
         }
+        return found if self.bare is None else whole(found)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` gave."""
@@ -181,7 +232,7 @@ class Learner:
             self.average.load_state_dict(state["average"])
         self.waiting = state["gradients"] is not None
         for weight, slope in zip(self.module.parameters(), state["gradients"] or (), strict=False):
-            weight.grad = None if slope is None else slope.clone()
+            weight.grad = None if slope is None else slope.to(weight.device, copy=True)
 
 
 def _scaling(optim: Optim, batch: int | None) -> float:
@@ -191,37 +242,6 @@ def _scaling(optim: Optim, batch: int | None) -> float:
     if batch is None:
         raise UsageError(f"optim.scale {optim.scale} is about the batch: give the learner `batch`")
     return rate_for(batch * optim.accumulate, optim.scale_base, optim.scale)
-
-
-class Frozen:
-    """A network that answers and never changes."""
-
-    def __init__(
-        self, module: nn.Module, *, precision: str = "fp32", compile: bool = False
-    ) -> None:
-        """Take over the module in eval mode, without gradients."""
-        self.module = module.to(memory_format=torch.channels_last).eval().requires_grad_(False)
-        self.precision = precision
-        self.forward = compiled(self.module) if compile else self.module
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        """Logits (B, K) in float32 of images (B, 3, H, W) in [0, 1]."""
-        return answer(self.forward, images, self.precision)
-
-
-def answer(module: Callable[[Tensor], Tensor], images: Tensor, precision: str) -> Tensor:
-    """Logits (B, K) in float32, computed in the given precision."""
-    with autocast(images.device, precision):
-        logits = module(images.contiguous(memory_format=torch.channels_last))
-    return logits.float()
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Matrix products and the like in bf16 or fp16; nothing in fp32."""
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, torch.float16 if precision == "fp16" else torch.bfloat16)
 
 
 @contextmanager

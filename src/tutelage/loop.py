@@ -157,7 +157,7 @@ def train_together(work: Work, own: tuple[Exam | None, Screen] | None) -> nn.Mod
     first = 0
     if own is not None:
         first = resume(work.out / LAST, state, recipe=recipe.digest(), say=own[1].say)
-    first = spread_out(state, first, recipe)
+    first = spread_out(state, first, recipe, device)
     if own is None:
         _run(work, None, state, first)
     else:
@@ -196,7 +196,9 @@ def _run(work: Work, desk: Desk | None, state: State, first: int) -> None:
                 desk.bar.advance()
             if late or stopped or done == total:
                 share_sums(state)
-                if desk is not None:
+                if desk is None:
+                    state.state_dict()  # which all put together
+                else:
                     desk.save(state, done)
             if stopped:
                 raise Interrupted(

@@ -23,6 +23,20 @@ from tutelage.settings import Optim, plain_name
 
 EPSILON = {"rmsproptf": 1e-3}  # where timm's default is another than the published one
 
+SHARDABLE = (  # which give with parts of weights what they give with whole ones, as tests show
+    "adam", "adamw", "adamax", "nadam", "nadamw", "radam", "adabelief", "adadelta", "adagrad",
+    "adan", "adopt", "lamb", "lars", "lion", "momentum", "sgd", "rmsprop", "rmsproptf",
+)  # fmt: skip
+
+
+def check_shardable(name: str) -> None:
+    """Raises UsageError for an optimizer that can't work on parts of weights."""
+    if name != "auto" and name.lower() not in SHARDABLE:
+        raise UsageError(
+            f"optim.name {name} takes whole weights, and those of a network that is sharded are in "
+            f"parts: take one of {', '.join(SHARDABLE)}, or leave out --shard"
+        )
+
 
 def make_optimizer(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     """The optimizer of that name for all weights that want a gradient; `optim` has no 'auto'.

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import UsageError
-from tutelage.learner import answer, modes
+from tutelage.frozen import answer
+from tutelage.learner import modes
 from tutelage.networks.build import Normalized
 
 

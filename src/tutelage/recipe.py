@@ -7,6 +7,7 @@ from tutelage.errors import UsageError
 from tutelage.methods.method import Method
 from tutelage.networks.build import Net
 from tutelage.networks.freeze import Freeze
+from tutelage.optimizers import check_shardable
 from tutelage.schedules import rate_for
 from tutelage.settings import Noise, Optim
 from tutelage.training_settings import Spread
@@ -40,6 +41,22 @@ class Recipe:
                 raise UsageError(f"{name} needs an update each step: leave out --optim.accumulate")
             if self.compile:
                 raise UsageError(f"{name} repeats its student's lessons: leave out --compile")
+        self._check_shards()
+
+    def _check_shards(self) -> None:
+        """Reject what can't be computed on parts of weights."""
+        spread, learns = self.spread, self.method.teacher == "trained"
+        if spread.shard == "none":
+            return
+        if self.compile:
+            raise UsageError("a network that is sharded can't be compiled: leave out --compile")
+        if spread.shards("student") and self.method.differentiates:
+            raise UsageError(
+                "a student that is sharded has no derivative of its lessons: set --options "
+                "feedback=difference, or --shard teacher"
+            )
+        if spread.shards("student") or (spread.shards("teacher") and learns):
+            check_shardable(self.optim.name)
 
     @property
     def steps(self) -> int:

@@ -23,6 +23,7 @@ from tutelage.settings import (
 
 NOISY_STUDENT = "noisy-student"  # the method that the stored-label settings belong to
 Shard = Literal["none", "student", "teacher", "all"]
+Part = Literal["student", "teacher"]
 SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "µs": 10**6}  # in units
 
 
@@ -32,6 +33,10 @@ class Spread:
 
     sync_bn: bool = False
     shard: Shard = "none"
+
+    def shards(self, part: Part) -> bool:
+        """Whether the student's, or the teacher's, weights are spread over the processes."""
+        return self.shard in ("all", part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +111,8 @@ class Common:
     sync_bn: bool = False
     """Let batch norm see the images of all processes, not each process's own."""
     shard: Shard = "none"
-    """Which networks don't fit on a device and are spread over all (FSDP)."""
+    """Whose weights don't fit on a device and are spread over all of them (FSDP), with all that is
+    needed to learn."""
 
     def __post_init__(self) -> None:
         """Reject what is out of range, before anything is read."""

@@ -19,7 +19,7 @@ from torch import nn
 from tutelage.deploy.model_folder import Model
 from tutelage.errors import TutelageError, UsageError
 from tutelage.files import write_with
-from tutelage.learner import answer
+from tutelage.frozen import answer
 from tutelage.networks.build import device_of
 from tutelage.speed.runners import missing_onnx, open_session, random_images
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tutelage.data.pixels import Pixels
 from tutelage.data.views import center
 from tutelage.evaluation.intervals import Accuracy
-from tutelage.learner import answer
+from tutelage.frozen import answer
 from tutelage.networks.build import device_of
 
 

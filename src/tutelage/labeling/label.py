@@ -31,7 +31,8 @@ from tutelage.data.pixels import Pixels
 from tutelage.data.pool import PseudoLabels, from_parts
 from tutelage.data.views import center
 from tutelage.errors import RunMismatch, TutelageError
-from tutelage.learner import answer, modes
+from tutelage.frozen import answer
+from tutelage.learner import modes
 from tutelage.networks.build import device_of, weight_digest
 
 BATCH = 256  # images, as in evaluation.accuracy.predict

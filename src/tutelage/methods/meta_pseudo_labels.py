@@ -69,6 +69,11 @@ class MetaPseudoLabels(Method):
             raise UsageError(f"temperature is above 0, got {self.temperature:g}")
         label_kind(self.feedback, self.labels)
 
+    @property
+    def differentiates(self) -> bool:
+        """Whether feedback comes through the derivative of a lesson."""
+        return self.feedback in ("exact", "sampled")
+
     def memory(self, num_classes: int, pool_size: int) -> dict[str, Tensor]:
         """The running mean of h."""
         return {"baseline": torch.zeros(())}

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from tutelage.core import Batch, Clock, Metrics
 from tutelage.errors import UsageError
-from tutelage.learner import Frozen, Learner
+from tutelage.frozen import Frozen
+from tutelage.learner import Learner
 from tutelage.networks.build import Net, build
 
 
@@ -76,6 +77,11 @@ class Method(ABC):
     @abstractmethod
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """Do one update of the student and say how it went."""
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether it takes derivatives of the student beyond those of `minimize`."""
+        return False
 
     def memory(self, num_classes: int, pool_size: int) -> dict[str, Tensor]:
         """What the method remembers beyond the networks; nothing by default."""

@@ -57,6 +57,11 @@ class ReducedMetaPseudoLabels(Method):
         label_kind(self.feedback, self.labels)
         between("baseline", self.baseline, 0, 1)
 
+    @property
+    def differentiates(self) -> bool:
+        """Whether feedback comes through the derivative of a lesson."""
+        return self.feedback in ("exact", "sampled")
+
     def memory(self, num_classes: int, pool_size: int) -> dict[str, Tensor]:
         """The moving mean of h ()."""
         return {"baseline": torch.zeros(())}

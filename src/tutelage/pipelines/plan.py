@@ -210,8 +210,9 @@ def _timed(
     own: bool | None,
 ) -> StepTime:  # fmt: skip
     """The times as each process of the command takes them; the leader's count."""
-    state = begin(recipe, batches, own_device(device), teacher=teacher)
-    spread_out(state, 0, recipe)
+    device = own_device(device)
+    state = begin(recipe, batches, device, teacher=teacher)
+    spread_out(state, 0, recipe, device)
     seconds, warm, first = 0.0, 0.0, 0
     for stage in recipe.stages:
         enter(stage, state)

@@ -9,7 +9,7 @@ import gc
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TypeVar
 
@@ -28,6 +28,7 @@ from tutelage.speed.machine import free_bytes
 from tutelage.speed.runners import Eager, out_of_memory, synchronizer
 from tutelage.speed.timing import Protocol, Tick, reason, time_in_turns
 from tutelage.speed.training_memory import least_bytes
+from tutelage.training_settings import Spread
 
 T = TypeVar("T")
 
@@ -106,6 +107,7 @@ class Training:
     def __init__(self, recipe: Recipe, prepared: Prepared, *, teacher: nn.Module | None) -> None:
         """New weights, and the last batch of the last stage; all of a method is on by then."""
         batches = batches_of(recipe, prepared, example_pool(recipe, prepared))
+        recipe = replace(recipe, spread=Spread())  # in this process alone
         self.recipe = recipe
         self.state = begin(recipe, batches, prepared.device, teacher=teacher)
         enter(recipe.stages[-1], self.state)

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tutelage.corruptions.draws import Draws
-from tutelage.learner import answer, modes
+from tutelage.frozen import answer
+from tutelage.learner import modes
 from tutelage.values import nearest
 
 Norm = Literal["linf", "l2"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tutelage.data.operations import as_bytes, as_float
 from tutelage.data.pixels import Pixels
 from tutelage.data.views import center
-from tutelage.learner import answer
+from tutelage.frozen import answer
 from tutelage.networks.build import device_of
 
 Columns: TypeAlias = dict[str, Tensor]  # name -> one value an image (N,)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import UsageError
-from tutelage.learner import answer
+from tutelage.frozen import answer
 
 SEED = 0  # of the images that are timed
 NO_MEMORY = (  # as libraries say it, in small letters
