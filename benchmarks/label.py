@@ -29,7 +29,7 @@ from tutelage.data.source import Listing, Raw, Source
 from tutelage.data.sources.folder import Folder
 from tutelage.deploy.label_files import label_files
 from tutelage.deploy.model_folder import Model, load_model, save_model
-from tutelage.labeling.label import BATCH
+from tutelage.labeling.answers import BATCH
 from tutelage.networks.build import Net, build
 from tutelage.progress import Screen
 

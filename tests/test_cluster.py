@@ -18,8 +18,8 @@ from tutelage.data.sources.folder import Folder
 from tutelage.deploy.model_folder import Model, save_model
 from tutelage.errors import TutelageError, UsageError
 from tutelage.labeling import cluster
+from tutelage.labeling.answers import PoolTeacher
 from tutelage.labeling.cluster import workers
-from tutelage.labeling.label import PoolTeacher
 from tutelage.labeling.make_parts import make_parts
 from tutelage.networks.build import Net, build
 

@@ -46,7 +46,7 @@ def folders(tmp_path, monkeypatch):
 def test_every_command_of_the_docs_is_understood(command, folders, monkeypatch):
     called = []
     done = [(launch, name) for name in ("run_train", "run_selftrain", "run_distill", "run_search")]
-    done += [(data_verbs, name) for name in ("check", "label", "select")]
+    done += [(data_verbs, name) for name in ("check", "run_label", "select")]
     judges = ("run_calibrate", "run_compare", "run_evaluate")
     done += [(judging_verbs, name) for name in judges]
     done += [(verbs, name) for name in ("predict", "report")]

@@ -170,14 +170,18 @@ def _call(verb: str, arguments: list[str]) -> int:
         verbs,
     )
 
-    trainings: dict[str, tuple[type[Any], Callable[[Any], object]]] = {
+    shared: dict[str, tuple[type[Any], Callable[[Any], object]]] = {  # by several processes
         "train": (jobs.TrainSettings, launch.run_train),
         "selftrain": (jobs.SelftrainSettings, launch.run_selftrain),
         "distill": (jobs.DistillSettings, launch.run_distill),
+        "label": (data_verbs.LabelSettings, data_verbs.run_label),
     }
-    if verb in trainings:
-        kind, run = trainings[verb]
-        settings = _settings(kind, verb, arguments)
+    if verb not in shared:
+        launcher.check_alone()
+    if verb in shared:
+        kind, run = shared[verb]
+        parse = _tyro if verb == "label" else _settings
+        settings = parse(kind, verb, arguments)
         if settings.devices > 1 and not launcher.is_launched():
             command = [sys.executable, "-m", "tutelage", verb, *arguments]
             return launcher.run_in_processes(settings.devices, command)
@@ -192,7 +196,7 @@ def _call(verb: str, arguments: list[str]) -> int:
         judging_verbs.run_calibrate(_tyro(judging_settings.CalibrateSettings, verb, arguments))
     else:
         functions: dict[str, Callable[..., object]] = {
-            "check": data_verbs.check, "label": data_verbs.label, "select": data_verbs.select,
+            "check": data_verbs.check, "select": data_verbs.select,
             "predict": verbs.predict, "report": verbs.report,
             "models": verbs.models, "demo": verbs.demo, "methods": verbs.list_methods,
         }  # fmt: skip

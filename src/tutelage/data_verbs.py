@@ -3,6 +3,7 @@
 Nothing heavy is imported until a verb is called.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -11,7 +12,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from tutelage.errors import UsageError
 from tutelage.labeling.selection import Selection
-from tutelage.settings import Precision, Select
+from tutelage.settings import Precision, Select, at_least
 
 Address: TypeAlias = Annotated[
     str | None,
@@ -69,38 +70,69 @@ def check(
     report_on(found, out, screen, page=page, fix=fix is not None)
 
 
-def label(
-    *,
-    model: Path,
-    data: Images,
-    out: Path,
-    device: str = "auto",
-    precision: Precision = "auto",
-    cluster: Address = None,
-) -> Path:
-    """Label a pool with a trained model: Parquet parts with the top classes of each image.
+@dataclass(frozen=True, kw_only=True)
+class LabelSettings:
+    """`tutelage label`: a trained model over a pool."""
 
-    The same command goes on where a stopped one was; a finished part is not made again.
+    model: Path
+    """A run folder, or a model folder."""
+    data: str
+    """The pool: a folder of images, at any depth, or any source of docs/data.md."""
+    out: Path
+    """Folder for part-00000.parquet, …, issues.csv and labels.json."""
+    device: str = "auto"
+    """cpu, cuda, mps; auto: the first accelerator, else the CPU."""
+    precision: Precision = "auto"
+    """fp32, bf16 or fp16; auto: bf16 on CUDA."""
+    devices: int = 1
+    """Processes of this machine that share the work, each on a device of its own; on the CPU they
+    share the cores. On several machines: torchrun, or cluster."""
+    cluster: Address = None
+    """Label by the workers of a Ray cluster, at this address; auto, or no address: the one that
+    runs, else one on this machine."""
 
-    Args:
-        model: A run folder, or a model folder.
-        data: The pool: a folder of images, at any depth, or any source of docs/data.md.
-        out: Folder for part-00000.parquet, …, issues.csv and labels.json.
-        device: cpu, cuda, mps; auto: the first accelerator, else the CPU.
-        precision: fp32, bf16 or fp16; auto: bf16 on CUDA.
-        cluster: Label by the workers of a Ray cluster, at this address; auto, or no address: the
-            one that runs, else one on this machine.
+    def __post_init__(self) -> None:
+        """Reject what does not go together."""
+        at_least("devices", self.devices, 1)
+        if self.cluster is not None and self.devices > 1:
+            raise UsageError("--cluster has workers of its own: leave out --devices")
+
+
+def label(*, model: Path | str, data: Images, out: Path | str, **settings: Any) -> Path:
+    """Label a pool with a trained model: Parquet parts with the top classes of each image; other
+    keyword arguments are the fields of `LabelSettings`.
+
+    The same call goes on where a stopped one was; a finished part is not made again.
     """
-    from tutelage.data.find import source_of
+    from tutelage.data.find import with_addresses
+    from tutelage.values import from_plain
+
+    asked = {"model": model, "data": data, "out": out} | settings
+    plain, given = with_addresses(asked)
+    return run_label(from_plain(LabelSettings, plain), given)
+
+
+def run_label(settings: LabelSettings, given: Any = None) -> Path:
+    """`label` for settings that are made already, and images that a program gave."""
+    from tutelage.data.find import open_source
     from tutelage.deploy.label_files import label_files
+    from tutelage.distributed.collectives import rank
+    from tutelage.distributed.crew import joined, leave, serve
+    from tutelage.distributed.launcher import check_devices
     from tutelage.progress import Screen
 
-    out = Path(out)
-    label_files(
-        Path(model), source_of(data), out, device=device, precision=precision, screen=Screen(),
-        cluster=cluster,
-    )  # fmt: skip
-    return out
+    check_devices(settings.devices)
+    with joined():
+        if rank():
+            out: Path = serve()
+            return out
+        label_files(
+            settings.model, open_source(settings.data, given), settings.out,
+            device=settings.device, precision=settings.precision, screen=Screen(),
+            cluster=settings.cluster,
+        )  # fmt: skip
+        leave(settings.out)
+    return settings.out
 
 
 def select(

@@ -71,11 +71,12 @@ class LabelPart:
 
 @dataclass(frozen=True)
 class Portion:
-    """The images of a part, before they are labeled."""
+    """The images of a part, before they are labeled, or some of them in a row."""
 
     number: int
     shard: str  # "": the pool has no shards
     names: tuple[str, ...]  # empty until `listed`, where there is a shard
+    first: int = 0  # row of the first one in the part
 
 
 def portions(source: Source, names: Sequence[str]) -> Sequence[Portion]:

@@ -17,7 +17,7 @@ from tutelage.data.buffers import empty
 from tutelage.data.crops import Cut
 from tutelage.data.memory import Memory, exhausted, fits_on, said
 from tutelage.data.source import Images, Raw
-from tutelage.distributed.collectives import own_device
+from tutelage.distributed.collectives import neighbors, own_device
 from tutelage.errors import DataProblem, TutelageError
 from tutelage.settings import SMALL_IMAGE
 
@@ -25,6 +25,11 @@ THREADS = max(4, os.cpu_count() or 1)  # decoding leaves Python's lock, so threa
 
 Decoder = Callable[[Raw, int], NDArray[np.uint8]]
 Instead = Callable[[int, Exception], NDArray[np.uint8]]
+
+
+def own_threads() -> int:
+    """Of THREADS, those of this process, where several share the machine."""
+    return max(2, THREADS // neighbors())
 
 
 class Pixels(Protocol):
@@ -102,7 +107,7 @@ class OnDisk(WhenAsked):
         self, images: Images, canvas: int, device: torch.device, memory: Memory | None = None
     ) -> None:
         """Remember where the images are and the side to decode them to."""
-        super().__init__(canvas, device, ThreadPoolExecutor(THREADS))
+        super().__init__(canvas, device, ThreadPoolExecutor(own_threads()))
         self.images = images
         self.memory = memory or Memory(0)
         self.kept: dict[tuple[int, int], NDArray[np.uint8]] = {}  # by row and least side
@@ -261,7 +266,7 @@ def how_held(pixels: Pixels, memory: Memory) -> str:
     if isinstance(pixels, InMemory):
         where = "memory" if pixels.images.device.type == "cpu" else f"memory of {pixels.device}"
         return f"held in {where}, {said(pixels.images.nbytes)}"
-    line = f"decoded when needed, by {THREADS} threads"
+    line = f"decoded when needed, by {own_threads()} threads"
     if isinstance(pixels, OnDisk) and pixels.of_photos and memory.limit:
         line += f", and kept up to {said(memory.limit)} of all sets"
     return line

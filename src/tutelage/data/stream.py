@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tutelage.core import Dice, generator
 from tutelage.data.entries import Entries, EntryPixels, ShardedPool, joined
 from tutelage.data.label_parts import ids_of
-from tutelage.data.pixels import THREADS
+from tutelage.data.pixels import own_threads
 from tutelage.data.pool import StoredTargets
 from tutelage.data.sets import Drawn
 from tutelage.data.shard_labels import Parts
@@ -66,7 +66,7 @@ class StreamedPool:
         self.lanes, self.window = lanes, window
         self.total = int(pool.entries.sum())
         self.shards = pool.source.pool_shards()
-        self._decoders = ThreadPoolExecutor(THREADS)
+        self._decoders = ThreadPoolExecutor(own_threads())
         self._preparers = ThreadPoolExecutor(PREPARING)
         self._ready: dict[int, OrderedDict[tuple[int, int, int], Future[Entries]]] = {}
         self._orders: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}

@@ -18,11 +18,13 @@ from tutelage.data.source import Source
 from tutelage.deploy.label_quality import labels_quality, quality_line, quality_notes
 from tutelage.deploy.labels_folder import Labels, Totals, totals
 from tutelage.deploy.model_folder import Model, is_model, load_model
+from tutelage.distributed.collectives import world
 from tutelage.errors import UsageError
 from tutelage.files import as_written, read_json, write_json
+from tutelage.labeling.answers import PoolTeacher
 from tutelage.labeling.cluster import workers
-from tutelage.labeling.label import PoolTeacher, check_there
-from tutelage.labeling.make_parts import Make, make_parts
+from tutelage.labeling.label import check_there
+from tutelage.labeling.make_parts import Make, make_parts, make_parts_together
 from tutelage.learner import choose_device, choose_precision
 from tutelage.networks.build import weight_digest
 from tutelage.progress import Bar, Screen
@@ -43,15 +45,17 @@ def label_files(
     """
     if is_model(out):
         raise UsageError(f"{out} is a run or model folder: choose another --out")
+    if cluster and world() > 1:
+        raise UsageError("--cluster has workers of its own: begin it without torchrun")
     where = torch.device("cpu") if cluster else choose_device(device)
     model = load_model(model_path, where)
     teacher = PoolTeacher(
         model.module, weight_digest(model.module), model.classes, model.net.img_size,
         choose_precision(precision, where),
     )  # fmt: skip
-    local = partial(make_parts, teacher, pool, canvas=model.canvas)
+    by = make_parts if world() == 1 else make_parts_together
     make: AbstractContextManager[Make] = (
-        nullcontext(local)
+        nullcontext(partial(by, teacher, pool, canvas=model.canvas))
         if cluster is None
         else workers(cluster, teacher, pool, canvas=model.canvas, device=device, asked=precision)
     )

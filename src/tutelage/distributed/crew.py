@@ -24,6 +24,7 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from tutelage.distributed.board import Board, meet
 from tutelage.distributed.collectives import neighbors, rank, world
@@ -49,9 +50,7 @@ class Crew:
 
     def tell(self, word: Any) -> None:
         """To all others, who wait for it."""
-        file = io.BytesIO()
-        torch.save(word, file)
-        data = torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
+        data = _packed(word)
         dist.broadcast(torch.tensor(len(data)), 0, self.group)
         dist.broadcast(data, 0, self.group)
 
@@ -61,7 +60,33 @@ class Crew:
         dist.broadcast(size, 0, self.group)
         data = torch.empty(int(size), dtype=torch.uint8)
         dist.broadcast(data, 0, self.group)
-        return torch.load(io.BytesIO(data.numpy().data), map_location="cpu", weights_only=False)
+        return _unpacked(data)
+
+    def send(self, word: Any, other: int) -> None:
+        """To one other, who waits for it."""
+        data = _packed(word)
+        dist.send(torch.tensor(len(data)), other, self.group)
+        dist.send(data, other, self.group)
+
+    def receive(self, other: int) -> Any:
+        """The word of that one."""
+        size = torch.tensor(0)
+        dist.recv(size, other, self.group)
+        data = torch.empty(int(size), dtype=torch.uint8)
+        dist.recv(data, other, self.group)
+        return _unpacked(data)
+
+
+def _packed(word: Any) -> Tensor:
+    """A word as bytes."""
+    file = io.BytesIO()
+    torch.save(word, file)
+    return torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
+
+
+def _unpacked(data: Tensor) -> Any:
+    """The word that the bytes are, on the CPU."""
+    return torch.load(io.BytesIO(data.numpy().data), map_location="cpu", weights_only=False)
 
 
 @cache
@@ -232,8 +257,8 @@ def everywhere(function: Callable[..., T], *shared: Any, own: Any) -> T:
     if world() == 1:
         return function(*shared, own)
     its = crew()
-    its.tell((function, shared))
     its.busy = True
+    its.tell((function, shared))
     try:
         found = function(*shared, own)
     except AGREED:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from tutelage.errors import Interrupted, UsageError
+from tutelage.errors import Dismissed, Interrupted, UsageError
 
 LAUNCHER = "TUTELAGE_LAUNCHER"  # the process that began this one, by its number
 LISTENER = "TUTELAGE_LISTENER"  # what the leader's store listens on: a file descriptor
@@ -46,6 +46,16 @@ def is_restartable() -> bool:
 def number() -> int:
     """This process's number, also before it has met the others."""
     return int(os.environ.get("RANK", "0")) if is_launched() else 0
+
+
+def check_alone() -> None:
+    """Raises UsageError where several processes were begun for a verb of one: by the first of them
+    alone, and Dismissed in the others, so that it is said once."""
+    if not is_launched():
+        return
+    if int(os.environ.get("RANK", "0")):
+        raise Dismissed(UsageError.exit_code)
+    raise UsageError("it works in one process: begin it without torchrun")
 
 
 def check_devices(asked: int) -> None:

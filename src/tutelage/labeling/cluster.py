@@ -23,8 +23,8 @@ from tutelage.data.label_parts import Portion
 from tutelage.data.source import Source
 from tutelage.data.storage import absolute, is_given
 from tutelage.errors import TutelageError, UsageError
-from tutelage.labeling.label import PoolTeacher
-from tutelage.labeling.make_parts import Hear, Made, Make, make_parts
+from tutelage.labeling.answers import Hear, PoolTeacher
+from tutelage.labeling.make_parts import Made, Make, make_parts
 from tutelage.learner import choose_precision
 from tutelage.settings import Precision
 

@@ -14,7 +14,7 @@ from tutelage.data.decode import decode
 from tutelage.data.label_parts import Portion
 from tutelage.data.memory import exhausted
 from tutelage.data.source import Source
-from tutelage.labeling.label import Batch, Problem
+from tutelage.labeling.answers import Batch, Problem
 
 CHUNK = 16  # images a thread takes at once: one by one, handing them over takes the time
 

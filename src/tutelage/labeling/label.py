@@ -3,21 +3,16 @@
 Paper: Noisy Student (Xie et al. 2020, arXiv 1911.04252), algorithm 1, step 2.
 """
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from tutelage.data import label_parts
 from tutelage.data.label_parts import (
-    TOP,
-    About,
-    LabelPart,
     Portion,
     encoded,
     part_numbers,
@@ -29,114 +24,12 @@ from tutelage.data.label_parts import (
 )
 from tutelage.data.pixels import Pixels
 from tutelage.data.pool import PseudoLabels, from_parts
-from tutelage.data.views import center
-from tutelage.errors import RunMismatch, TutelageError
-from tutelage.frozen import answer
-from tutelage.learner import modes
+from tutelage.distributed.collectives import own_device, world
+from tutelage.distributed.hand_out import Say, handed_out
+from tutelage.errors import RunMismatch
+from tutelage.labeling.answers import Answers, Batch, Hear, PoolTeacher, answers
+from tutelage.labeling.pieces import counted, pieces, put_together, say_all
 from tutelage.networks.build import device_of, weight_digest
-
-BATCH = 256  # images, as in evaluation.accuracy.predict
-AHEAD = 3  # batches being decoded, across parts, while one is computed
-
-Problem: TypeAlias = tuple[int, str]  # row of an image that can't be read, and why
-Batch: TypeAlias = tuple[Tensor, Sequence[Problem]]  # uint8 images (B, 3, C, C)
-Fetch: TypeAlias = Callable[[Portion, Tensor], Callable[[], Batch]]  # begins, and then waits
-
-
-@dataclass(frozen=True)
-class PoolTeacher:
-    """A network with what labeling needs of it."""
-
-    module: nn.Module
-    digest: str  # of its weights
-    classes: tuple[str, ...]
-    size: int  # pixels
-    precision: str = "fp32"
-
-    def about(self, shard: str) -> About:
-        """What its parts say of themselves."""
-        return About(self.digest, self.classes, shard)
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a teacher said on a portion, on whatever device it was computed."""
-
-    portion: Portion
-    batches: tuple[tuple[Tensor, Tensor, Tensor], ...]  # top classes, top probs, energy
-    problems: tuple[Problem, ...]
-
-    def part(self, teacher: PoolTeacher) -> LabelPart:
-        """As a part; waits for the device.
-
-        Raises TutelageError where an answer is not finite.
-        """
-        columns = zip(*self.batches, strict=True)
-        classes, probs, energy = (torch.cat(column).cpu() for column in columns)
-        confidence = probs[:, 0].clone()
-        unreadable = torch.tensor([row for row, _ in self.problems], dtype=torch.int64)
-        classes[unreadable], probs[unreadable] = -1, 0
-        confidence[unreadable], energy[unreadable] = 0, torch.nan
-        lost = (~energy.isfinite() & (classes[:, 0] >= 0)).nonzero()[:, 0]
-        if len(lost):
-            raise TutelageError(
-                f"the model's answer on {self.portion.names[int(lost[0])]} is not finite: label "
-                "with --precision fp32, or train the model again"
-            )
-        about = teacher.about(self.portion.shard)
-        return LabelPart(
-            self.portion.number, self.portion.names, classes, probs.half(), confidence, energy,
-            about,
-        )  # fmt: skip
-
-
-def answers(
-    teacher: PoolTeacher,
-    wanted: Iterable[Portion],
-    fetch: Fetch,
-    *,
-    advance: Callable[[int], None] = lambda done: None,
-) -> Generator[Answers, None, None]:
-    """The clean, un-noised teacher's answers on portion after portion.
-
-    Batches end with their portion, so that each part is the same whichever others are made.
-    """
-    said: list[tuple[Tensor, Tensor, Tensor]] = []
-    problems: list[Problem] = []
-    with modes(teacher.module, noise=False, statistics=False):
-        for portion, rows, wait in _ahead(wanted, fetch):
-            images, found = wait()
-            said.append(_ask(teacher, images))
-            problems += found
-            advance(len(rows))
-            if not len(rows) or int(rows[-1]) + 1 == len(portion.names):
-                yield Answers(portion, tuple(said), tuple(problems))
-                said, problems = [], []
-
-
-def _ahead(
-    wanted: Iterable[Portion], fetch: Fetch
-) -> Iterator[tuple[Portion, Tensor, Callable[[], Batch]]]:
-    """Every batch of every portion in turn, the next few already being fetched."""
-    begun: deque[tuple[Portion, Tensor, Callable[[], Batch]]] = deque()
-    for portion in wanted:
-        for rows in torch.arange(len(portion.names)).split(BATCH):
-            begun.append((portion, rows, fetch(portion, rows)))
-            if len(begun) > AHEAD:
-                yield begun.popleft()
-    yield from begun
-
-
-@torch.inference_mode()
-def _ask(teacher: PoolTeacher, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Top classes (B, k) int32 and probs (B, k), surest first, and energy (B,), of uint8 images."""
-    k = min(TOP, len(teacher.classes))
-    if not len(images):  # an empty shard, which not every network can be asked about
-        return torch.zeros(0, k, dtype=torch.int32), torch.zeros(0, k), torch.zeros(0)
-    images = images.to(device_of(teacher.module), non_blocking=True)
-    logits = answer(teacher.module, center(images, teacher.size), teacher.precision)
-    top = logits.softmax(-1).topk(k)
-    return top.indices.int(), top.values, logits.logsumexp(-1)
 
 
 def label_pool(
@@ -148,7 +41,7 @@ def label_pool(
     *,
     size: int,
     precision: str = "fp32",
-    advance: Callable[[int], None] = lambda done: None,
+    advance: Hear = lambda done: None,
 ) -> PseudoLabels:
     """The clean, un-noised teacher's answers on every image, also written to part-*.parquet.
 
@@ -163,15 +56,47 @@ def label_pool(
     out.mkdir(parents=True, exist_ok=True)
     there = check_there(out, wanted, asked)
     missing = [portion for portion in wanted if portion.number not in there]
+    with closing(_asked(asked, pixels, missing, advance)) as said:
+        for one in said:
+            write_part(out, one.portion.number, encoded(one.part(asked)))
+    return from_parts([read_part(part_path(out, portion.number)) for portion in wanted])
+
+
+def _asked(
+    teacher: PoolTeacher, pixels: Pixels, missing: Sequence[Portion], advance: Hear
+) -> Generator[Answers]:
+    """The answers on each portion, by all processes of this command."""
+    step = label_parts.PART
+    if world() == 1 or not missing:
+        yield from _of_pixels(teacher, pixels, missing, advance, step)
+        return
+    kind = device_of(teacher.module).type
+    with closing(handed_out(_say_of_pixels, pieces(missing), teacher, pixels, kind, step)) as words:
+        yield from put_together(counted(words, advance), missing)
+
+
+def _of_pixels(
+    teacher: PoolTeacher, pixels: Pixels, wanted: Iterable[Portion], advance: Hear, step: int
+) -> Generator[Answers]:
+    """The answers on portions of rows of a set, which are so many each."""
     with ThreadPoolExecutor(1) as thread:
 
         def fetch(portion: Portion, rows: Tensor) -> Callable[[], Batch]:
-            images: Future[Tensor] = thread.submit(pixels.at, rows + portion.number * step)
+            first = portion.number * step + portion.first
+            images: Future[Tensor] = thread.submit(pixels.at, rows + first)
             return lambda: (images.result(), ())
 
-        for one in answers(asked, missing, fetch, advance=advance):
-            write_part(out, one.portion.number, encoded(one.part(asked)))
-    return from_parts([read_part(part_path(out, portion.number)) for portion in wanted])
+        with closing(answers(teacher, wanted, fetch, advance=advance)) as said:
+            yield from said
+
+
+def _say_of_pixels(
+    wanted: Iterator[Portion], say: Say, teacher: PoolTeacher, pixels: Pixels, kind: str, step: int
+) -> None:
+    """The same, said to the leader, in each process."""
+    teacher = teacher.on(own_device(torch.device(kind)))
+    with closing(_of_pixels(teacher, pixels, wanted, say, step)) as said:
+        say_all(said, say)
 
 
 def check_there(out: Path, wanted: Sequence[Portion], teacher: PoolTeacher) -> dict[int, int]:
