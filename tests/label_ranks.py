@@ -26,7 +26,8 @@ from tutelage.data.pixels import InMemory
 from tutelage.deploy import label_files  # noqa: F401
 from tutelage.deploy.model_folder import Model, save_model
 from tutelage.distributed.collectives import rank
-from tutelage.distributed.crew import Crew, joined, serve
+from tutelage.distributed.crew import joined, serve
+from tutelage.distributed.words import Crew
 from tutelage.errors import DataProblem, Dismissed
 from tutelage.labeling import answers, label, pieces
 from tutelage.networks.build import Net, build

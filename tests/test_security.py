@@ -24,7 +24,7 @@ from tutelage.values import visible
 ROOT = Path(__file__).parents[1] / "src" / "tutelage"
 TREES = {path.relative_to(ROOT): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
 PICKLES = Path("data/plain_pickles.py")  # which calls nothing that a pickle names
-WORDS = Path("distributed/crew.py")  # of processes of the same command, which trust each other
+WORDS = Path("distributed/words.py")  # of processes of the same command, which trust each other
 NETWORK = {  # module: who may import it
     "socket": {Path("networks/pretrained.py"), Path("distributed/launcher.py")},
     "urllib.request": {Path("networks/pretrained.py")},

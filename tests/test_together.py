@@ -19,7 +19,10 @@ from tutelage.networks.build import build
 from tutelage.settings import Optim
 
 TIMES = {"images_per_second", "data_share", "seconds"}
-BATCH_NORM = {"statistics"}  # each process normalizes its own images
+NEAR = {  # with batch norm; else 1e-5
+    "statistics": 1.0,  # each process normalizes its own images
+    "synced-mpl": 1e-3,  # by the same statistics, whose last bits grow in what judges the teacher
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +46,10 @@ def metrics(folder: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize("name", together.CASES)
 def test_two_processes_learn_what_one_does(both, name):
     one, two = (folder / name for folder in both)
-    near = 1e-5 if name not in BATCH_NORM else 1.0
+    near = NEAR.get(name, 1e-5)
     for alone, shared in zip(metrics(one), metrics(two), strict=True):
         assert shared == pytest.approx(alone, abs=near, rel=near)
-    weights, others = (load_file(folder / "model.safetensors") for folder in (one, two))
-    assert weights.keys() == others.keys()
-    if name not in BATCH_NORM:
-        for key, value in weights.items():
-            assert (value.double() - others[key].double()).abs().max() < 1e-4, key
+    assert differ(one, two) < 10 * near
     first = metrics(one)[0]["loss"]
     assert any(line["loss"] != first for line in metrics(one))  # something was learned
 
@@ -88,6 +87,13 @@ def test_optimizers_do_the_same_with_parts_of_weights(both):
     assert max(found.values()) < 1e-6
 
 
+class Viewing(nn.Conv2d):
+    """It answers with a view."""
+
+    def forward(self, images):
+        return super().forward(images).flatten(1)
+
+
 class Changing(nn.Module):
     """It changes what it is given."""
 
@@ -100,8 +106,9 @@ def test_blocks_are_what_computes_alone_and_gives_nothing_that_is_changed():
     blocks = [f"net.blocks.{number}" for number in range(len(vit.net.blocks))]
     assert set(blocks) <= set(blocks_of(vit, together.SIDE))
     assert "net.patch_embed" in blocks_of(vit, together.SIDE)  # a view of its convolution
-    vit.net.patch_embed = nn.Sequential(vit.net.patch_embed, Changing())
-    assert "net.patch_embed.0" not in blocks_of(vit, together.SIDE)
+    viewing = Viewing(3, 4, 3)
+    assert blocks_of(nn.Sequential(viewing), together.SIDE) == ["0"]
+    assert blocks_of(nn.Sequential(viewing, Changing()), together.SIDE) == []
     assert {"net.layer4.0"} <= set(blocks_of(resnet, together.SIDE))
 
 

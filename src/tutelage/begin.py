@@ -8,7 +8,7 @@ from torch import nn
 from tutelage.core import Dice, Stage, fold
 from tutelage.data.loader import Batches
 from tutelage.distributed.collectives import world
-from tutelage.distributed.crew import from_leader
+from tutelage.distributed.words import from_leader
 from tutelage.errors import UsageError
 from tutelage.frozen import Frozen
 from tutelage.learner import Learner

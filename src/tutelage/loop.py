@@ -21,9 +21,10 @@ from tutelage.checkpoint import LAST, resume, save
 from tutelage.core import Clock, Dice, Stage, fold
 from tutelage.data.loader import Batches
 from tutelage.distributed.collectives import own_device, rank
-from tutelage.distributed.crew import everywhere, from_leader
+from tutelage.distributed.crew import everywhere
 from tutelage.distributed.launcher import Asked
 from tutelage.distributed.orders import Orders
+from tutelage.distributed.words import from_leader
 from tutelage.errors import Damaged, GivenUp, Interrupted
 from tutelage.meter import Meter, share_sums
 from tutelage.methods.method import State

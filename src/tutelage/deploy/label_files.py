@@ -64,10 +64,8 @@ def label_files(
         there = check_there(out, wanted, teacher)
         missing = [portion for portion in wanted if portion.number not in there]
         if not missing and (out / "labels.json").exists():
-            content: dict[str, Any] = read_json(out / "labels.json")
-            with as_written(out / "labels.json"):
-                known = content["count"], content["unreadable"], content.get("accuracy", {}).keys()
-            screen.say(f"all {known[0]:,} images are labeled already in {out}")
+            content, line = _known(out / "labels.json")
+            screen.say(line)
             if _add_accuracy(content, out, len(wanted), model, screen):
                 write_json(out / "labels.json", content)
             return content
@@ -86,6 +84,19 @@ def label_files(
         _add_accuracy(content, out, len(wanted), model, screen)
         write_json(out / "labels.json", content)
     return content
+
+
+def _known(path: Path) -> tuple[dict[str, Any], str]:
+    """What finished labels say of themselves, and that in words; raises Damaged where it is not as
+    it was written."""
+    content: dict[str, Any] = read_json(path)
+    with as_written(path):
+        line = f"all {content['count']:,} images are labeled already in {path.parent}"
+        if content["unreadable"]:
+            line += f", {content['unreadable']:,} of them unreadable"
+        if "accuracy" in content:
+            content["accuracy"] = dict(content["accuracy"])
+    return content, line
 
 
 def _add_accuracy(

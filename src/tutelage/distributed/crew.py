@@ -4,19 +4,14 @@ torchrun begins them, or `--devices`. The leader runs the pipeline, writes all f
 to the person. Where work is worth sharing, such as training, it calls `everywhere`, and the others,
 which wait for that, call the same function with the same arguments. So what a run is does not
 depend on how many processes there are, and only the leader needs the run's folder.
-
-What they tell each other is pickled, over connections of torch.distributed, which whoever can
-reach its ports is trusted on: as everywhere with torch, such a network has to be one's own.
 """
 
 import atexit
-import io
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from types import FrameType
@@ -24,75 +19,18 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from tutelage.distributed.board import Board, meet
 from tutelage.distributed.collectives import neighbors, rank, world
 from tutelage.distributed.launcher import is_launched, is_own_launch
 from tutelage.distributed.watch import Watch
+from tutelage.distributed.words import Crew, crew, is_loss
 from tutelage.errors import Dismissed, GivenUp, Interrupted, TutelageError, UsageError
 
 T = TypeVar("T")
 
 AGREED = (GivenUp, Interrupted)  # errors of `everywhere` that are raised in all processes at once
 STEP = timedelta(minutes=30)  # after which a process that takes no part in a step counts as lost
-WAIT = timedelta(days=30)  # for the leader's next word, while it works alone
-
-
-@dataclass
-class Crew:
-    """The processes of this command, seen from one of them."""
-
-    group: Any  # of torch.distributed, for words: on the CPU, and patient
-    busy: bool = False  # whether they are at work together, so that words would not be heard
-    asked: bool = False  # whether this process, one of the others, was asked to stop
-    result: Any = None  # what the others are to return in the end
-
-    def tell(self, word: Any) -> None:
-        """To all others, who wait for it."""
-        data = _packed(word)
-        dist.broadcast(torch.tensor(len(data)), 0, self.group)
-        dist.broadcast(data, 0, self.group)
-
-    def hear(self) -> Any:
-        """The leader's word."""
-        size = torch.tensor(0)
-        dist.broadcast(size, 0, self.group)
-        data = torch.empty(int(size), dtype=torch.uint8)
-        dist.broadcast(data, 0, self.group)
-        return _unpacked(data)
-
-    def send(self, word: Any, other: int) -> None:
-        """To one other, who waits for it."""
-        data = _packed(word)
-        dist.send(torch.tensor(len(data)), other, self.group)
-        dist.send(data, other, self.group)
-
-    def receive(self, other: int) -> Any:
-        """The word of that one."""
-        size = torch.tensor(0)
-        dist.recv(size, other, self.group)
-        data = torch.empty(int(size), dtype=torch.uint8)
-        dist.recv(data, other, self.group)
-        return _unpacked(data)
-
-
-def _packed(word: Any) -> Tensor:
-    """A word as bytes."""
-    file = io.BytesIO()
-    torch.save(word, file)
-    return torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
-
-
-def _unpacked(data: Tensor) -> Any:
-    """The word that the bytes are, on the CPU."""
-    return torch.load(io.BytesIO(data.numpy().data), map_location="cpu", weights_only=False)
-
-
-@cache
-def crew() -> Crew:
-    """This command's; made by all processes at once."""
-    return Crew(dist.new_group(backend="gloo", timeout=WAIT))
 
 
 @contextmanager
@@ -169,14 +107,6 @@ def _met() -> Board:
 def _part() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def is_loss(error: BaseException) -> bool:
-    """Whether an error says that another process is not there any more."""
-    words = str(error).lower()
-    return isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError) and ("gloo" in words or "nccl" in words)
-    )
 
 
 def _raise_for_all(its: Crew, board: Board, error: Exception) -> NoReturn:
@@ -265,17 +195,6 @@ def everywhere(function: Callable[..., T], *shared: Any, own: Any) -> T:
         its.busy = False
         raise
     its.busy = False
-    return found
-
-
-def from_leader(word: T) -> T:
-    """The leader's word, which all processes ask for at once; alone, what was given."""
-    if world() == 1:
-        return word
-    if rank() == 0:
-        crew().tell(word)
-        return word
-    found: T = crew().hear()
     return found
 
 

@@ -12,7 +12,7 @@ from queue import Queue
 from typing import Any, TypeAlias, TypeVar
 
 from tutelage.distributed.collectives import world
-from tutelage.distributed.crew import Crew, crew, is_loss
+from tutelage.distributed.words import Crew, crew, is_loss
 from tutelage.errors import TutelageError
 
 T = TypeVar("T")

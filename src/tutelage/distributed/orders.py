@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from tutelage.distributed.collectives import rank, world
-from tutelage.distributed.crew import crew
+from tutelage.distributed.words import crew
 
 EVERY = 0.5  # seconds
 

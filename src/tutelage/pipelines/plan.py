@@ -13,7 +13,8 @@ from tutelage.begin import begin, enter, spread_out
 from tutelage.core import Clock
 from tutelage.data.loader import Batches
 from tutelage.distributed.collectives import own_device
-from tutelage.distributed.crew import everywhere, from_leader
+from tutelage.distributed.crew import everywhere
+from tutelage.distributed.words import from_leader
 from tutelage.errors import UsageError
 from tutelage.jobs import SelftrainSettings
 from tutelage.loop import EXAMS
