@@ -4,7 +4,7 @@
 
 The hosts are two network namespaces of this machine, joined by a bridge, with a torchrun each; that
 needs Linux and no rights where users may make namespaces. Elsewhere they are two addresses of the
-loopback device, whose link can't be taken down: there `silence` is a stopped process.
+loopback device, whose link can't be taken down: there `silence` stops the second one's processes.
 
 A run begins on one host, a second one joins, and then comes the trouble:
     silence  the second host's link goes down: nobody closes a connection

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_a_run_on_two_hosts_of_which_one_falls_silent_ends_as_if_nothing_had_been(tmp_path):
     """In namespaces of their own, where the system allows them, whose link goes down."""
     command = [sys.executable, "-m", "benchmarks.two_hosts", "--out", str(tmp_path),

@@ -5,15 +5,14 @@ where each of them is, and whatever ends the work early, an error of one or Ctrl
 after the batch that they are at, with every process where the leader's next word finds it.
 """
 
-import pickle
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from queue import Queue
 from typing import Any, TypeAlias, TypeVar
 
+from tutelage.distributed.board import from_words, in_words
 from tutelage.distributed.collectives import world
 from tutelage.distributed.words import Crew, crew, is_loss
-from tutelage.errors import TutelageError
 
 T = TypeVar("T")
 Say: TypeAlias = Callable[[Any], None]  # a word to the leader
@@ -94,9 +93,10 @@ class _Desk:
                     continue
                 if kind == "say":
                     self.crew.send(self.stopped.is_set(), other)
-                self.heard.put((kind, content))
                 if kind == "over":
+                    self.heard.put((kind, None if content is None else from_words(content)))
                     return
+                self.heard.put((kind, content))
         except Exception as error:
             self.lost = True
             self.heard.put(("over", error))
@@ -118,7 +118,7 @@ def _help(work: Work, shared: tuple[Any, ...], own: None) -> None:
     error = _done(work, iter(piece, None), say, shared)
     if error is not None and is_loss(error):
         raise error
-    its.send(("over", None if error is None else portable(error)), 0)
+    its.send(("over", None if error is None else in_words(error)), 0)
 
 
 def _done(work: Work, pieces: Iterator[Any], say: Say, shared: tuple[Any, ...]) -> Exception | None:
@@ -130,12 +130,3 @@ def _done(work: Work, pieces: Iterator[Any], say: Say, shared: tuple[Any, ...]) 
     except Exception as error:
         return error
     return None
-
-
-def portable(error: Exception) -> Exception:
-    """An error that another process can raise: itself, where it can be pickled."""
-    try:
-        again = pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever a class of somebody else's does
-        return TutelageError(f"{type(error).__name__}: {error}")
-    return error if type(again) is type(error) else TutelageError(str(error))
