@@ -14,7 +14,7 @@ import torch
 from tutelage.cli import VERBS, main
 from tutelage.data.label_parts import Portion, read_part
 from tutelage.data.pixels import Chosen, InMemory
-from tutelage.distributed.hand_out import portable
+from tutelage.distributed.board import from_words, in_words
 from tutelage.errors import DataProblem, TutelageError
 from tutelage.jobs import SelftrainSettings
 from tutelage.labeling import pieces
@@ -123,18 +123,15 @@ def test_pieces_in_any_order_make_their_portions(monkeypatch):
     )
 
 
-class Odd(Exception):
-    """Can't be pickled back."""
-
-    def __init__(self, one, other):
-        super().__init__(f"{one} {other}")
-
-
-def test_errors_of_one_process_can_be_raised_in_another():
-    kept = portable(DataProblem("x is gone"))
+def test_errors_of_one_process_can_be_raised_in_another(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    kept = from_words(in_words(DataProblem("x is gone")))
     assert (type(kept), str(kept)) == (DataProblem, "x is gone")
-    kept = portable(Odd("a", "b"))
-    assert (type(kept), str(kept)) == (TutelageError, "Odd: a b")
+    kept = from_words(in_words(ZeroDivisionError("a b")))
+    assert type(kept) is TutelageError
+    assert "process 1 of 2" in str(kept)
+    assert "ZeroDivisionError: a b" in str(kept)
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS.keys() - SHARED))
