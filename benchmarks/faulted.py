@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tutelage import cli, files
+from tutelage.distributed import launcher
 
 
 class Writes:
@@ -52,17 +53,23 @@ def main() -> int:
     files.whole = writes.whole  # before the modules that take it from there are imported
     call = cli._call
 
-    def patched(verb: str, arguments: list[str]) -> None:
+    def patched(verb: str, arguments: list[str]) -> int:
         """Do the verb; the loop is imported here, where signals are looked after already."""
         if verb in ("train", "selftrain") and "FAULTS_SAVE_SECONDS" in os.environ:
             from tutelage import loop
 
             loop.SAVE_SECONDS = float(os.environ["FAULTS_SAVE_SECONDS"])
-        call(verb, arguments)
+        return call(verb, arguments)
 
+    begin = launcher.run_in_processes
+    launcher.run_in_processes = (
+        lambda devices, command: begin(  # this program, and not tutelage
+            devices, [sys.executable, "-m", "benchmarks.faulted", *command[3:]]
+        )
+    )
     cli._call = patched
     code = cli.main()
-    if "FAULTS_COUNT" in os.environ:
+    if "FAULTS_COUNT" in os.environ and writes.seen:  # not in one that only begins others
         Path(os.environ["FAULTS_COUNT"]).write_text(str(writes.seen))
     return code
 
