@@ -133,7 +133,7 @@ def disturbed(words: Sequence[str], its: Calm, dice: random.Random, said: Path) 
     errors.close()
     if chosen and said.exists():
         row["file"] = said.read_text()
-    row["killed"] = bool(hit) or row["code"] < 0
+    row["killed"] = bool(hit) or row["code"] < 0 or bool(row["file"] and row["code"])
     row["fault"] = row["fault"] or _misbehaved(row)
     return row
 

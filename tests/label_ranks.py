@@ -18,7 +18,6 @@ import torch
 import tyro  # noqa: F401  # as below, once for all forks
 from images import write_pool
 from shards import png, write_tar
-from toy import selftrain_flags, write_toy
 
 from tutelage import cli, judging_verbs, launch, search_settings, verbs  # noqa: F401
 from tutelage.data import label_parts
@@ -31,8 +30,6 @@ from tutelage.distributed.words import Crew
 from tutelage.errors import DataProblem, Dismissed
 from tutelage.labeling import answers, label, pieces
 from tutelage.networks.build import Net, build
-from tutelage.pipelines import selftrain  # noqa: F401
-from tutelage.reports import page  # noqa: F401
 
 CLASSES, SIDE = tuple("abcdefghijkl"), 8
 NET = Net(name="test_resnet", num_classes=len(CLASSES), img_size=SIDE)
@@ -40,7 +37,7 @@ NAMES = tuple(f"{row}.png" for row in range(45))
 
 
 def write_inputs(root: Path) -> None:
-    """model/, pool/ (45 images, one of them none), tars/ (5 shards), toy/."""
+    """model/, pool/ (45 images, one of them none), tars/ (5 shards)."""
     save_model(root / "model", Model(teacher(), NET, CLASSES, SIDE), "a model")
     write_pool(root / "pool", 45, first=0, side=SIDE)
     (root / "pool" / "0021.png").write_bytes(b"no image")
@@ -49,7 +46,6 @@ def write_inputs(root: Path) -> None:
         if number == 2:
             members["2-3.png"] = b"no image"
         write_tar(root / "tars" / f"pool-{number}.tar", members)
-    write_toy(root / "toy")
 
 
 def teacher() -> torch.nn.Module:
@@ -102,11 +98,6 @@ def in_memory(root: Path, out: str, *, gone: bool = False) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
-
-
-def rounds(root: Path, out: str) -> int:
-    """tutelage selftrain, two rounds."""
-    return cli.main(["selftrain", *selftrain_flags(root / "toy", root / out)])
 
 
 def slain(by: int, number: int, where: int, then: Callable[[], int]) -> int:
@@ -168,14 +159,12 @@ def main(root: Path) -> None:
     verb = partial(by_verb, root)
     todo = [("memory-1", partial(in_memory, root, "memory-1"), 1),
             ("memory-2", partial(in_memory, root, "memory-2"), 2),
-            ("gone", partial(in_memory, root, "gone", gone=True), 2),
-            ("selftrain", partial(rounds, root, "selftrain"), 2)]  # fmt: skip
+            ("gone", partial(in_memory, root, "gone", gone=True), 2)]  # fmt: skip
     for pool in ("pool", "tars"):
         todo += [(f"{pool}-{ranks}", partial(verb, pool, f"{pool}-{ranks}"), ranks)
                  for ranks in (1, 2)]  # fmt: skip
     for name, by, number, where in (
-        ("follower", signal.SIGKILL, 15, 1), ("leader", signal.SIGKILL, 2, 0),
-        ("stopped", signal.SIGTERM, 2, 0),
+        ("follower", signal.SIGKILL, 15, 1), ("stopped", signal.SIGTERM, 2, 0),
     ):  # fmt: skip
         again = partial(verb, "pool", name)
         todo += [

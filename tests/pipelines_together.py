@@ -12,7 +12,8 @@ SIZE = ["--img-size", "32", "--batch", "8", "--device", "cpu", "--val-fraction",
 EXACT = ["--optim.name", "sgd", "--optim.lr", "0.05", "--noise.dropout", "0",
          "--noise.drop-path", "0"]  # fmt: skip
 SMALL = [*SIZE, *EXACT, "--model", "test_vit"]
-POOL = ["--unlabeled", "{images}/pool", "--ratio", "2", "--steps", "4"]
+POOL = ["--unlabeled", "{images}/pool", "--ratio", "2", "--steps", "4",
+        "--baseline-length", "steps"]  # fmt: skip
 FEW = ["--steps", "4"]
 KEPT = ["--select.threshold", "0.1"]
 STAGES = ["--progressive.stages", "2", "--progressive.multiple", "16"]
@@ -22,14 +23,10 @@ COMMANDS = {
     "larger": ["train", *SIZE, *EXACT, "--model", "test_convnext", *FEW, *LARGER],
     "probe": ["train", *SMALL, *FEW, "--init", "{out}/teacher", "--transfer", "head-first"],
     "noisy": ["selftrain", *SMALL, *POOL, *KEPT, "--method", "noisy-student", "--rounds", "2"],
-    "fixmatch": ["selftrain", *SMALL, *POOL, *KEPT, "--method", "fixmatch", "noisy-student"],
     "mpl": ["selftrain", *SMALL, *POOL, "--method", "meta-pseudo-labels"],
     "reduced": ["selftrain", *SMALL, *POOL, "--method", "reduced-meta-pseudo-labels"],
-    "given": ["selftrain", *SMALL, *POOL, *KEPT, "--method", "noisy-student", "--rounds", "1",
-              "--teacher", "{out}/teacher", "--order", "pretrain"],
     "usi": ["distill", *SIZE, *EXACT, *POOL, "--student", "test_vit", "--method", "usi",
             "--teacher", "{out}/teacher"],
-    "budget": ["train", *SMALL, "--budget", "12s"],
 }  # fmt: skip
 
 

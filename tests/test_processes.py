@@ -22,7 +22,7 @@ from tutelage.distributed.launcher import run_in_processes
 from tutelage.errors import Dismissed, Interrupted, RunMismatch, UsageError
 from tutelage.run import held, is_held
 
-STEPS = 200
+STEPS = 400
 SECONDS = 60  # within which all processes are gone, on a machine that does much else
 
 
@@ -44,13 +44,6 @@ class Command:
             stderr=subprocess.STDOUT, text=True, start_new_session=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"}, preexec_fn=hear_ctrl_c,
         )  # fmt: skip
-
-    def leader(self) -> int:
-        return int((self.out / ".lock").read_text().removeprefix("pid "))
-
-    def follower(self) -> int:
-        (found,) = set(children(self.process.pid)) - {self.leader()}
-        return found
 
     def until_it_trains(self) -> None:
         """Until it has written a line more of its metrics."""
@@ -103,12 +96,6 @@ def images(tmp_path_factory) -> Path:
     return toy.write_toy(tmp_path_factory.mktemp("toy"))
 
 
-def kill_the_leader(command: Command) -> None:
-    os.kill(command.leader(), signal.SIGKILL)
-    command.end()
-    assert "process 0 of 2 was ended by SIGKILL" in command.said
-
-
 def kill_the_launcher(command: Command) -> None:
     known = [command.process.pid, *children(command.process.pid)]
     command.process.kill()
@@ -130,13 +117,7 @@ def press_ctrl_c(command: Command) -> None:
     assert "stopped at step" in command.said
 
 
-def ask_the_follower(command: Command) -> None:
-    os.kill(command.follower(), signal.SIGTERM)
-    command.end()
-    assert "stopped at step" in command.said
-
-
-TROUBLES = [ask_the_follower, kill_the_leader, kill_the_launcher, press_ctrl_c]
+TROUBLES = [press_ctrl_c, kill_the_launcher]
 
 
 @pytest.mark.slow

@@ -175,7 +175,7 @@ def outcome(*rounds, kept=None):
     stages = {"evaluate": {"judge": "test", "rounds": rows}} | (
         {"guard": {"kept": kept}} if kept else {}
     )
-    return {"stages": stages}
+    return {"verb": "selftrain", "stages": stages}
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def test_what_a_run_noted_belongs_to_the_network_that_is_asked(run):
     passed = (("00-baseline", 30), ("01-student", 38))
     write_json(run / "run.json", outcome(*passed, kept="01-student"))
     assert recorded_accuracy(run) == kept
-    write_json(run / "run.json", {"stages": {}})
+    write_json(run / "run.json", {"verb": "train", "stages": {}})
     assert recorded_accuracy(run) is None
     assert run_of(run.parent) is None
 

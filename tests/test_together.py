@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import together
+from once import made_once
 from safetensors.torch import load_file
 from torch import nn
 
@@ -28,14 +29,17 @@ NEAR = {  # with batch norm; else 1e-5
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """All cases by one process and by two."""
-    out = tmp_path_factory.mktemp("together")
+    out = made_once(tmp_path_factory, "together", train_all)
+    return out / "one", out / "two"
+
+
+def train_all(out: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
                together.__file__, str(out / "two")]  # fmt: skip
     together.stop(out / "two" / "stopped-alone", "all")
     with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
         together.main(out / "one", [])
         assert process.wait(timeout=300) == 0
-    return out / "one", out / "two"
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:

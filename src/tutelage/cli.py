@@ -1,10 +1,10 @@
 """The command `tutelage`: a verb and its flags -> the function of the same name."""
 
+import os
 import shlex
 import signal
 import sys
 import warnings
-from _thread import interrupt_main
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from importlib.metadata import version
@@ -112,7 +112,7 @@ def _stop_on_signals() -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         if _is_importing(frame):
-            again = Timer(0.02, interrupt_main, (number,))
+            again = Timer(0.02, os.kill, (os.getpid(), number))
             again.daemon = True
             again.start()
         elif asked.note(number, frame):

@@ -26,7 +26,7 @@ from tutelage.distributed.launcher import Asked
 from tutelage.distributed.orders import Orders
 from tutelage.distributed.words import from_leader
 from tutelage.errors import Damaged, GivenUp, Interrupted
-from tutelage.meter import Meter, share_sums
+from tutelage.meter import Meter, of_all_ranks, take_own
 from tutelage.methods.method import State
 from tutelage.progress import Bar, MetricsLog, Screen, Wait
 from tutelage.recalibration import recalibrate
@@ -159,6 +159,7 @@ def train_together(work: Work, own: tuple[Exam | None, Screen] | None) -> nn.Mod
     if own is not None:
         first = resume(work.out / LAST, state, recipe=recipe.digest(), say=own[1].say)
     first = spread_out(state, first, recipe, device)
+    take_own(state)
     if own is None:
         _run(work, None, state, first)
     else:
@@ -196,11 +197,11 @@ def _run(work: Work, desk: Desk | None, state: State, first: int) -> None:
             if desk is not None:
                 desk.bar.advance()
             if late or stopped or done == total:
-                share_sums(state)
-                if desk is None:
-                    state.state_dict()  # which all put together
-                else:
-                    desk.save(state, done)
+                with of_all_ranks(state):
+                    if desk is None:
+                        state.state_dict()  # which all put together
+                    else:
+                        desk.save(state, done)
             if stopped:
                 raise Interrupted(
                     f"stopped at step {done:,} of {total:,} of {work.out.name}; saved"

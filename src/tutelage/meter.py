@@ -1,12 +1,14 @@
 """What a training says of itself: the means of its metrics, and how fast it goes."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from tutelage.distributed.collectives import average_over_ranks, mean_over_ranks
+from tutelage.distributed.collectives import from_all_ranks, mean_over_ranks, rank, world
 from tutelage.methods.method import State
 
 
@@ -44,6 +46,19 @@ class Meter:
         }
 
 
-def share_sums(state: State) -> None:
-    """Let all processes have the mean of their sums, which any of them may go on with."""
-    average_over_ranks(list(state.sums.values()))
+@contextmanager
+def of_all_ranks(state: State) -> Iterator[None]:
+    """For a while the state has the sums of all processes (W,), as a checkpoint keeps them."""
+    own = state.sums
+    state.sums = {name: from_all_ranks(value.reshape(1)) for name, value in own.items()}
+    try:
+        yield
+    finally:
+        state.sums = own
+
+
+def take_own(state: State) -> None:
+    """Go on with this process's sums out of those of all that were at work, or, where these were
+    not as many, with the mean."""
+    for name, sums in state.sums.items():
+        state.sums[name] = sums.flatten()[rank()] if sums.numel() == world() else sums.mean()

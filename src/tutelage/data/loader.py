@@ -40,7 +40,7 @@ MAKERS = 2 if (os.cpu_count() or 1) > 2 else 1  # threads that make them, beside
 def check_shared(batch: int) -> None:
     """Raises UsageError where the processes that train together can't share a batch evenly, with at
     least 2 images for each."""
-    if batch % world() or batch < 2 * world():
+    if world() > 1 and (batch % world() or batch < 2 * world()):
         raise UsageError(
             f"{world()} processes can't share a batch of {batch} images evenly: take a multiple "
             f"of {world()}, such as --batch {max(2, round(batch / world())) * world()}"
