@@ -173,7 +173,7 @@ def _run(work: Work, desk: Desk | None, state: State, first: int) -> None:
     """All steps after the first ones, which are done."""
     recipe, total = work.recipe, work.recipe.steps
     log_every, exam_every = max(1, total // LOGS), max(1, total // EXAMS)
-    meter, orders = Meter(), Orders(due=first)
+    meter, orders = Meter(), Orders(due=first, total=total)
     current: Stage | None = None
     with deferred_interrupt() as stop:
         for step in range(first, total):

@@ -21,6 +21,7 @@ class Orders:
     """The same answers in all processes, as they all ask after the same steps."""
 
     due: int  # the step after which they ask next
+    total: int  # steps in all, after which they ask in any case
     asked: float = field(default_factory=time.monotonic)  # when, the last time
     done: int = 0  # steps, the last time
 
@@ -30,10 +31,12 @@ class Orders:
             return save, stop
         if done < self.due:
             return False, False
-        word = torch.tensor([done + self._steps(done), save, stop or crew().asked])
+        asked = crew().asked
+        word = torch.tensor([done + self._steps(done), save, stop or asked])
         dist.all_reduce(word, dist.ReduceOp.MAX, crew().group)
-        crew().asked = False
-        self.due, save, stop = int(word[0]), bool(word[1]), bool(word[2])
+        if asked:  # what has come since is for the next time
+            crew().asked = False
+        self.due, save, stop = min(int(word[0]), self.total), bool(word[1]), bool(word[2])
         return save, stop
 
     def _steps(self, done: int) -> int:
