@@ -23,7 +23,7 @@ from tutelage.distributed.shards import (
     spread_with,
     whole,
 )
-from tutelage.distributed.sync_norm import moving_statistics, synchronize
+from tutelage.distributed.sync_norm import moving_statistics, separate, synchronize
 from tutelage.errors import UsageError
 from tutelage.frozen import answer, autocast
 from tutelage.networks.build import Normalized, normalizes_batches
@@ -206,6 +206,7 @@ class Learner:
         copied = (
             deepcopy(source) if self.bare is None else put_together(self.bare, source, self.device)
         )
+        separate(copied)  # the leader alone works with it
         return copied.eval().requires_grad_(False)
 
     def state_dict(self) -> dict[str, Any]:

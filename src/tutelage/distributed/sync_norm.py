@@ -47,6 +47,7 @@ SYNCED: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm2d: SyncedBatchNorm2d,
     BatchNormAct2d: SyncedBatchNormAct2d,
 }
+PLAIN = {synced: plain for plain, synced in SYNCED.items()}
 
 
 def synchronize(module: nn.Module) -> None:
@@ -62,6 +63,13 @@ def synchronize(module: nn.Module) -> None:
                 f"{name} is a {type(layer).__name__}, which can't be synchronized: leave out "
                 "--sync-bn"
             )
+
+
+def separate(module: nn.Module) -> None:
+    """Let every batch norm of a network see its own process's images again, in place."""
+    for layer in module.modules():
+        if type(layer) in PLAIN:
+            layer.__class__ = PLAIN[type(layer)]
 
 
 def moving_statistics(module: nn.Module) -> list[Tensor]:
