@@ -234,6 +234,8 @@ def test_devices_are_for_the_command_line_and_not_for_torchrun(monkeypatch):
 
 
 def test_more_processes_than_accelerators_are_refused_with_both_numbers(monkeypatch):
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: cuda)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")

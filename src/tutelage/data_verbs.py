@@ -122,7 +122,7 @@ def run_label(settings: LabelSettings, given: Any = None) -> Path:
     from tutelage.progress import Screen
 
     check_devices(settings.devices)
-    with joined():
+    with joined(settings.device):
         if rank():
             out: Path = serve()
             return out

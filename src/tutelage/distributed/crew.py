@@ -63,17 +63,29 @@ def joined(device: str = "auto") -> Iterator[None]:
 
 
 def check_accelerators(device: str) -> None:
-    """Raises UsageError where this machine has fewer accelerators than processes want one."""
-    if device.split(":")[0] not in ("auto", "cuda") or not torch.cuda.is_available():
+    """Raises UsageError where this machine has fewer accelerators than processes want one, or has
+    such as processes can't share a training on."""
+    kind = device.split(":")[0]
+    if kind == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        kind = "cpu" if found is None else found.type
+    if kind == "cpu":
         return
-    there, wanted = torch.cuda.device_count(), int(os.environ["LOCAL_WORLD_SIZE"])
-    if wanted > there:
-        if os.environ["LOCAL_RANK"] != "0":
-            raise Dismissed(UsageError.exit_code)  # said once
+    wanted = int(os.environ["LOCAL_WORLD_SIZE"])
+    there = torch.cuda.device_count() if kind == "cuda" else 0
+    if wanted <= there or (kind == "cuda" and not torch.cuda.is_available()):
+        return  # that there is none is said where it is chosen
+    if os.environ["LOCAL_RANK"] != "0":
+        raise Dismissed(UsageError.exit_code)  # said once
+    if kind != "cuda":
         raise UsageError(
-            f"{wanted} processes want a CUDA device each and this machine has {there}: take "
-            f"{there} processes, or --device cpu"
+            f"several processes share work on CUDA devices or on the CPU, and not on {kind}: take "
+            "--device cpu"
         )
+    raise UsageError(
+        f"{wanted} processes want a CUDA device each and this machine has {there}: take {there} "
+        "processes, or --device cpu"
+    )
 
 
 @cache
@@ -122,7 +134,7 @@ def _raise_for_all(its: Crew, board: Board, error: Exception) -> NoReturn:
     board.leave_error(error)
     if not torch.cuda.is_available():  # NCCL's connections are closed by the end of the process
         dist.destroy_process_group()  # so that the leader looks for the reason
-    if board.is_taken():
+    if board.is_taken() or board.end() is not None:  # or the leader has said what it ended by
         raise Dismissed(exit_code(error)) from error
     raise error
 
