@@ -8,6 +8,7 @@ import io
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from mmap import mmap
 from typing import Any, TypeVar
 
 import torch
@@ -40,9 +41,9 @@ class Crew:
         """The leader's word."""
         size = torch.tensor(0)
         dist.broadcast(size, 0, self.group)
-        data = torch.empty(int(size), dtype=torch.uint8)
-        dist.broadcast(data, 0, self.group)
-        return _unpacked(data)
+        memory = mmap(-1, int(size))
+        dist.broadcast(_bytes(memory), 0, self.group)
+        return _unpacked(memory)
 
     def send(self, word: Any, other: int) -> None:
         """To one other, who waits for it."""
@@ -54,21 +55,28 @@ class Crew:
         """The word of that one."""
         size = torch.tensor(0)
         dist.recv(size, other, self.group)
-        data = torch.empty(int(size), dtype=torch.uint8)
-        dist.recv(data, other, self.group)
-        return _unpacked(data)
+        memory = mmap(-1, int(size))
+        dist.recv(_bytes(memory), other, self.group)
+        return _unpacked(memory)
 
 
 def _packed(word: Any) -> Tensor:
     """A word as bytes."""
     file = io.BytesIO()
     torch.save(word, file)
-    return torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
+    return _bytes(file.getbuffer())
 
 
-def _unpacked(data: Tensor) -> Any:
-    """The word that the bytes are, on the CPU."""
-    return torch.load(io.BytesIO(data.numpy().data), map_location="cpu", weights_only=False)
+def _bytes(memory: memoryview | mmap) -> Tensor:
+    """What lies there, without a copy."""
+    return torch.frombuffer(memory, dtype=torch.uint8)
+
+
+def _unpacked(memory: mmap) -> Any:
+    """The word in the memory, on the CPU; as torch can read that like a file, there is no other
+    copy of a word, which may be all of a training."""
+    file: Any = memory  # which has all of a file that torch asks for
+    return torch.load(file, map_location="cpu", weights_only=False)
 
 
 @cache
