@@ -172,8 +172,8 @@ def outcome(*rounds, kept=None):
         {"name": name, "val": {"right": 1, "total": 2}, "test": {"right": right, "total": 40}}
         for name, right in rounds
     ]
-    stages = {"evaluate": {"judge": "test", "rounds": rows}} | (
-        {"guard": {"kept": kept}} if kept else {}
+    stages = {"evaluate": {"state": "done", "judge": "test", "rounds": rows}} | (
+        {"guard": {"state": "done", "kept": kept}} if kept else {}
     )
     return {"verb": "selftrain", "stages": stages}
 

@@ -100,6 +100,7 @@ def spread_out(state: State, first: int, recipe: Recipe, device: torch.device) -
         return first
     first, content = from_leader((first, state.state_dict()))
     state.load_state_dict(content)
+    del content  # which may be as large as the state
     state.dice = torch.Generator()
     state.memory = {name: tensor.to(device) for name, tensor in state.memory.items()}
     state.sums = {name: tensor.to(device) for name, tensor in state.sums.items()}

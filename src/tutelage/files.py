@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import platform
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -91,15 +92,20 @@ def write_with(path: Path, write: Callable[[Path], object], *, shared: bool = Fa
 
 
 def _own() -> str:
-    """A mark that no other thread or process has."""
-    return f".{os.getpid()}-{get_ident()}"
+    """A mark that no other thread or process has, on whatever machine shares the disk."""
+    return f".{_host()}-{os.getpid()}-{get_ident()}"
+
+
+def _host() -> str:
+    """This machine's name, without signs that the mark uses itself."""
+    return re.sub("[^A-Za-z0-9]", "", platform.node())
 
 
 def sweep(folder: Path) -> None:
-    """Delete what killed processes left half written under a mark of their own, which no later one
-    takes the place of; to be called by who holds the folder."""
+    """Delete what killed processes of this machine left half written under a mark of their own,
+    which no later one takes the place of; to be called by who holds the folder."""
     for part in folder.rglob("*.part"):
-        found = re.search(r"\.(\d+)-\d+\.part$", part.name)
+        found = re.search(rf"\.{_host()}-(\d+)-\d+\.part$", part.name)
         if found and not Path(f"/proc/{found[1]}").exists() and Path("/proc/self").exists():
             part.unlink(missing_ok=True)
 

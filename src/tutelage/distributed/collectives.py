@@ -77,8 +77,11 @@ def average_over_ranks(tensors: list[Tensor]) -> None:
     if world() == 1 or not tensors:
         return
     flat = _averaged(torch.cat([tensor.detach().flatten() for tensor in tensors]))
-    for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-        tensor.data.copy_(mean.view_as(tensor))
+    means = [
+        mean.view_as(tensor)
+        for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True)
+    ]
+    torch._foreach_copy_([tensor.data for tensor in tensors], means)
 
 
 def from_all_ranks(own: Tensor) -> Tensor:

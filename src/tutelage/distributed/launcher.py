@@ -94,8 +94,9 @@ def run_in_processes(devices: int, command: Sequence[str]) -> int:
     Raises Interrupted where the leader was killed, or ended before it could speak.
     """
     with _listened() as asked:
-        processes = _begun(devices, command)
+        processes: list[subprocess.Popen[bytes]] = []
         try:
+            processes.extend(_begun(devices, command))
             _attend(processes, asked)
         finally:
             for process in processes:
@@ -123,7 +124,7 @@ def _listened() -> Iterator[Asked]:
             signal.signal(one, handler)
 
 
-def _begun(devices: int, command: Sequence[str]) -> list["subprocess.Popen[bytes]"]:
+def _begun(devices: int, command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
     """The processes, each in a session of its own: a terminal's Ctrl-C comes here alone."""
     threads = str(max(1, (os.cpu_count() or 1) // devices))
     with socket.socket() as listener:
@@ -140,13 +141,11 @@ def _begun(devices: int, command: Sequence[str]) -> list["subprocess.Popen[bytes
             shared["GLOO_SOCKET_IFNAME"] = "lo"  # what they say doesn't leave the machine
         own = [{"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(devices)]
         own[0][LISTENER] = str(listener.fileno())
-        return [
-            subprocess.Popen(
+        for environment in own:
+            yield subprocess.Popen(
                 command, env=os.environ | shared | environment, start_new_session=True,
                 pass_fds=[listener.fileno()] if LISTENER in environment else [],
-            )
-            for environment in own
-        ]  # fmt: skip
+            )  # fmt: skip
 
 
 def _attend(processes: list["subprocess.Popen[bytes]"], asked: Asked) -> None:

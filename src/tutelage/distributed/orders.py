@@ -14,6 +14,7 @@ from tutelage.distributed.collectives import rank, world
 from tutelage.distributed.words import crew
 
 EVERY = 0.5  # seconds
+MOST = 1000  # steps, as coming ones may take longer
 
 
 @dataclass
@@ -46,4 +47,4 @@ class Orders:
         now = time.monotonic()
         each = (now - self.asked) / max(1, done - self.done)
         self.asked, self.done = now, done
-        return max(1, int(EVERY / max(each, 1e-6)))
+        return min(MOST, max(1, int(EVERY / max(each, 1e-6))))
