@@ -12,18 +12,19 @@ SIZE = ["--img-size", "32", "--batch", "8", "--device", "cpu", "--val-fraction",
 EXACT = ["--optim.name", "sgd", "--optim.lr", "0.05", "--noise.dropout", "0",
          "--noise.drop-path", "0"]  # fmt: skip
 SMALL = [*SIZE, *EXACT, "--model", "test_vit"]
-POOL = ["--unlabeled", "{images}/pool", "--ratio", "2", "--steps", "4",
-        "--baseline-length", "steps"]  # fmt: skip
+POOL = ["--unlabeled", "{images}/pool", "--ratio", "2", "--steps", "4"]
+SHORT = ["--baseline-length", "steps"]
 FEW = ["--steps", "4"]
 KEPT = ["--select.threshold", "0.1"]
 STAGES = ["--progressive.stages", "2", "--progressive.multiple", "16"]
 LARGER = ["--fix-size", "48", "--optim.ema", "0.9"]
 COMMANDS = {
-    "teacher": ["train", *SMALL, *FEW, *STAGES],
+    "teacher": ["train", *SMALL, "--steps", "30", *STAGES],
     "larger": ["train", *SIZE, *EXACT, "--model", "test_convnext", *FEW, *LARGER],
     "probe": ["train", *SMALL, *FEW, "--init", "{out}/teacher", "--transfer", "head-first"],
-    "noisy": ["selftrain", *SMALL, *POOL, *KEPT, "--method", "noisy-student", "--rounds", "2"],
-    "mpl": ["selftrain", *SMALL, *POOL, "--method", "meta-pseudo-labels"],
+    "noisy": ["selftrain", *SMALL, *POOL, *KEPT, "--method", "noisy-student", "--rounds", "2",
+              *SHORT],
+    "mpl": ["selftrain", *SMALL, *POOL, *SHORT, "--method", "meta-pseudo-labels"],
     "reduced": ["selftrain", *SMALL, *POOL, "--method", "reduced-meta-pseudo-labels"],
     "usi": ["distill", *SIZE, *EXACT, *POOL, "--student", "test_vit", "--method", "usi",
             "--teacher", "{out}/teacher"],

@@ -183,7 +183,8 @@ def test_the_exit_code_is_that_of_the_leader(tmp_path):
     assert run_in_processes(2, script(tmp_path, "exit $((3 - RANK))")) == 3
 
 
-def test_a_leader_that_a_signal_ends_is_an_interruption(tmp_path):
+def test_a_leader_that_a_signal_ends_is_an_interruption(tmp_path, monkeypatch):
+    monkeypatch.setattr(launcher, "ALONE", 0.2)
     with pytest.raises(Interrupted, match="process 0 of 2 was ended by SIGSEGV"):
         run_in_processes(2, script(tmp_path, "[ $RANK = 0 ] && kill -SEGV $$", "sleep 30"))
 

@@ -79,7 +79,6 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_weights(images, calm, tm
 
 
 OTHERS = {  # method -> kills, each the how-manieth file written in a stage
-    "flexmatch": [("01-student", 4)],  # has a memory for each pool image
     "meta-pseudo-labels": [("01-warmup", 3), ("02-student", 4), ("03-finetune", 2)],
 }
 

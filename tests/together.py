@@ -24,6 +24,7 @@ from tutelage.data.sets import LabeledSet, PoolSet
 from tutelage.distributed import orders
 from tutelage.distributed.collectives import rank, world
 from tutelage.distributed.crew import everywhere, joined, serve
+from tutelage.distributed.launcher import is_launched
 from tutelage.distributed.shards import part_like, spread_with, whole
 from tutelage.errors import Interrupted
 from tutelage.loop import fit
@@ -209,7 +210,8 @@ def more(out: Path) -> None:
 
 def main(out: Path, wanted: list[str]) -> None:
     """All cases, or those wanted."""
-    orders.EVERY = 0.0  # seconds, so that a stop is heard after each step
+    if is_launched():
+        orders.EVERY = 0.0  # seconds, so that a stop is heard after each step
     with joined():
         if rank():
             serve()
