@@ -119,6 +119,14 @@ def slain(by: int, number: int, where: int, then: Callable[[], int]) -> int:
         send(its, word, other)
         count()
 
+    if os.environ.get("RANK") == "0" and where:
+        ask = answers._ask
+
+        def slowly(*given: object) -> object:
+            time.sleep(0.1)  # so that most is left to the one that will be gone
+            return ask(*given)
+
+        answers._ask = slowly
     if os.environ.get("RANK") == str(where):
         if where:
             Crew.send = send_with

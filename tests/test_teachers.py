@@ -163,7 +163,7 @@ def test_a_model_of_another_size_is_asked_at_its_own(trained, marked, tmp_path):
     teacher = load(folder, marked, img_size=24)
     images = torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     at_its_size = nn.functional.interpolate(images, (SIZE, SIZE), mode="bilinear", antialias=True)
-    assert torch.allclose(teacher.module(images), trained(at_its_size), atol=1e-6)
+    assert torch.allclose(teacher.module(images), trained(at_its_size), atol=1e-5)
     assert "asked at 16 pixels, not at 24" in teacher.notes
 
 
