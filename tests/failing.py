@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from tutelage.distributed.collectives import rank
-from tutelage.distributed.crew import everywhere, joined, leave, serve
+from tutelage.distributed.crew import everywhere, led
 from tutelage.errors import DataProblem, Dismissed, GivenUp, TutelageError
 
 
@@ -34,11 +34,7 @@ def fail(kind: str, own: None) -> None:
 def main(kind: str) -> int:
     """The exit code."""
     try:
-        with joined():
-            if rank():
-                return int(serve())
-            leave(0)
-            everywhere(fail, kind, own=None)
+        led(lambda: everywhere(fail, kind, own=None), device="cpu")
     except Dismissed as error:
         return error.exit_code
     except TutelageError as error:

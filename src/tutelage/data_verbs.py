@@ -116,23 +116,20 @@ def run_label(settings: LabelSettings, given: Any = None) -> Path:
     """`label` for settings that are made already, and images that a program gave."""
     from tutelage.data.find import open_source
     from tutelage.deploy.label_files import label_files
-    from tutelage.distributed.collectives import rank
-    from tutelage.distributed.crew import joined, leave, serve
+    from tutelage.distributed.crew import led
     from tutelage.distributed.launcher import check_devices
     from tutelage.progress import Screen
 
-    check_devices(settings.devices)
-    with joined(settings.device):
-        if rank():
-            out: Path = serve()
-            return out
+    def work() -> Path:
+        check_devices(settings.devices)
         label_files(
             settings.model, open_source(settings.data, given), settings.out,
             device=settings.device, precision=settings.precision, screen=Screen(),
             cluster=settings.cluster,
         )  # fmt: skip
-        leave(settings.out)
-    return settings.out
+        return settings.out
+
+    return led(work, device=settings.device)
 
 
 def select(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tutelage.jobs import DistillSettings, SelftrainSettings, TrainSettings
 from tutelage.search_settings import SearchSettings
+from tutelage.training_settings import check_shared
 
 if TYPE_CHECKING:
     from tutelage.pipelines.search_answer import Found
@@ -87,32 +88,28 @@ def _named(settings: Any) -> Any:
 
 def _run(verb: str, settings: Any, pipeline: Any, given: Given | None) -> Outcome:
     """A pipeline in its run folder, and the report at the end."""
-    from tutelage.data.loader import check_shared
-    from tutelage.distributed.collectives import rank
-    from tutelage.distributed.crew import joined, leave, serve
+    from tutelage.distributed.collectives import world
+    from tutelage.distributed.crew import led
     from tutelage.distributed.launcher import check_devices
     from tutelage.pipelines.outcome import summary
     from tutelage.progress import Screen
     from tutelage.reports.page import write_report
     from tutelage.run import open_run
 
-    with joined(settings.device):
-        if rank():
-            found: Outcome = serve()
-            return found
-        settings = _named(settings)
-        check_devices(settings.devices)
-        check_shared(settings.batch)
-        with open_run(verb, settings, overwrite=settings.overwrite, given=given) as run:
+    def work() -> Outcome:
+        named = _named(settings)
+        check_devices(named.devices)
+        check_shared(named.batch, world())
+        with open_run(verb, named, overwrite=named.overwrite, given=given) as run:
             screen = Screen(log=run.path / "logs" / "log.txt")
-            pipeline(settings, run, screen)
+            pipeline(named, run, screen)
             with run.stage("report"):
                 write_report(run.path, given)
         lines = summary(run.content)
-        lines.append(f"report: {settings.out / 'report' / 'index.html'}")
-        lines.append(f"model:  {settings.out / 'model'}")
+        lines.append(f"report: {named.out / 'report' / 'index.html'}")
+        lines.append(f"model:  {named.out / 'model'}")
         for line in lines:
             screen.result(line)
-        outcome = Outcome(settings.out, run.content, tuple(lines))
-        leave(outcome)
-    return outcome
+        return Outcome(named.out, run.content, tuple(lines))
+
+    return led(work, device=settings.device)

@@ -39,6 +39,16 @@ class Spread:
         return self.shard in ("all", part)
 
 
+def check_shared(batch: int, count: int, what: str = "processes") -> None:
+    """Raises UsageError where so many processes can't share a batch evenly, with at least 2 images
+    for each; one alone takes any."""
+    if count > 1 and (batch % count or batch < 2 * count):
+        raise UsageError(
+            f"{count} {what} can't share a batch of {batch} images evenly: take a multiple of "
+            f"{count}, such as --batch {max(2, round(batch / count)) * count}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Common:
     """What all training verbs share."""
@@ -143,11 +153,7 @@ class Common:
         if self.batch < 2:
             raise UsageError("batch is at least 2: batch norm needs more than one image")
         at_least("devices", self.devices, 1)
-        if self.batch % self.devices or self.batch < 2 * self.devices:
-            raise UsageError(
-                f"{self.devices} devices can't share a batch of {self.batch} images evenly: take a "
-                f"multiple of {self.devices}, with 2 images or more for each"
-            )
+        check_shared(self.batch, self.devices, "devices")
 
     def _check_gates(self) -> None:
         """Reject settings of gates where there are none."""

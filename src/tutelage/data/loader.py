@@ -31,20 +31,11 @@ from tutelage.distributed.collectives import part_of, world
 from tutelage.errors import UsageError
 from tutelage.mixing import Mix, mixup_or_cutmix
 from tutelage.settings import Noise
+from tutelage.training_settings import check_shared
 
 AHEAD = 2  # batches that are made while one is used
 OWN = ("threads", "ahead")  # what batches have in each process
 MAKERS = 2 if (os.cpu_count() or 1) > 2 else 1  # threads that make them, beside those that decode
-
-
-def check_shared(batch: int) -> None:
-    """Raises UsageError where the processes that train together can't share a batch evenly, with at
-    least 2 images for each."""
-    if world() > 1 and (batch % world() or batch < 2 * world()):
-        raise UsageError(
-            f"{world()} processes can't share a batch of {batch} images evenly: take a multiple "
-            f"of {world()}, such as --batch {max(2, round(batch / world())) * world()}"
-        )
 
 
 class Batches:
@@ -75,7 +66,7 @@ class Batches:
         self.stages, self.noise, self.seed = tuple(stages), noise, seed
         self.batch, self.ratio = batch, ratio
         for size in {stage.batch or batch for stage in stages}:
-            check_shared(size)
+            check_shared(size, world())
         self._begin()
 
     def _begin(self) -> None:

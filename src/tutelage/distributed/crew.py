@@ -210,10 +210,17 @@ def everywhere(function: Callable[..., T], *shared: Any, own: Any) -> T:
     return found
 
 
-def leave(result: Any) -> None:
-    """Let the others return this in the end."""
-    if world() > 1:
-        crew().result = result
+def led(work: Callable[[], T], *, device: str) -> T:
+    """What the work comes to, in all processes of this command: one leads it, and the others help
+    where it asks them. Raises what `joined` raises."""
+    with joined(device):
+        if rank():
+            found: T = serve()
+            return found
+        result = work()
+        if world() > 1:
+            crew().result = result
+    return result
 
 
 def serve() -> Any:
