@@ -7,7 +7,7 @@ from torch import nn
 
 from tutelage.core import Dice, Stage, fold
 from tutelage.data.loader import Batches
-from tutelage.distributed.collectives import world
+from tutelage.distributed.collectives import rank, world
 from tutelage.distributed.words import from_leader
 from tutelage.errors import UsageError
 from tutelage.frozen import Frozen
@@ -99,7 +99,8 @@ def spread_out(state: State, first: int, recipe: Recipe, device: torch.device) -
     if world() == 1:
         return first
     first, content = from_leader((first, state.state_dict()))
-    state.load_state_dict(content)
+    if rank():
+        state.load_state_dict(content)
     del content  # which may be as large as the state
     state.dice = torch.Generator()
     state.memory = {name: tensor.to(device) for name, tensor in state.memory.items()}

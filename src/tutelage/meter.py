@@ -17,7 +17,6 @@ class Meter:
     """Steps since the last line of metrics.jsonl. The metrics' sums are the state's, as a run that
     goes on in the middle of a line is to write the same one; they stay on the device."""
 
-    steps: int = 0  # of this process
     images: int = 0
     data_seconds: float = 0.0
     start: float = field(default_factory=time.monotonic)
@@ -29,7 +28,6 @@ class Meter:
         for name, value in metrics.items():
             state.sums[name] = state.sums[name] + value if name in state.sums else value.float()
         state.summed += 1
-        self.steps += 1
         self.images += images
         self.data_seconds += data_seconds
 
