@@ -176,8 +176,6 @@ def _call(verb: str, arguments: list[str]) -> int:
         "distill": (jobs.DistillSettings, launch.run_distill),
         "label": (data_verbs.LabelSettings, data_verbs.run_label),
     }
-    if verb not in shared:
-        launcher.check_alone()
     if verb in shared:
         kind, run = shared[verb]
         parse = _tyro if verb == "label" else _settings
@@ -186,7 +184,9 @@ def _call(verb: str, arguments: list[str]) -> int:
             command = [sys.executable, "-m", "tutelage", verb, *arguments]
             return launcher.run_in_processes(settings.devices, command)
         run(settings)
-    elif verb == "search":
+        return 0
+    launcher.check_alone()
+    if verb == "search":
         launch.run_search(_settings(search_settings.SearchSettings, verb, arguments))
     elif verb == "evaluate":
         judging_verbs.run_evaluate(_tyro(judging_settings.EvaluateSettings, verb, arguments))
