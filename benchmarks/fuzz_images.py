@@ -6,6 +6,7 @@ import json
 import pickle
 import tarfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,15 @@ def read_image(data: bytes, folder: Path) -> bool:
         return False
     for canvas in (8, 256):
         assert decode(data, canvas).shape == (canvas, canvas, 3)
+    return True
+
+
+def is_read(reader: Callable[[], object]) -> bool:
+    """Whether the reader takes its input, and doesn't refuse it by an error of ours."""
+    try:
+        reader()
+    except TutelageError:
+        return False
     return True
 
 

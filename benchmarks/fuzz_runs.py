@@ -16,10 +16,9 @@ from zlib import crc32
 
 from rich.console import Console
 
-from benchmarks.fuzz_images import pixels
+from benchmarks.fuzz_images import is_read, pixels
 from tutelage.cli import main
 from tutelage.deploy.teacher_check import recorded_accuracy
-from tutelage.errors import TutelageError
 from tutelage.evaluation.kept import all_kept
 from tutelage.judging_settings import CompareSettings
 from tutelage.pipelines.answers import all_answers
@@ -123,19 +122,11 @@ def reads_run(kind: str) -> Callable[[bytes, Path], bool]:
         if crc32(data) % DRAWN == 0:
             readers.append(lambda: write_report(root / RUN_FILES[kind].split("/")[0]))
         try:
-            return False not in [_is_read(reader) for reader in readers]  # each of them
+            return False not in [is_read(reader) for reader in readers]  # each of them
         finally:
             file.write_bytes(whole)
 
     return read
-
-
-def _is_read(reader: Callable[[], object]) -> bool:
-    try:
-        reader()
-    except TutelageError:
-        return False
-    return True
 
 
 def _readers(root: Path) -> list[tuple[Callable[[], object], tuple[str, ...]]]:

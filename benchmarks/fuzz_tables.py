@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks.fuzz_images import encoded, pixels, read_source
+from benchmarks.fuzz_images import encoded, is_read, pixels, read_source
 from tutelage.data import label_parts, pool
 from tutelage.data.fact_cache import FactCache, _table
 from tutelage.data.facts import Facts
@@ -109,15 +109,7 @@ def read_labels(data: bytes, folder: Path) -> bool:
         lambda: list(open_labels(folder).scan(tuple(label_parts.KINDS), len)),
         lambda: _learned(Parts(folder)),
     ]
-    return False not in [_is_read(reader) for reader in readers]  # each of them
-
-
-def _is_read(reader: Callable[[], object]) -> bool:
-    try:
-        reader()
-    except TutelageError:
-        return False
-    return True
+    return False not in [is_read(reader) for reader in readers]  # each of them
 
 
 def _learned(parts: Parts) -> None:
@@ -164,7 +156,7 @@ def read_selection(data: bytes, folder: Path) -> bool:
     name = "part-00000.parquet" if data.startswith(b"PAR1") else "selection.json"
     (out / name).write_bytes(data)
     readers = [lambda: _learned(Parts(folder / "labels", out)), lambda: _select(folder)]
-    return False not in [_is_read(reader) for reader in readers]  # each of them
+    return False not in [is_read(reader) for reader in readers]  # each of them
 
 
 def pool_seeds(folder: Path) -> list[bytes]:
