@@ -124,3 +124,24 @@ def test_a_real_lack_of_memory_is_told_from_a_damaged_image(images, tmp_path):
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.stdout.startswith(f"Exhausted {large / 'large.png'} could not be read"), done
+
+
+NO_THREAD = """
+import threading
+from tutelage import cli
+
+class Poor(threading.Thread):
+    def _bootstrap(self):
+        raise MemoryError
+
+cli._call = lambda verb, words: Poor().start()
+cli.main(["train"])
+"""
+
+
+def test_a_thread_that_finds_no_memory_to_begin_ends_the_command():
+    done = subprocess.run(
+        [sys.executable, "-c", NO_THREAD], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("tutelage: out of memory (for a thread): ")

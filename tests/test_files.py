@@ -106,6 +106,16 @@ def test_a_place_that_is_not_writable_is_said_in_words(tmp_path, number):
         write_with(tmp_path / "a.bin", write)
 
 
+def test_a_run_folder_on_a_read_only_disk_is_said_in_words(tmp_path, monkeypatch):
+    def refuse(path, mode):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(TutelageError, match=r"\.lock can't be written.*make its folder writable"):  # noqa: SIM117
+        with held(tmp_path):
+            pass
+
+
 def test_another_error_of_the_system_is_passed_on_as_it_is(tmp_path):
     with pytest.raises(FileNotFoundError), whole(tmp_path / "a.txt"):
         pass  # nothing was written

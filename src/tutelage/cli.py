@@ -5,7 +5,8 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -75,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _stop_on_signals()
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # the check has said it
     try:
-        return _call(arguments[0], arguments[1:])
+        with _threads_begin():
+            return _call(arguments[0], arguments[1:])
     except Dismissed as error:
         return error.exit_code
     except KeyboardInterrupt:
@@ -95,6 +97,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         why = str(error).partition("\n")[0] or "no more to be had"
         print(f"tutelage {arguments[0]}: out of memory ({why}): {NO_MEMORY}", file=sys.stderr)
         return TutelageError.exit_code
+
+
+@contextmanager
+def _threads_begin() -> Iterator[None]:
+    """End where a thread finds no memory to begin: who began it would wait for it without end
+    (CPython's issue 140746), and what was saved last is kept."""
+    before = sys.unraisablehook
+
+    def note(lost: "sys.UnraisableHookArgs") -> None:
+        if not (lost.exc_type is MemoryError and "thread" in (lost.err_msg or "")):
+            before(lost)
+            return
+        print(f"tutelage: out of memory (for a thread): {NO_MEMORY}", file=sys.stderr, flush=True)
+        os._exit(TutelageError.exit_code)
+
+    sys.unraisablehook = note
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _stopped(reason: str, arguments: list[str], *, aloud: bool = False) -> int:
