@@ -276,7 +276,7 @@ TROUBLES: dict[str, Callable[[Bench, Path], list[tuple[str, Ended]]]] = {
     "full-checkpoint": full_disk("train", "4m"),
     "full-second-checkpoint": full_disk("train", "10m"),
     "full-labels": full_disk("label", "120k"),
-    "full-selection": full_disk("select", "3m"),
+    "full-selection": full_disk("select", "900k"),
     "read-only-train": read_only("train"),
     "read-only-label": read_only("label"),
     "read-only-select": read_only("select"),
