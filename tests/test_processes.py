@@ -171,6 +171,13 @@ def test_a_process_that_is_lost_interrupts_the_others(capfd):
     assert "process 1 of 2 was ended by SIGKILL" in said
 
 
+@pytest.mark.slow
+def test_a_process_that_ends_before_it_has_met_the_others_is_not_waited_for(monkeypatch, capfd):
+    monkeypatch.setattr(launcher, "ALONE", 0.2)
+    monkeypatch.setattr(launcher, "LATE", SECONDS)
+    assert failing("never there", capfd)[0] == 4
+
+
 def script(folder: Path, *lines: str) -> list[str]:
     """A command in the place of the real one."""
     file = folder / "command.sh"
@@ -202,7 +209,7 @@ def test_a_leader_that_hears_nothing_is_ended_in_the_end(tmp_path, monkeypatch):
     monkeypatch.setattr(launcher, "ALONE", 0.1)
     monkeypatch.setattr(launcher, "LATE", 0.3)
     lines = ["[ $RANK = 1 ] && exit 7", "trap '' TERM", "exec sleep 30"]
-    with pytest.raises(Interrupted, match="process 0 of 2 was ended by SIGKILL"):
+    with pytest.raises(Interrupted, match="process 0 of 2 didn't end after another one had"):
         run_in_processes(2, script(tmp_path, *lines))
 
 

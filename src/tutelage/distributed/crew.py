@@ -100,6 +100,7 @@ def _met() -> Board:
         board = Board(meet())
         if number == 0:
             board.clear()
+        board.gather(number, count)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if accelerated else "gloo", store=board.store, rank=number,
             world_size=count, timeout=STEP,

@@ -97,7 +97,7 @@ def run_in_processes(devices: int, command: Sequence[str]) -> int:
         processes: list[subprocess.Popen[bytes]] = []
         try:
             processes.extend(_begun(devices, command))
-            _attend(processes, asked)
+            is_late = _attend(processes, asked)
         finally:
             for process in processes:
                 process.kill()
@@ -107,6 +107,10 @@ def run_in_processes(devices: int, command: Sequence[str]) -> int:
         return leader
     if asked.times:
         raise Interrupted("stopped")
+    if is_late:
+        raise Interrupted(
+            f"process 0 of {devices} didn't end after another one had, and was killed"
+        )
     raise Interrupted(f"process 0 of {devices} was ended by {_signal_name(leader)}")
 
 
@@ -148,9 +152,12 @@ def _begun(devices: int, command: Sequence[str]) -> Iterator["subprocess.Popen[b
             )  # fmt: skip
 
 
-def _attend(processes: list["subprocess.Popen[bytes]"], asked: Asked) -> None:
-    """Wait until all have ended; where one failed the others have a while, as they notice it."""
-    passed_on, failed_at, told = 0, None, False
+def _attend(processes: list["subprocess.Popen[bytes]"], asked: Asked) -> bool:
+    """Wait until all have ended; where one failed the others have a while, as they notice it.
+
+    Returns whether the leader took longer than that, and was ended.
+    """
+    passed_on, failed_at, told, is_late = 0, None, False, False
     while any(process.poll() is None for process in processes):
         time.sleep(LOOK)
         if asked.times > passed_on:
@@ -163,11 +170,13 @@ def _attend(processes: list["subprocess.Popen[bytes]"], asked: Asked) -> None:
             _say_killed(processes)
         spent = time.monotonic() - failed_at
         if spent > LATE or (spent > ALONE and processes[0].poll() is not None):
+            is_late = is_late or processes[0].poll() is None
             for process in processes:
                 process.kill()
         elif spent > ALONE and not told:
             told = True
             _ask(processes[0])
+    return is_late
 
 
 def _has_failed(processes: list["subprocess.Popen[bytes]"]) -> bool:
