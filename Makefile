@@ -1,6 +1,7 @@
 # make demo   self-train on handwritten digits       make test   all checks and tests
 # make fix    format and mend what ruff can mend     make bench  the benchmarks of docs/results.md
 # make audit  known holes of the packages            make sbom   sbom.json, what is installed
+# make docs   the pages of docs/ as a site in site/
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ READY := $(VENV)/.ready
 
 TOOLS := $(VENV)/tools
 
-.PHONY: demo test check audit sbom fix bench fuzz clean
+.PHONY: demo test check audit sbom docs fix bench fuzz clean
 demo: $(READY)
 	$(BIN)/tutelage demo
 
@@ -29,6 +30,11 @@ audit: $(READY) $(TOOLS)/.ready
 
 sbom: $(READY) $(TOOLS)/.ready
 	$(TOOLS)/bin/cyclonedx-py environment --output-format JSON --output-file sbom.json $(BIN)/python
+
+docs: $(VENV)/.docs-ready
+	$(BIN)/zensical build --strict --clean
+	@! grep -rlE '<(script|img|link|iframe)[^>]*(src|href)="?(https?:)?//' site --include=*.html
+	@echo "to read them: python3 -m http.server --directory site"
 
 fix: $(READY)
 	$(BIN)/ruff format
@@ -54,4 +60,8 @@ $(READY): pyproject.toml constraints.txt
 $(TOOLS)/.ready: constraints.txt
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet --constraint constraints.txt cyclonedx-bom pip-audit
+	touch $@
+
+$(VENV)/.docs-ready: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
