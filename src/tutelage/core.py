@@ -1,4 +1,5 @@
-"""The types that every part shares: batches, time, and randomness as a function of the step."""
+"""What every part shares: batches, time, randomness as a function of the step, and the way to a
+device."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -150,3 +151,11 @@ def fold(seed: int, use: Dice, step: int) -> int:
 def generator(seed: int, use: Dice, step: int) -> torch.Generator:
     """A CPU generator for one use at one step: nothing to save, nothing to drift."""
     return torch.Generator().manual_seed(fold(seed, use, step))
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; to CUDA by way of pinned memory, as any other copy to it waits
+    until all that was asked of the device before is done."""
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

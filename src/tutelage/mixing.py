@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from tutelage.core import sent
 from tutelage.distributed.collectives import moved_on
 
 
@@ -41,7 +42,7 @@ class Mix:
         """Images (B, 3, H, W), each mixed with its partner: by default the one before it."""
         partners = moved_on(images) if partners is None else partners
         if bool((self.blend < 1).any()):
-            blend = self.blend.to(images)[:, None, None, None]
+            blend = sent(self.blend, images.device).to(images)[:, None, None, None]
             images = torch.lerp(partners, images, blend)
         if bool((self.boxes[:, 1] > self.boxes[:, 0]).any()):
             images = torch.where(self._pasted(images), partners, images)
@@ -49,7 +50,7 @@ class Mix:
 
     def _pasted(self, images: Tensor) -> Tensor:
         """Which pixels come from the partner: (M, 1, H, W)."""
-        top, bottom, left, right = self.boxes.to(images.device)[:, :, None].unbind(1)
+        top, bottom, left, right = sent(self.boxes, images.device)[:, :, None].unbind(1)
         row = torch.arange(images.shape[-2], device=images.device)
         column = torch.arange(images.shape[-1], device=images.device)
         rows, columns = (top <= row) & (row < bottom), (left <= column) & (column < right)
@@ -57,7 +58,8 @@ class Mix:
 
     def targets(self, targets: Tensor) -> Tensor:
         """Targets (B, K), mixed by the same share."""
-        return torch.lerp(moved_on(targets), targets, self.share.to(targets)[:, None])
+        share = sent(self.share, targets.device).to(targets)
+        return torch.lerp(moved_on(targets), targets, share[:, None])
 
 
 def mixup(alpha: float, *, count: int = 1, generator: Generator | None = None) -> Mix:

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.core import sent
 from tutelage.data import storage
 from tutelage.data.decode import decode, whole
-from tutelage.data.pixels import Decoder, WhenAsked, sent, unreadable
+from tutelage.data.pixels import Decoder, WhenAsked, unreadable
 from tutelage.data.shard_labels import Parts
 from tutelage.data.source import Raw
 from tutelage.data.sources.webdataset import WebDataset

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tutelage.core import sent
 from tutelage.data.draws import rand, whole
 from tutelage.data.operations import around, as_bytes, as_float
 
@@ -31,7 +32,7 @@ def cutout(images: Tensor, generator: torch.Generator, *, side: float) -> Tensor
         return as_bytes(cutout(as_float(images), generator, side=side))
     center = rand(2, len(images), generator=generator, axis=1).T
     sides = torch.full((len(images),), side)
-    inside = around(center.to(images.device), sides.to(images.device), images.shape)
+    inside = around(sent(center, images.device), sent(sides, images.device), images.shape)
     return images.masked_fill(inside, GRAY)
 
 
@@ -68,14 +69,14 @@ def erase(
     box = boxes(len(rows), h, w, generator)
     new = _fills(len(rows), (c, h, w), generator, fill)
     own = ((rows >= part.start) & (rows < part.stop)).nonzero()[:, 0]
-    rows = (rows[own] - part.start).to(images.device)
-    top, left, height, width = box[own].to(images.device).T[..., None]
+    rows = sent(rows[own] - part.start, images.device)
+    top, left, height, width = sent(box[own], images.device).T[..., None]
     y, x = torch.arange(h, device=images.device), torch.arange(w, device=images.device)
     inside = ((y >= top) & (y < top + height))[:, :, None]
     inside = inside & ((x >= left) & (x < left + width))[:, None]
     if not len(own):
         return images
-    filled = torch.stack([new(int(one)) for one in own]).to(images.device, images.dtype)
+    filled = sent(torch.stack([new(int(one)) for one in own]), images.device).to(images.dtype)
     return images.index_copy(0, rows, torch.where(inside[:, None], filled, images[rows]))
 
 

@@ -20,6 +20,7 @@ from tutelage.core import (
     Unlabeled,
     generator,
     images_before,
+    sent,
     stage_at,
 )
 from tutelage.data.crops import Cropped, cut
@@ -141,8 +142,8 @@ class Batches:
             rows = rows[dice.part]
         name = self.labeled_view
         images = self._views(self.labeled.pixels, rows, (name,), dice, stage)[name]
-        targets = self.labeled.targets[rows.to(self.labeled.targets.device)]
-        return Labeled(images=images, targets=targets.to(images.device))
+        targets = self.labeled.targets[sent(rows, self.labeled.targets.device)]
+        return Labeled(images=images, targets=sent(targets, images.device))
 
     def _mixed(self, batch: Batch, step: int) -> Batch:
         """The batch's images and targets mixed with each other, where the stage says so.
@@ -210,5 +211,5 @@ class Batches:
         views = self._views(drawn.pixels, drawn.places, self.unlabeled_views, dice, stage)
         targets = drawn.targets
         if targets is not None:
-            targets = targets.to(next(iter(views.values())).device)
+            targets = sent(targets, next(iter(views.values())).device)
         return Unlabeled(rows=drawn.rows, views=views, targets=targets)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tutelage.core import sent
 from tutelage.data.buffers import empty
 
 Operation = Callable[[Tensor, Tensor], Tensor]  # images (B, 3, H, W), amount (B,)
@@ -171,7 +172,10 @@ def equalize(images: Tensor, amount: Tensor) -> Tensor:
     b, c, h, w = images.shape
     first = torch.arange(0, b * c * 256, 256, dtype=torch.int32, device=images.device)
     level = images.reshape(b * c, h * w).int() + first[:, None]  # each channel has 256 of its own
-    histogram = level.flatten().bincount(minlength=b * c * 256).view(b * c, 256)
+    levels, bins = level.flatten(), b * c * 256
+    on_cpu = images.device.type == "cpu"
+    counts = levels.bincount(minlength=bins) if on_cpu else counted_by_adding(levels, bins)
+    histogram = counts.view(b * c, 256)
     brightest = level.amax(1, keepdim=True).long()
     last = histogram.flatten()[brightest]  # pixels in the brightest used bin
     step = (h * w - last).div(255, rounding_mode="floor")
@@ -179,6 +183,13 @@ def equalize(images: Tensor, amount: Tensor) -> Tensor:
     table = (before + step // 2).div(step.clamp(min=1), rounding_mode="floor").clamp(0, 255)
     table = torch.where(step == 0, torch.arange(256, device=images.device), table)
     return table.to(torch.uint8).flatten().index_select(0, level.flatten()).reshape(b, c, h, w)
+
+
+def counted_by_adding(levels: Tensor, bins: int) -> Tensor:
+    """How often each number below `bins` is there (bins,) int64. `bincount` is faster on a CPU, but
+    asks a device for the largest, and so waits for all that it was asked before."""
+    counts = torch.zeros(bins, dtype=torch.int64, device=levels.device)
+    return counts.index_add_(0, levels, torch.ones_like(levels, dtype=torch.int64))
 
 
 def cutout(images: Tensor, side: Tensor, center: Tensor) -> Tensor:
@@ -231,18 +242,19 @@ def apply(images: Tensor, choice: Tensor, amount: Tensor, centers: Tensor | None
         # sorted by operation, so that each of them has one slice to work on
         order = drawn[place].argsort(stable=True)
         place = place[order]
-        images = _rows(images, order.to(device))
+        images = _rows(images, sent(order, device))
         counts = drawn.bincount(minlength=len(NAMES)).tolist()
         moved = sum(counts[: len(GEOMETRIC)])  # all of them in one resampling
-        _in_place(warp, images[:moved], matrix[slot, place[:moved]].to(device))
+        _in_place(warp, images[:moved], sent(matrix[slot, place[:moved]], device))
         slices = images[moved:].split_with_sizes(counts[len(GEOMETRIC) :])
-        amounts = amount[slot, place[moved:]].to(device).split_with_sizes(counts[len(GEOMETRIC) :])
+        levels = sent(amount[slot, place[moved:]], device)
+        amounts = levels.split_with_sizes(counts[len(GEOMETRIC) :])
         for operation, part, level in zip(OF_COLOR.values(), slices, amounts, strict=False):
             _in_place(operation, part, level)
         if centers is not None:
-            inside = centers[slot, place].to(device).split_with_sizes(counts)[CUTOUT]
+            inside = sent(centers[slot, place], device).split_with_sizes(counts)[CUTOUT]
             slices[-2].copy_(cutout(slices[-2], amounts[-2], inside))
-    return _rows(images, place.argsort().to(device))
+    return _rows(images, sent(place.argsort(), device))
 
 
 def _one_by_one(

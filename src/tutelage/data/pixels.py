@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.core import sent
 from tutelage.data import decode as decoding
 from tutelage.data.buffers import empty
 from tutelage.data.crops import Cut
@@ -60,7 +61,7 @@ class InMemory:
 
     def at(self, rows: Tensor) -> Tensor:
         """Images (B, 3, C, C) uint8 of rows (B,); channels last in memory."""
-        return sent(self.images[rows.to(self.images.device)], self.device).permute(0, 3, 1, 2)
+        return sent(self.images[sent(rows, self.images.device)], self.device).permute(0, 3, 1, 2)
 
 
 class WhenAsked(ABC):
@@ -226,13 +227,6 @@ def byte_buffer(shape: tuple[int, ...], device: torch.device) -> Tensor:
     if device.type == "cuda":
         return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
     return empty(shape, torch.uint8)
-
-
-def sent(images: Tensor, device: torch.device) -> Tensor:
-    """A new batch on the device; to CUDA without waiting, by way of pinned memory."""
-    if images.device.type == "cpu" and device.type == "cuda":
-        return images.pin_memory().to(device, non_blocking=True)
-    return images.to(device)
 
 
 def decoded(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tutelage.core import Stage
+from tutelage.core import Stage, sent
 from tutelage.data.autoaugment import autoaugment
 from tutelage.data.crops import Cropped
 from tutelage.data.draws import rand, randint
@@ -112,8 +112,8 @@ def _shifted(images: Tensor, generator: torch.Generator, size: int, noise: Noise
         flipped = rand(b, 1, generator=generator) < 0.5
         columns = torch.where(flipped, columns.flip(1), columns)
     first = torch.arange(b)[:, None]
-    rows = (first * h + rows).to(images.device)
-    columns = (first * w + columns).to(images.device)
+    rows = sent(first * h + rows, images.device)
+    columns = sent(first * w + columns, images.device)
     # whole rows, then whole columns as rows: copies of blocks, and not of single pixels
     pixels = images.permute(0, 2, 3, 1).reshape(b * h, w * c).index_select(0, rows.view(-1))
     pixels = pixels.view(b, -1, w, c).permute(0, 2, 3, 1).reshape(b * w, -1)
@@ -153,8 +153,10 @@ def _resized_crop(images: Tensor, generator: torch.Generator, size: int, noise: 
             torch.stack([zero, height, (2 * y - 1) * (1 - height)], -1),
         ],
         1,
-    ).to(images.device)
-    grid = functional.affine_grid(theta, [b, 3, size, size], align_corners=False)
+    )
+    grid = functional.affine_grid(
+        sent(theta, images.device), [b, 3, size, size], align_corners=False
+    )
     pixels = functional.grid_sample(
         as_float(images), grid, padding_mode="reflection", align_corners=False
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tutelage.core import Batch, Clock, Metrics
+from tutelage.core import Batch, Clock, Metrics, sent
 from tutelage.distributed.collectives import from_all_ranks
 from tutelage.gates import convex, learning_status, reaches
 from tutelage.losses import cross_entropy
@@ -66,7 +66,7 @@ class FlexMatch(Method):
 
     def _remember(self, sure_of: Tensor, rows: Tensor, probs: Tensor) -> None:
         """Note the class of images above tau, in place."""
-        rows = rows.to(sure_of.device)
+        rows = sent(rows, sure_of.device)
         new = torch.where(reaches(probs, self.threshold) > 0, probs.argmax(-1), sure_of[rows])
         rows, new = from_all_ranks(rows), from_all_ranks(new)
         # the largest where an image comes twice: the order of plain writes is open on a GPU
