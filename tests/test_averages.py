@@ -69,6 +69,21 @@ def test_statistics_are_averaged_or_copied_and_weights_always_averaged(buffers, 
     assert norm.num_batches_tracked == 1
 
 
+@pytest.mark.parametrize("buffers", ["average", "copy"])
+def test_a_learner_that_knows_its_tensors_moves_them_as_one_that_looks_for_them(buffers):
+    learner = Learner(normed(1.0), Optim(name="sgd", lr=0.1, ema=0.9, ema_buffers=buffers))
+    expected = copy.deepcopy(learner.average)
+    for step in range(4):
+        if step == 2:  # as after a stop, with the same tensors
+            learner.load_state_dict(copy.deepcopy(learner.state_dict()))
+        images = torch.rand(4, 2, generator=torch.Generator().manual_seed(step))
+        learner.minimize(learner.module(images).square().mean(), Clock(step, 4))
+        move_average(expected, learner.module, decay_at(step, 0.9, "tf"), buffers=buffers)
+    assert expected[1].num_batches_tracked == learner.module[1].num_batches_tracked
+    for name, value in expected.state_dict().items():
+        assert torch.equal(value, learner.average.state_dict()[name]), name
+
+
 # Statistics computed again ------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tutelage.averages import decay_at, move_average
+from tutelage.averages import Pairs, decay_at, move_average
 from tutelage.compilation import compiled
 from tutelage.core import Clock
 from tutelage.distributed.collectives import average_over_ranks, own_device
@@ -55,6 +55,7 @@ class Learner:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.waiting = False  # whether there are gradients that no update has used
         self.average = None if optim.ema is None else deepcopy(module).eval().requires_grad_(False)
+        self.pairs: Pairs | None = None  # of the average and the network, once they are known
         self.compile = compile
         self.forward = compiled(self.module) if compile else self.module
         self.statistics: list[Tensor] = []  # of batch norm, which ranks are to have alike
@@ -68,6 +69,7 @@ class Learner:
         `images` (B, 3, H, W), any that it takes, tell whether all its weights have a part in the
         answer; None where they do.
         """
+        self.pairs = None
         if sync_bn:
             synchronize(self.module)
         else:
@@ -179,7 +181,17 @@ class Learner:
         if self.average is not None and self.optim.ema is not None and not skipped:
             update = clock.step // self.optim.accumulate
             decay = decay_at(update, self.optim.ema, self.optim.ema_warmup)
-            move_average(self.average, self.module, decay, buffers=self.optim.ema_buffers)
+            self._move_average(self.average, decay)
+
+    def _move_average(self, average: nn.Module, decay: float) -> None:
+        """One update of the weights' average."""
+        buffers = self.optim.ema_buffers
+        if self.bare is not None:  # parts of weights may be other tensors in the next step
+            move_average(average, self.module, decay, buffers=buffers)
+            return
+        if self.pairs is None:
+            self.pairs = Pairs.of(average, self.module, buffers)
+        self.pairs.move(decay)
 
     def _cycle_momentum(self, clock: Clock) -> None:
         """Momentum, or Adam's beta_1, mirrored to the learning rate."""
