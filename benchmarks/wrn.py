@@ -271,11 +271,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--trainings", nargs="+", choices=TRAININGS, default=list(TRAININGS))
-    parser.add_argument("--length", default="8m")
+    parser.add_argument("--length", help="of each training; 8m, and 60 steps with --small")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--small", action="store_true")
     given = parser.parse_args(arguments)
+    given.length = given.length or ("60" if given.small else "8m")
     stance = "force_eager" if given.small else "default"  # to compile takes minutes of a CPU
     code = 0
     try:
