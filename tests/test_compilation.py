@@ -11,7 +11,7 @@ from tutelage.core import Clock
 from tutelage.errors import UsageError
 from tutelage.frozen import Frozen
 from tutelage.learner import Learner
-from tutelage.networks.build import weight_digest
+from tutelage.networks.build import Net, build, weight_digest
 from tutelage.settings import Optim
 
 
@@ -96,3 +96,19 @@ def test_a_machine_that_can_not_compile_is_told_what_to_do(monkeypatch):
     learner = Learner(Small(), OPTIM, compile=True)
     with pytest.raises(UsageError, match=r"no compiler.*leave out --compile"):
         learner(images(16))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_wide_residual_network_is_one_graph_in_all_its_steps(precision):
+    made = []
+
+    def backend(graph, inputs):
+        made.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    module = build(Net(name="wrn-10-1", num_classes=2, img_size=32))
+    learner = Learner(module, OPTIM, precision=precision)
+    learner.forward = REAL(module, backend=backend, dynamic=False, fullgraph=True)
+    train(learner, [(32, 4)] * 3)
+    assert len(made) == 1

@@ -78,7 +78,7 @@ def test_tables_say_accuracy_interval_time_and_share_of_the_floor():
         {"stage": "floor", "card": "one", "flops": 2e14, "bandwidth": 3e12, "image_flops": 4e8,
          "image_bytes": 2e6, "images_per_second": rates},
         {"stage": "speed", "method": "fixmatch", "batch": 64, "compile": True, "fit_ms": 10.0,
-         "bare_ms": 9.9, "ratio": [1.0, 1.01, 1.02], "images_per_second": 51200.0,
+         "bare_ms": 9.9, "ahead_ms": 9.5, "ratio": [1.0, 1.01, 1.02], "images_per_second": 51200.0,
          "share_of_floor": 0.25, "syncs": 0},
         {"stage": "train", "training": "fixmatch-large", "batch": 512, "steps": 4000,
          "accuracy": {"right": 9500, "total": 10000}, "baseline": {"right": 8200, "total": 10000},
@@ -86,7 +86,7 @@ def test_tables_say_accuracy_interval_time_and_share_of_the_floor():
     ]  # fmt: skip
     text = tables(rows)
     assert "one: 200.0 TFLOP/s in bf16, 3,000 GB/s; an image is 400 MFLOP and 2.0 MB" in text
-    timed = "| 10.00 | 9.90 | 1.010 (1.000 to 1.020) | 51,200 | 25.0% | 0 |"
+    timed = "| 10.00 | 9.90 | 1.010 (1.000 to 1.020) | 9.50 | 51,200 | 25.0% | 0 |"
     assert f"| fixmatch, batch 64, compiled {timed}" in text
     trained = "| 95.00% (94.56% to 95.41%) | 82.00% | 8.0 | 4,000 | 125 | 25.0% |"
     assert f"| fixmatch-large, batch 512 {trained}" in text
