@@ -106,7 +106,7 @@ def end(process: subprocess.Popen[str]) -> Ended:
         _, said = process.communicate(timeout=WAIT)
     except subprocess.TimeoutExpired:
         process.kill()
-        return Ended(-99, "it hangs")
+        return Ended(-99, f"{process.communicate()[1]}\nit hangs")
     return Ended(process.returncode, said)
 
 
@@ -313,6 +313,8 @@ def main() -> None:
         for what, ended in TROUBLES[name](bench, out):
             words = ended.words.strip().splitlines()[-1:]
             trace = "  TRACEBACK" if "Traceback" in ended.words else ""
+            if ended.code < 0:
+                print(ended.words)
             print(f"  {what}: {ended.code}{trace}: {''.join(words)[:400]}", flush=True)
 
 

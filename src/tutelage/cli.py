@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from importlib.metadata import version
 from pathlib import Path
-from threading import Timer
+from queue import SimpleQueue
+from threading import Thread, Timer
 from types import FrameType
 from typing import Any
 
@@ -103,20 +104,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _threads_begin() -> Iterator[None]:
     """End where a thread finds no memory to begin: who began it would wait for it without end
     (CPython's issue 140746), and what was saved last is kept."""
-    before = sys.unraisablehook
-
-    def note(lost: "sys.UnraisableHookArgs") -> None:
-        if not (lost.exc_type is MemoryError and "thread" in (lost.err_msg or "")):
-            before(lost)
-            return
-        print(f"tutelage: out of memory (for a thread): {NO_MEMORY}", file=sys.stderr, flush=True)
-        os._exit(TutelageError.exit_code)
-
-    sys.unraisablehook = note
+    before, lost = sys.unraisablehook, SimpleQueue[Any]()
+    Thread(target=_hear_of_lost_threads, args=(lost, before), daemon=True).start()
+    sys.unraisablehook = lost.put  # written in C, as such a thread can't call Python's functions
     try:
         yield
     finally:
         sys.unraisablehook = before
+        lost.put(None)
+
+
+def _hear_of_lost_threads(lost: "SimpleQueue[Any]", before: Callable[[Any], None]) -> None:
+    """By a thread that has its memory already."""
+    while (one := lost.get()) is not None:
+        if one.exc_type is not MemoryError or "thread" not in (one.err_msg or ""):
+            before(one)
+            continue
+        try:
+            print(f"tutelage: out of memory (for a thread): {NO_MEMORY}", file=sys.stderr)
+        finally:
+            os._exit(TutelageError.exit_code)
 
 
 def _stopped(reason: str, arguments: list[str], *, aloud: bool = False) -> int:
