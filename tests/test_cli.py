@@ -219,10 +219,11 @@ def test_an_unknown_verb_gets_the_nearest_one(capsys):
     assert "did you mean selftrain" in capsys.readouterr().err
 
 
-def test_an_unknown_flag_is_refused(images, tmp_path):
-    with pytest.raises(SystemExit) as stopped:
-        selftrain(images, tmp_path / "run", rouds=3)
-    assert stopped.value.code == 2
+def test_an_unknown_flag_gets_the_nearest_one(images, tmp_path, capsys):
+    assert selftrain(images, tmp_path / "run", rouds=3) == 2
+    assert "there is no flag --rouds, see tutelage selftrain --help; did you mean --rounds" in (
+        capsys.readouterr().err
+    )
 
 
 def test_an_unknown_setting_gets_the_nearest_one(images, tmp_path):

@@ -39,7 +39,7 @@ LAYERS = [  # a module may import modules of lower rows, and of its own package
     {"search_settings"},
     {"jobs", "judging_settings"},
     {"training_settings"},
-    {"settings"},
+    {"settings", "flags"},
     {"values", "files"},
     {"distributed"},
     {"core"},

@@ -23,43 +23,43 @@ NO_MEMORY = (
     "take less --memory, or a smaller --batch or --img-size in another --out"
 )
 VERBS = {  # name: what it does, an example
-    "check": ("look at every image before training", "--data LABELED --unlabeled POOL"),
+    "check": ("look at every image before training", "--data labeled --unlabeled pool"),
     "train": (
         "train by one method, on the labels alone by default",
-        "--data LABELED --model resnet18 --out RUN",
+        "--data labeled --model resnet18 --out runs/labels",
     ),
     "selftrain": (
         "train on labels and pool, and say whether the pool helped",
-        "--data LABELED --unlabeled POOL --model resnet18 --budget 1h --out RUN",
+        "--data labeled --unlabeled pool --model resnet18 --budget 1h --out runs/first",
     ),
     "distill": (
         "train a student on what ready teachers answer",
-        "--data LABELED --unlabeled POOL --teacher RUN --student resnet18 --out RUN2",
+        "--data labeled --unlabeled pool --teacher runs/first --student resnet18 --out runs/small",
     ),
     "search": (
         "which network for these images and this device, by short trainings",
-        "--data LABELED --space timm:'resnet*,mobilenet*' --latency 4ms --out RUN",
+        "--data labeled --space timm:'resnet*,mobilenet*' --latency 4ms --out runs/search",
     ),
     "methods": ("list the methods, with paper and options", "fixmatch"),
-    "label": ("label a pool with a trained model", "--model RUN --data POOL --out LABELS"),
+    "label": ("label a pool with a trained model", "--model runs/first --data pool --out labels"),
     "select": (
         "choose what to learn from, out of a pool's labels",
-        "LABELS --out SELECTED --threshold 0.3 --per-class 130000",
+        "labels --out selected --threshold 0.3 --per-class 1000",
     ),
     "evaluate": (
         "how good a trained model is, also under trouble",
-        "RUN --data TEST --robust c,p,fgsm,pgd",
+        "runs/first --data test --robust c,p,fgsm,pgd",
     ),
     "compare": (
         "which of several models is better, and which is faster",
-        "RUN_A RUN_B --latency cpu --out COMPARISON",
+        "runs/first runs/small --latency cpu --out comparison",
     ),
     "calibrate": (
         "make a model's confidences true, on images that training has not seen",
-        "RUN --data LABELED",
+        "runs/first --data val",
     ),
-    "predict": ("label image files with a trained model", "RUN IMAGES... --out preds.csv"),
-    "report": ("write a run's page again", "RUN"),
+    "predict": ("label image files with a trained model", "runs/first pool --out labels.csv"),
+    "report": ("write a run's page again", "runs/first"),
     "models": ("list the networks", "'efficientnet*' --pretrained"),
     "demo": ("self-train on handwritten digits, in a few minutes", ""),
 }
@@ -188,7 +188,7 @@ def _call(verb: str, arguments: list[str]) -> int:
     from tutelage.values import nearest
 
     if verb not in VERBS:
-        raise UsageError(f"there is no such verb{nearest(verb, VERBS)}; see tutelage --help")
+        raise UsageError(f"there is no such verb, see tutelage --help{nearest(verb, VERBS)}")
     from tutelage import (
         data_verbs,
         jobs,
@@ -207,7 +207,7 @@ def _call(verb: str, arguments: list[str]) -> int:
     }
     if verb in shared:
         kind, run = shared[verb]
-        parse = _tyro if verb == "label" else _settings
+        parse = _parse if verb == "label" else _settings
         settings = parse(kind, verb, arguments)
         if settings.devices > 1 and not launcher.is_launched():
             command = [sys.executable, "-m", "tutelage", verb, *arguments]
@@ -218,18 +218,18 @@ def _call(verb: str, arguments: list[str]) -> int:
     if verb == "search":
         launch.run_search(_settings(search_settings.SearchSettings, verb, arguments))
     elif verb == "evaluate":
-        judging_verbs.run_evaluate(_tyro(judging_settings.EvaluateSettings, verb, arguments))
+        judging_verbs.run_evaluate(_parse(judging_settings.EvaluateSettings, verb, arguments))
     elif verb == "compare":
-        judging_verbs.run_compare(_tyro(judging_settings.CompareSettings, verb, arguments))
+        judging_verbs.run_compare(_parse(judging_settings.CompareSettings, verb, arguments))
     elif verb == "calibrate":
-        judging_verbs.run_calibrate(_tyro(judging_settings.CalibrateSettings, verb, arguments))
+        judging_verbs.run_calibrate(_parse(judging_settings.CalibrateSettings, verb, arguments))
     else:
         functions: dict[str, Callable[..., object]] = {
             "check": data_verbs.check, "select": data_verbs.select,
             "predict": verbs.predict, "report": verbs.report,
             "models": verbs.models, "demo": verbs.demo, "methods": verbs.list_methods,
         }  # fmt: skip
-        _tyro(functions[verb], verb, arguments)
+        _parse(functions[verb], verb, arguments)
     return 0
 
 
@@ -243,7 +243,7 @@ def _settings(kind: type[Any], verb: str, arguments: list[str]) -> Any:
     arguments, file = _take("--config", arguments)
     arguments, recipe = _take("--recipe", arguments)
     if file is recipe is None:
-        return _tyro(kind, verb, arguments)
+        return _parse(kind, verb, arguments)
     given = load_yaml(Path(file)) if file else {}
     if any(argument.split("=")[0] == "--budget" for argument in arguments) and "steps" not in given:
         given = {"budget": "1h"} | given  # takes the place of a recipe's steps; the flag follows
@@ -253,7 +253,7 @@ def _settings(kind: type[Any], verb: str, arguments: list[str]) -> Any:
     default = from_plain(kind, {**blank, **given})
     for name in blank:
         object.__setattr__(default, name, tyro.MISSING)
-    return _tyro(kind, verb, arguments, default=default)
+    return _parse(kind, verb, arguments, default=default)
 
 
 def _take(flag: str, arguments: list[str]) -> tuple[list[str], str | None]:
@@ -269,21 +269,22 @@ def _take(flag: str, arguments: list[str]) -> tuple[list[str], str | None]:
     return arguments, None
 
 
-def _tyro(target: Any, verb: str, arguments: list[str], default: Any = None) -> Any:
-    """Let tyro parse; it prints help and typo hints, and exits with 2 where flags are wrong."""
-    import tyro
-
+def _parse(target: Any, verb: str, arguments: list[str], default: Any = None) -> Any:
+    """Settings, or what a function returns, for a verb's flags."""
+    from tutelage.flags import parse
     from tutelage.recipes.read import recipe_names, verb_of
 
     what, example = VERBS[verb]
-    about = f"{what.capitalize()}.\n\nExample: tutelage {verb} {example}"
+    example = f"tutelage {verb} {example}".rstrip()
+    about = f"{what.capitalize()}.\n\nExample: {example}"
     if verb in ("train", "selftrain", "distill", "search"):
-        about += "\n\n--config FILE reads settings from YAML, such as a run's config.yaml."
+        about += "\n\nAlso: --config FILE reads settings from YAML, such as a run's config.yaml"
     if verb in ("train", "selftrain", "distill"):
         recipes = [name for name in recipe_names() if verb_of(name) == verb]
-        about += f"\n--recipe NAME begins with published settings: {', '.join(recipes)}."
-    options: dict[str, Any] = {} if default is None else {"default": default}
-    return tyro.cli(target, prog=f"tutelage {verb}", args=arguments, description=about, **options)
+        about += f"; --recipe NAME begins with published settings: {', '.join(recipes)}"
+    return parse(
+        target, arguments, prog=f"tutelage {verb}", about=about, example=example, default=default
+    )
 
 
 if __name__ == "__main__":
