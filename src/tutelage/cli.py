@@ -68,6 +68,15 @@ VERBS = {  # name: what it does, an example
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit code: 0 ok, 2 usage, 3 data, 4 interrupted, 1 anything else."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(arguments)
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for what is flushed at the end
+        return 0
+
+
+def _main(arguments: list[str]) -> int:
+    """What `main` does, where someone reads."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if arguments else 2
@@ -86,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         return _stopped(str(error), arguments, aloud=True)
     except BrokenPipeError:
-        return 0
+        raise
     except (TutelageError, OSError) as error:
         from tutelage.values import visible
 
