@@ -145,11 +145,13 @@ def content_of(path: Path, verb: str, settings: Any) -> dict[str, Any]:
             )
         return fresh
     content = _content(file, KINDS)
+    changed = content["verb"] != verb or differences(content["settings"], asked)
+    bound = set(content["stages"]) - NOT_BINDING or (path / "trials.jsonl").exists()
+    if changed and not bound:
+        return fresh
     if content["verb"] != verb:
         raise RunMismatch(f"{path} is a run of `{content['verb']}`: choose another --out")
     changed = differences(content["settings"], asked)
-    if changed and not set(content["stages"]) - NOT_BINDING:
-        return fresh
     labeled = any(name.endswith("-labels") and stage["state"] == "done"
                   for name, stage in content["stages"].items())  # fmt: skip
     late = all(re.split("[.:]", line)[0] in USED_BY_STUDENTS for line in changed)
@@ -270,7 +272,8 @@ def read_run(path: Path) -> dict[str, Any]:
     """The run.json of a run folder; raises UsageError where there is none."""
     file = path / "run.json"
     if not file.exists():
-        raise UsageError(f"{path} is no run folder: it has no run.json")
+        why = "it has no run.json" if path.exists() else "there is no such folder"
+        raise UsageError(f"{path} is no run folder: {why}; give what was the --out of a training")
     return _content(file, {"verb": str, "stages": dict})
 
 
