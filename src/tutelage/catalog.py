@@ -67,8 +67,8 @@ def _options(text: str, facts: Mapping[str, ast.stmt]) -> Iterator[tuple[str, st
 def _file(name: str) -> Path:
     """The file of a method; raises UsageError with the nearest names where there is none."""
     if name not in names():
-        hint = nearest(name, names())
-        raise UsageError(f"there is no method {name!r}{hint}; see `tutelage methods`")
+        hint = nearest(name, names()) or ";"
+        raise UsageError(f"there is no method {name!r}{hint} see `tutelage methods`")
     return FOLDER / f"{name.replace('-', '_')}.py"
 
 

@@ -158,6 +158,8 @@ def train_together(work: Work, own: tuple[Exam | None, Screen] | None) -> nn.Mod
     first = 0
     if own is not None:
         first = resume(work.out / LAST, state, recipe=recipe.digest(), say=own[1].say)
+        if first:
+            own[1].say(f"  {work.out.name} goes on after step {first:,} of {recipe.steps:,}")
     first = spread_out(state, first, recipe, device)
     take_own(state)
     if own is None:

@@ -226,11 +226,11 @@ def seconds(text: str) -> float:
     timed = text.strip() + "s" * bool(plain)
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", timed)
     if not timed or match is None:
-        raise UsageError(f"{text!r} is no time: write 90s, 20m or 1h30m")
+        raise UsageError(f"budget {text!r} is no time: write 90s, 20m or 1h30m")
     hours, minutes, rest = (float(part or 0) for part in match.groups())
     total = hours * 3600 + minutes * 60 + rest
     if total <= 0:
-        raise UsageError(f"{text!r} is no time to work in")
+        raise UsageError(f"budget {text!r} is no time to work in: write 90s, 20m or 1h30m")
     return total
 
 
@@ -239,7 +239,7 @@ def parse_latency(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|ms|us|µs)", text.strip().lower())
     number = float(match[1]) / SECOND[match[2]] if match else 0.0
     if not number > 0:
-        raise UsageError(f"{text!r} is no time for an answer: write 4ms, 250us or 0.1s")
+        raise UsageError(f"latency {text!r} is no time for an answer: write 4ms, 250us or 0.1s")
     return number
 
 

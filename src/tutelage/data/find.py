@@ -75,13 +75,16 @@ def source_of(images: Any) -> Source:
 
 def _nothing_at(address: str) -> str:
     """Why an address is of no kind."""
-    layouts = "\n".join(f"  {kind.layout}" for kind in kinds())
-    known = f"tutelage reads\n{layouts}"
     if storage.is_file(address):
-        return f"{address} is a file of no known kind; {known}"
+        layouts = "\n".join(f"  {kind.layout}" for kind in kinds())
+        return f"{address} is a file of no known kind; tutelage reads\n{layouts}"
     top = storage.top(address)
     if top != address and not storage.is_local(address) and not storage.is_folder(top):
-        return f"there is no folder or file {address}, nor is there {top}; {known}"
+        return f"there is no folder or file {address}, nor is there {top}"
     name = address.rstrip("/").rpartition("/")[2]
     beside = storage.names_in(storage.parent(address.rstrip("/")) or ".")
-    return f"there is no folder or file {address}{nearest(name, beside)}; {known}"
+    where = (
+        "" if not storage.is_local(address) or Path(address).is_absolute() else f" in {Path.cwd()}"
+    )
+    near = nearest(name, beside) or ": write the path of a folder or file, see docs/data.md"
+    return f"there is no folder or file {address}{where}{near}"

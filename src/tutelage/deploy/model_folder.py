@@ -81,7 +81,10 @@ def load_model(path: Path, device: torch.device | None = None) -> Model:
     path = Path(path)
     folder = _folder(path)
     if not (folder / "config.json").exists():
-        state = "the run has not finished yet" if folder != path else "it has no config.json"
+        state = "the run has not finished yet: the command that began it goes on"
+        if folder == path:
+            why = "it has no config.json" if path.exists() else "there is no such folder"
+            state = f"{why}; give a finished run, or its folder model/"
         raise UsageError(f"{path} holds no model: {state}")
     config = _read_config(folder / "config.json")
     net, digest = from_plain(Net, config["net"]), str(config["weights"])

@@ -22,6 +22,7 @@ from tutelage.deploy.model_folder import Model
 from tutelage.deploy.predictions import Predictions
 from tutelage.errors import DataProblem, UsageError
 from tutelage.evaluation.accuracy import predict
+from tutelage.values import nearest
 
 Say = Callable[[str], None]  # hears a line of what is left out on the way
 
@@ -61,9 +62,21 @@ def find_images(patterns: Sequence[str], say: Say = lambda line: None) -> Images
                 if p.is_file() and p.suffix.lower() in SUFFIXES
             ]  # fmt: skip
         if not inside:
-            raise UsageError(f"{pattern}: no such image, no images in it, or no match")
+            raise UsageError(_nothing_of(pattern))
         found.update(dict.fromkeys(inside))
     return Images(Folder(""), tuple(map(str, found)))
+
+
+def _nothing_of(pattern: str) -> str:
+    """Why a file, folder or glob gives no images."""
+    if Path(pattern).is_dir():
+        return f"the folder {pattern} has no images, at any depth: {' '.join(sorted(SUFFIXES))}"
+    if any(sign in pattern for sign in "*?["):
+        return f"no image matches {pattern}: look at what lies there"
+    path = Path(pattern)
+    beside = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = nearest(path.name, beside) or ": name files, folders or globs"
+    return f"there is no file or folder {pattern}{near}"
 
 
 def _is_other_source(address: str) -> bool:

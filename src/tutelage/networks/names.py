@@ -50,8 +50,8 @@ def is_model(name: str) -> bool:
 def check_name(name: str) -> None:
     """Raises UsageError, with the nearest names, where there is no network of that name."""
     if not is_model(name):
-        hint = nearest(name, listed("*"))
-        raise UsageError(f"timm has no model {name!r}{hint}; `tutelage models` lists them")
+        hint = nearest(name, listed("*")) or ";"
+        raise UsageError(f"timm has no model {name!r}{hint} `tutelage models` lists them")
 
 
 def listed(pattern: str, *, pretrained: bool = False) -> list[str]:

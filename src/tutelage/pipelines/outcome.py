@@ -182,8 +182,10 @@ def _summary(content: dict[str, Any]) -> list[str]:
     if "fix" in content["stages"]:
         lines.append(content["stages"]["fix"]["sentence"])
     lines.append(f"accuracy on the {JUDGES[judge]} images (95 % interval):")
+    names = max(len(row["name"]) for row in outcome["rounds"])
     for row in outcome["rounds"]:
-        lines.append(f"  {row['name']:<12} {row['model']:<20} {Accuracy(**row[judge])}")
+        who = f"{row['name']:<{names}}  {row['model']:<20}"
+        lines.append(f"  {who} {Accuracy(**row[judge])}")
     if outcome["verdict"] is not None:
         verdict = outcome["verdict"]
         lines.append(verdict["sentence"])

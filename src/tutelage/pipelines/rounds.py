@@ -119,11 +119,12 @@ def announce(rounds: Sequence[Round], prepared: Prepared, run: Run) -> None:
     """What will be trained and, where it was measured, how long it takes."""
     _reopen_damaged(rounds, run, prepared)
     planned = run.notes("plan").get("step_seconds", {})
+    width = max(len(one.name) for one in rounds)
     for one in rounds:
         recipe = one.recipe
         images = recipe.batch * (1 + recipe.ratio)
         line = (
-            f"  {one.name:<12} {recipe.net.name}, {name_of(recipe.method)}, "
+            f"  {one.name:<{width}}  {recipe.net.name}, {name_of(recipe.method)}, "
             f"{recipe.steps:,} steps of {images} images at {recipe.net.img_size} px "
             f"on {prepared.device}"
         )

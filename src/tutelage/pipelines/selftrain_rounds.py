@@ -57,7 +57,7 @@ def _options_of(name: str, settings: SelftrainSettings) -> tuple[str, ...]:
         if key not in known:
             raise UsageError(
                 f"--options {option}: there is no such option of {' or '.join(settings.method)}"
-                f"{nearest(key, known)}; see `tutelage methods`"
+                f"{nearest(key, known) or ';'} see `tutelage methods`"
             )
     return tuple(o for o in settings.options if o.partition("=")[0] in fields_of[name])
 

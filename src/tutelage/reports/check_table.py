@@ -49,7 +49,10 @@ def parts_of(issues: Sequence[Issue]) -> list[str]:
 
 
 def show(issues: Sequence[Issue], console: Console | None = None) -> None:
-    """Print the table on standard output; it fits into 80 columns and needs no color."""
+    """Print the table on standard output; it fits into 80 columns and needs no color.
+
+    What fits into no cell goes on below; what is fatal is cut, as the error says it in full.
+    """
     parts = parts_of(issues)
     console = console or Console(file=sys.stdout, highlight=False)
     header = ["", "found", *parts]
@@ -60,8 +63,9 @@ def show(issues: Sequence[Issue], console: Console | None = None) -> None:
     widths = [max(map(len, column)) + 2 for column in zip(header, *rows, strict=True)]
     room = min(MOST, max(LEAST, console.width - sum(widths)))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (*header, "for example"):
+    for name in header:
         table.add_column(name, justify="right" if name in parts else "left", no_wrap=True)
+    table.add_column("for example", overflow="fold")
     for one, row in zip(kinds(issues), rows, strict=True):
         cells = [Text(cell, style=STYLES[one.severity]) for cell in row[:2]]
         table.add_row(*cells, *map(Text, row[2:]), Text(example_of(one.example, room)))
@@ -74,4 +78,4 @@ def example_of(issue: Issue, room: int) -> str:
     if path.suffix.lower() in SUFFIXES:
         return short("/".join(path.parts[-2:]), room)
     words = visible(" ".join(issue.detail.split()))
-    return words if len(words) <= room else f"{words[: room - 1]}…"
+    return f"{words[: room - 1]}…" if issue.severity == "fatal" and len(words) > room else words

@@ -184,6 +184,8 @@ def _image_names(root: str, part: str) -> tuple[list[str], list[Issue]]:
     for top, count in others.items():
         where = _shown(storage.join(root, top)) if top else root
         detail = f"{count} files below {where} are no images by their suffix"
+        if count == 1:
+            detail = f"1 file below {where} is no image by its suffix"
         issues.append(Issue("note", "other files", part, where, detail))
     return sorted(images), issues
 
@@ -271,6 +273,8 @@ def _layout(root: str, folders: list[str], part: str, labels: tuple[str, ...]) -
             f"{root} has no class folders: put each class's images in a folder with the class's "
             "name"
         )
+        if part == "labeled":
+            detail += "; or are --data and --unlabeled swapped?"
         return [Issue("fatal", "no classes", part, root, detail)]
     found = set(labels)
     empty = [storage.join(root, name) for name in folders if name not in found]
