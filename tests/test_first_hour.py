@@ -31,6 +31,26 @@ def test_a_reader_that_has_seen_enough_is_no_error(words):
     assert done.returncode in (0, 2)
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_a_terminal_lacks_a_sign_for_is_written_as_an_escape(tmp_path, encoding):
+    folder = tmp_path / "K\u00e4tzchen \u732b"
+    folder.mkdir()
+    for words in (
+        ["check", "--data", str(folder), "--out", str(tmp_path)],
+        ["label", "--help"],
+        ["methods"],
+    ):
+        code = f"from tutelage.cli import main; raise SystemExit(main({words!r}))"
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True,
+            env=os.environ | {"PYTHONIOENCODING": encoding, "COLUMNS": "200"},
+        )  # fmt: skip
+        assert b"Traceback" not in done.stderr
+        assert done.returncode in (0, 3)
+        if words[0] == "check":
+            assert rb"\u732b" in done.stderr
+
+
 def test_a_folder_that_is_not_there_is_answered_in_a_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "labeled").mkdir()

@@ -1,5 +1,6 @@
 """The command `tutelage`: a verb and its flags -> the function of the same name."""
 
+import io
 import os
 import shlex
 import signal
@@ -68,11 +69,19 @@ VERBS = {  # name: what it does, an example
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit code: 0 ok, 2 usage, 3 data, 4 interrupted, 1 anything else."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _write_any_sign()
     try:
         return _main(arguments)
     except BrokenPipeError:  # `| head` has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for what is flushed at the end
         return 0
+
+
+def _write_any_sign() -> None:
+    """Write a sign as an escape where a terminal or file has no such sign."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _main(arguments: list[str]) -> int:
