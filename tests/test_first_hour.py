@@ -117,3 +117,11 @@ def test_a_note_of_a_check_is_told_to_its_end_in_80_columns():
     assert "at last" in out.getvalue()
     assert "…" not in out.getvalue()
     assert max(map(len, lines)) <= 80
+
+
+def test_more_students_than_rounds_are_answered_with_what_to_set():
+    with pytest.raises(UsageError, match="name fewer, or set --rounds 3"):
+        SelftrainSettings(
+            data="a", unlabeled="b", model="c", out="d", method=("noisy-student",),
+            students=("x", "y", "z"),
+        )  # fmt: skip

@@ -117,7 +117,9 @@ class SelftrainSettings(Common):
                     "from --options, as listed by `tutelage methods`"
                 )
         if self.rounds != "auto" and len(self.method) > self.rounds:
-            raise UsageError(f"{len(self.method)} methods for {self.rounds} rounds")
+            raise UsageError(
+                f"{len(self.method)} methods for {self.rounds} rounds: leave out --rounds"
+            )
         if any(name != NOISY_STUDENT for name in self.method[1:]):
             raise UsageError(
                 f"only {NOISY_STUDENT} goes on from the round before: name another method first, "
@@ -129,7 +131,10 @@ class SelftrainSettings(Common):
                 f"follow it, as in --method {self.method[-1]} {NOISY_STUDENT}"
             )
         if len(self.students) > self.num_rounds:
-            raise UsageError(f"{len(self.students)} students for {self.num_rounds} rounds")
+            raise UsageError(
+                f"{len(self.students)} students for {self.num_rounds} rounds: name fewer, or set "
+                f"--rounds {len(self.students)} where the method iterates"
+            )
 
     @property
     def num_rounds(self) -> int:
