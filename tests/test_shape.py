@@ -40,7 +40,7 @@ LAYERS = [  # a module may import modules of lower rows, and of its own package
     {"jobs", "judging_settings"},
     {"training_settings"},
     {"settings", "flags"},
-    {"values", "files"},
+    {"values", "files", "ends"},
     {"distributed"},
     {"core"},
     {"errors"},

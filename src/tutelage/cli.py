@@ -3,26 +3,18 @@
 import io
 import os
 import shlex
-import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from importlib.metadata import version
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread, Timer
-from types import FrameType
 from typing import Any
 
 from tutelage.distributed import launcher
+from tutelage.ends import NO_MEMORY, stop_on_signals, threads_begin
 from tutelage.errors import Dismissed, Interrupted, TutelageError, UsageError
 
-NO_MEMORY = (
-    "end other programs and run the same command again, which goes on; where that doesn't help, "
-    "take less --memory, or a smaller --batch or --img-size in another --out"
-)
 VERBS = {  # name: what it does, an example
     "check": ("look at every image before training", "--data labeled --unlabeled pool"),
     "train": (
@@ -92,10 +84,10 @@ def _main(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(f"tutelage {version('tutelage')}")
         return 0
-    _stop_on_signals()
+    stop_on_signals()
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # the check has said it
     try:
-        with _threads_begin():
+        with threads_begin():
             return _call(arguments[0], arguments[1:])
     except Dismissed as error:
         return error.exit_code
@@ -118,70 +110,12 @@ def _main(arguments: list[str]) -> int:
         return TutelageError.exit_code
 
 
-@contextmanager
-def _threads_begin() -> Iterator[None]:
-    """End where a thread finds no memory to begin: who began it would wait for it without end
-    (CPython's issue 140746), and what was saved last is kept."""
-    before, lost = sys.unraisablehook, SimpleQueue[Any]()
-    Thread(target=_hear_of_lost_threads, args=(lost, before), daemon=True).start()
-    sys.unraisablehook = lost.put  # written in C, as such a thread can't call Python's functions
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
-        lost.put(None)
-
-
-def _hear_of_lost_threads(lost: "SimpleQueue[Any]", before: Callable[[Any], None]) -> None:
-    """By a thread that has its memory already."""
-    while (one := lost.get()) is not None:
-        if one.exc_type is not MemoryError or "thread" not in (one.err_msg or ""):
-            before(one)
-            continue
-        try:
-            print(f"tutelage: out of memory (for a thread): {NO_MEMORY}", file=sys.stderr)
-        finally:
-            os._exit(TutelageError.exit_code)
-
-
 def _stopped(reason: str, arguments: list[str], *, aloud: bool = False) -> int:
     """Say how to go on, where of several processes this is the one to say it."""
     if aloud or not launcher.number():
         again = [word for word in arguments if word != "--overwrite"]
         print(f"{reason}\nto go on: {shlex.join(['tutelage', *again])}", file=sys.stderr)
     return Interrupted.exit_code
-
-
-def _stop_on_signals() -> None:
-    """Let SIGTERM, and what schedulers send in its place, do what Ctrl-C does, and several of them
-    that come at once, from a scheduler and from who began this process, count as one."""
-    asked = launcher.Asked()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if _is_importing(frame):
-            again = Timer(0.02, os.kill, (os.getpid(), number))
-            again.daemon = True
-            again.start()
-        elif asked.note(number, frame):
-            raise KeyboardInterrupt
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        signal.raise_signal(signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGUSR1, terminate)
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # not ignored, by nohup
-        signal.signal(signal.SIGINT, stop)
-
-
-def _is_importing(frame: FrameType | None) -> bool:
-    """Whether a module is being imported: C++ that calls Python then, such as torch's, ends the
-    process without a word where an error reaches it, so that a signal has to wait."""
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib."):
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _help() -> str:
