@@ -41,9 +41,7 @@ fix: $(READY)
 	$(BIN)/ruff check --fix
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.loop
-	$(BIN)/python -m benchmarks.views
-	$(BIN)/python -m benchmarks.digits
+	$(BIN)/python -m benchmarks.bench
 
 fuzz: $(READY)
 	$(BIN)/python -m benchmarks.fuzz --inputs 100000

@@ -1,25 +1,15 @@
-"""How many training images a second come from JPEG files, beside timm's and torchvision's loaders.
+"""Training images from files on one core, beside timm's and torchvision's loaders.
 
-python -m benchmarks.input [--photos FOLDER] [--turns 7] [--workers 0 1] [--batch 64]
-
-The same on all sides: files on disk, random resized crop of 8 to 100 % of the area, flip,
-RandAugment with two operations at magnitude 9 as timm draws them (each with a probability of a
-half, spread 0.5; and once always applied), float batches, normalized. FOLDER holds class folders;
-without it soft random images are written. timm is `create_loader` with its own defaults; its
-posterize is mended, as today's Pillow refuses to keep no bits. Sides in turn, wall time, medians,
-and quartiles of the ratio of each turn; the first turn warms up. Then where our time goes, and
-images of 32 px held in memory.
+The same on all sides: files on disk, random resized crop of 8 to 100 % of the area (of 32 px
+files: none, but a shift), flip, RandAugment with two operations at magnitude 9, float batches,
+normalized. timm's loader has its own defaults, which apply an operation with a probability of a
+half, and so does ours beside it; torchvision's are always applied, and so are ours beside them.
+timm's posterize is mended, as today's Pillow refuses to keep no bits. No loader has workers;
+processor time, so that other work on the core doesn't count. Images of 32 px are decoded anew in
+each pass by the peers, and once by us, who keep what fits into memory.
 """
 
-import argparse
-import io
-import os
-import statistics
-import tempfile
-import time
-import warnings
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +22,24 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from benchmarks.journal import machine
-from tutelage.core import Dice, Stage, generator
-from tutelage.data import pixels as ours
-from tutelage.data.crops import cut
-from tutelage.data.decode import whole
+from benchmarks.paired import Case, processor, wall
+from tutelage.core import Stage
 from tutelage.data.loader import Batches
-from tutelage.data.operations import as_float
-from tutelage.data.randaugment import randaugment
+from tutelage.data.pixels import InMemory, OnDisk
 from tutelage.data.sets import LabeledSet
 from tutelage.data.source import Images
 from tutelage.data.sources.folder import Folder
-from tutelage.data.views import strong
 from tutelage.settings import Noise
+from tutelage.speed.machine import available_cores
 
-SIZE, CANVAS = 224, 256
-NOISE = Noise(
-    min_area=0.08, magnitude=9, scale="timm", op_prob=0.5, magnitude_std=0.5, cutout=0
-)  # fmt: skip
+SIZE, CANVAS, SMALL, BATCH = 224, 256, 32, 64
+POLICY = {"half": "rand-m9-n2-mstd0.5-inc1", "always": "rand-m9-n2-p1-mstd0.5-inc1"}  # timm's
+NOISE = {
+    often: Noise(
+        min_area=0.08, magnitude=9, scale="timm", op_prob=share, magnitude_std=0.5, cutout=0
+    )
+    for often, share in (("half", 0.5), ("always", 1.0))
+}
 MEAN = torch.tensor(IMAGENET_DEFAULT_MEAN).view(1, 3, 1, 1)
 STD = torch.tensor(IMAGENET_DEFAULT_STD).view(1, 3, 1, 1)
 SOURCES = ((256, 256, 256), (500, 375, 192), (1600, 1200, 64))  # width, height, images
@@ -76,21 +66,27 @@ def posterize(image: Image.Image, bits: int, **unused: Any) -> Image.Image:
     return ImageOps.posterize(image, bits) if bits >= 1 else Image.new(image.mode, image.size)
 
 
-def timm_side(folder: Path, batch: int, workers: int, policy: str) -> Side:
+def timm_side(folder: Path, size: int, policy: str, workers: int = 0) -> Side:
     """timm's loader as its training script makes it, for a CPU."""
     auto_augment.NAME_TO_OP["PosterizeIncreasing"] = posterize
     return create_loader(
-        ImageFolder(str(folder)), (3, SIZE, SIZE), batch, is_training=True, auto_augment=policy,
+        ImageFolder(str(folder)), (3, size, size), BATCH, is_training=True, auto_augment=policy,
         num_workers=workers, device=torch.device("cpu"), persistent_workers=workers > 0,
+        scale=(1.0, 1.0) if size == SMALL else None,
     ).__iter__  # fmt: skip
 
 
-def torchvision_side(folder: Path, batch: int, workers: int) -> Side:
+def torchvision_side(folder: Path, size: int, workers: int = 0) -> Side:
     """torchvision's transforms on uint8 tensors, as its reference recommends."""
+    crop = (
+        v2.RandomCrop(size, padding=size // 8, padding_mode="reflect")
+        if size == SMALL
+        else v2.RandomResizedCrop(size, antialias=True)
+    )
     transform = v2.Compose(
         [
             v2.PILToTensor(),
-            v2.RandomResizedCrop(SIZE, antialias=True),
+            crop,
             v2.RandomHorizontalFlip(),
             v2.RandAugment(2, 9),
             v2.ToDtype(torch.float32, scale=True),
@@ -98,186 +94,64 @@ def torchvision_side(folder: Path, batch: int, workers: int) -> Side:
         ]
     )
     return DataLoader(
-        ImageFolder(str(folder), transform), batch, shuffle=True, drop_last=True,
+        ImageFolder(str(folder), transform), BATCH, shuffle=True, drop_last=True,
         num_workers=workers, persistent_workers=workers > 0,
     ).__iter__  # fmt: skip
 
 
-def opencv_floor(images: Images, batch: int) -> Side:
-    """Scaled decoding, a resized crop and floats by OpenCV: no policy, a floor."""
-    import cv2
-
-    cv2.setNumThreads(1)
-    with Image.open(io.BytesIO(images.read(0))) as first:
-        times = min(first.size) // CANVAS
-    reduced = {0: cv2.IMREAD_COLOR, 1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2}
-    scale = reduced.get(times, cv2.IMREAD_REDUCED_COLOR_4)
-
-    def one(row: int) -> Any:
-        data = np.frombuffer(images.read(row), np.uint8)
-        image = cv2.imdecode(data, scale)
-        h, w = image.shape[:2]
-        part = image[h // 8 : h - h // 8, w // 8 : w - w // 8]
-        return cv2.resize(part, (SIZE, SIZE))[..., ::-1]
+def our_side(folder: Path, size: int, noise: Noise) -> Side:
+    """Our batches; small images are decoded now, and others again each time."""
+    names = tuple(sorted(str(path) for path in folder.rglob("*.*g")))
+    images, targets = Images(Folder(""), names), torch.eye(2)[[0] * len(names)]
+    pixels: Any = OnDisk(images, size if size == SMALL else CANVAS, torch.device("cpu"))
+    if size == SMALL:
+        pixels = InMemory(pixels.at(torch.arange(len(names))).permute(0, 2, 3, 1).contiguous())
+    labeled, steps = LabeledSet(pixels, targets), len(names) // BATCH
+    stage = Stage(steps=steps, size=size, magnitude=noise.magnitude)
 
     def run() -> Iterable[Tensor]:
-        for start in range(0, len(images), batch):
-            rows = range(start, min(start + batch, len(images)))
-            made = torch.from_numpy(np.stack([one(row) for row in rows]).transpose(0, 3, 1, 2))
-            yield normalized(made.contiguous().float().div_(255))
-
-    return run
-
-
-def normalized(images: Tensor) -> Tensor:
-    """As a network does it first."""
-    return images.sub_(MEAN).div_(STD)
-
-
-def our_side(images: Images, batch: int, noise: Noise) -> Side:
-    """Our batches, whose images are decoded again each time."""
-
-    def run() -> Iterable[Tensor]:
-        steps = len(images) // batch
-        labeled = LabeledSet(
-            ours.OnDisk(images, CANVAS, torch.device("cpu")), torch.eye(2)[[0] * len(images)]
-        )
-        stage = Stage(steps=steps, size=SIZE, magnitude=noise.magnitude)
         made = Batches(
-            labeled, None, stages=[stage], views=("strong", ()), batch=batch, ratio=0, noise=noise,
+            labeled, None, stages=[stage], views=("strong", ()), batch=BATCH, ratio=0, noise=noise,
             seed=0,
         )  # fmt: skip
         for step in range(steps):
-            yield normalized(made.at(step).labeled.images)
+            images = made.at(step).labeled.images
+            yield images.sub_(MEAN).div_(STD)  # as a network does it first
 
     return run
 
 
-def decoding(images: Images) -> Side:
-    """Pillow's decoding alone."""
-    return lambda: (
-        Image.open(io.BytesIO(images.read(row))).load()
-        for row in range(len(images))  # type: ignore[arg-type]
-    )
+def passed(side: Side, count: int, clock: Callable[[Callable[[], object]], float]) -> float:
+    """Milliseconds an image in one pass."""
+    return 1e3 * clock(lambda: sum(1 for _ in side())) / (count // BATCH * BATCH)
 
 
-def seconds(side: Side) -> float:
-    """Wall time of one pass."""
-    start = time.perf_counter()
-    for _ in side():
-        pass
-    return time.perf_counter() - start
-
-
-def compare(sides: dict[str, Side], count: int, turns: int) -> None:
-    """Print rates, and how many times as fast ours is in each turn."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(turns + 1):
-        for name, side in sides.items():
-            times[name].append(seconds(side))
-    mine = {True: times["ours, always"][1:], False: times["ours"][1:]}
-    for name, seen in times.items():
-        seen = seen[1:]
-        line = f"  {name:<28} {count / statistics.median(seen):8,.0f} images/s"
-        if not name.startswith("ours"):
-            own = mine["always" in name or "torchvision" in name]
-            ratios = [other / one for one, other in zip(own, seen, strict=True)]
-            low, middle, high = statistics.quantiles(ratios, n=4)
-            line += f"   ours is {middle:5.2f} times as fast ({low:.2f} to {high:.2f})"
-        print(line, flush=True)
-
-
-def breakdown(images: Images, batch: int, turns: int) -> None:
-    """Print the milliseconds an image of each part of our work, one after another."""
-    rows = range(min(batch, len(images)))
-    dice = partial(generator, 0, Dice.LABELED_VIEW)
-    raws = [images.read(row) for row in rows]
-    photos = [whole(raw, CANVAS) for raw in raws]
-    crops = torch.empty(len(rows), 3, SIZE, SIZE, dtype=torch.uint8)
-
-    def crop() -> None:
-        plan = cut(len(rows), dice(0), size=SIZE, min_area=0.08, flip=True)
-        for row, photo in enumerate(photos):
-            crops[row] = plan.of(row, photo)
-
-    crop()
-    policy = partial(
-        randaugment, crops, magnitude=9, scale="timm", op_prob=0.5, magnitude_std=0.5
-    )  # fmt: skip
-    floats = as_float(crops)
-    parts: dict[str, Callable[[], Any]] = {
-        "read": lambda: [images.read(row) for row in rows],
-        "decode": lambda: [len(whole(raw, CANVAS)) for raw in raws],
-        "crop, resize, flip": crop,
-        "RandAugment": lambda: policy(dice(1)),
-        "to float": lambda: as_float(crops),
-        "normalize": lambda: normalized(floats),
+def compared(folder: Path, what: str, size: int, *, every_core: bool = False) -> Iterator[Case]:
+    """One folder of files beside both peers."""
+    count = len(list(folder.rglob("*.*g")))
+    cores = len(available_cores())
+    workers, clock = (cores, wall) if every_core else (0, processor)
+    peers = {
+        "timm's loader": ("half", timm_side(folder, size, POLICY["half"], workers)),
+        "timm's loader, always": ("always", timm_side(folder, size, POLICY["always"], workers)),
+        "torchvision's loader": ("always", torchvision_side(folder, size, workers)),
     }
-    print("  ours, milliseconds an image:")
-    for name, work in parts.items():
-        seen = [seconds(lambda w=work: (w() for _ in range(1))) for _ in range(turns + 1)]
-        print(f"    {name:<20} {statistics.median(seen[1:]) / len(rows) * 1000:7.3f}", flush=True)
+    for peer, (often, side) in peers.items():
+        mine = our_side(folder, size, NOISE[often])
+        yield Case(
+            what=what, peer=peer, unit="ms an image",
+            ours=lambda mine=mine: passed(mine, count, clock),  # type: ignore[misc]
+            theirs=lambda side=side: passed(side, count, clock),  # type: ignore[misc]
+        )  # fmt: skip
 
 
-def photos_case(folder: Path, given: argparse.Namespace) -> None:
-    """One folder of JPEGs through all loaders."""
-    names = tuple(sorted(str(path) for path in folder.rglob("*.jpg")))
-    images, batch = Images(Folder(""), names), given.batch
-    always = Noise(min_area=0.08, magnitude=9, scale="timm", magnitude_std=0.5, cutout=0)
-    sides = {
-        "ours": our_side(images, batch, NOISE),
-        "ours, always": our_side(images, batch, always),
-    }
-    for workers in given.workers:
-        half, whole_ = "rand-m9-n2-mstd0.5-inc1", "rand-m9-n2-p1-mstd0.5-inc1"
-        sides[f"timm, {workers} workers"] = timm_side(folder, batch, workers, half)
-        sides[f"timm, {workers} workers, always"] = timm_side(folder, batch, workers, whole_)
-        sides[f"torchvision, {workers} workers"] = torchvision_side(folder, batch, workers)
-    try:
-        sides["OpenCV, no RandAugment"] = opencv_floor(images, batch)
-    except ImportError:
-        print("  without OpenCV, which is not installed")
-    sides["decoding by Pillow alone"] = decoding(images)
-    with Image.open(names[0]) as first:
-        print(f"\n{first.width} x {first.height}, {len(names)} files, batches of {batch}:")
-    compare(sides, len(names) // batch * batch, given.turns)
-    breakdown(images, batch, given.turns)
-
-
-def small_case(given: argparse.Namespace) -> None:
-    """Images of 32 px held in memory: our views alone."""
-    pixels = torch.randint(256, (given.batch, 3, 32, 32), dtype=torch.uint8)
-    stage = Stage(steps=1, size=32, magnitude=9)
-    seen = []
-    for turn in range(5 * given.turns):
-        dice = generator(0, Dice.LABELED_VIEW, turn)
-        seen.append(seconds(lambda d=dice: (strong(pixels, d, stage, Noise()) for _ in range(1))))
-    print(f"\n32 px in memory: {given.batch / statistics.median(seen):,.0f} images/s")
-
-
-def main() -> None:
-    """Print medians, and quartiles of the ratios of each turn."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=Path, nargs="*", default=[])
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--batch", type=int, default=64)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory() as scratch:
-        folders = given.photos or [
-            write_photos(Path(scratch) / str(width), width, height, count)
-            for width, height, count in SOURCES
-        ]
-        for folder in folders:
-            photos_case(folder, given)
-    small_case(given)
-    cores = len(os.sched_getaffinity(0))
-    print(
-        f"\n{given.turns} turns on {cores} of the cores, {ours.THREADS} decode threads; {machine()}"
-    )
-
-
-if __name__ == "__main__":
-    main()
+def cases(folder: Path) -> Iterator[Case]:
+    """Files of 32 px, three sizes of photos, and one with all cores at work."""
+    small = write_photos(folder / "small", SMALL, SMALL, 1024)
+    yield from compared(small, "32 px, JPEG files", SMALL)
+    for width, height, count in SOURCES:
+        photos = write_photos(folder / f"{width}", width, height, count)
+        yield from compared(photos, f"224 px, JPEGs of {width} x {height}", SIZE)
+    torch.set_num_threads(len(available_cores()))
+    what = "224 px, JPEGs of 500 x 375, all cores, wall time"
+    yield from compared(folder / "500", what, SIZE, every_core=True)

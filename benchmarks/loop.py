@@ -1,23 +1,20 @@
-"""What the training loop costs: time per step through `fit` over a bare hand-written loop.
+"""The training loop: time of a step through `fit` over that of a bare hand-written loop.
 
-python -m benchmarks.loop [--pairs 15] [--steps 100] [--batch 64]
-
-Same images, network, initial weights, optimizer and order of images; pairs in turn, and the ratio
-of each pair's mean step time, from the start of the sixth step to the start of the last, so that
-logging counts. No augmentation and no average on either side: those are work, not overhead.
+Same images, network, initial weights, optimizer and order of images; mean time from the start of
+the sixth step to the start of the last, so that logging counts. No augmentation and no average on
+either side: those are work, not overhead.
 """
 
-import argparse
-import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch.nn import functional
 
-from benchmarks.journal import machine
+from benchmarks.paired import Case
 from tutelage.core import Batch, Clock, Dice, Metrics, Stage
 from tutelage.data.loader import Batches
 from tutelage.data.pixels import InMemory
@@ -90,30 +87,15 @@ def mean_step(starts: list[float]) -> float:
     return (starts[-1] - starts[SKIPPED]) / (len(starts) - 1 - SKIPPED)
 
 
-def main() -> None:
-    """Print the ratio's median and spread."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=64)
-    given = parser.parse_args()
+def cases(folder: Path) -> Iterator[Case]:
+    """A usual batch, and one so small that what a step costs besides its sums shows."""
     torch.manual_seed(0)
     images = torch.randint(0, 256, (1000, 32, 32, 3), dtype=torch.uint8)
     labeled = LabeledSet(InMemory(images), one_hot(torch.randint(0, 10, (1000,)), 10))
-    ours(labeled, 10, given.batch)
-    ratios = []
-    for pair in range(given.pairs):
-        order = (ours, bare) if pair % 2 else (bare, ours)
-        times = {run.__name__: run(labeled, given.steps, given.batch) for run in order}
-        ratios.append(times["ours"] / times["bare"])
-        print(f"pair {pair}: fit {1e3 * times['ours']:.2f} ms, bare {1e3 * times['bare']:.2f} ms")
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    print(
-        f"loop overhead: median ratio {middle:.3f} (quartiles {low:.3f} to {high:.3f}, "
-        f"{given.pairs} pairs of {given.steps} steps, {NET.name} at 32 px, batch {given.batch}; "
-        f"{machine()})"
-    )
-
-
-if __name__ == "__main__":
-    main()
+    for batch, steps in ((64, 60), (4, 200)):
+        yield Case(
+            what=f"a step of {NET.name} at 32 px, batch {batch}", peer="a bare loop", unit="ms",
+            ours=lambda s=steps, b=batch: 1e3 * ours(labeled, s, b),  # type: ignore[misc]
+            theirs=lambda s=steps, b=batch: 1e3 * bare(labeled, s, b),  # type: ignore[misc]
+            goal=1.03,
+        )  # fmt: skip

@@ -19,7 +19,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.journal import Row, complete, machine
+from benchmarks.paired import Case, wall
 from tutelage.files import write_json, write_with
 from tutelage.labeling.label_columns import open_labels
 from tutelage.labeling.select_parts import select_parts
@@ -180,6 +181,18 @@ def wrong_rows(labels: Path, out: Path, rule: Select, classes: int) -> int:
         wrong += int((copies[rows] != expected).sum())
         wrong += int(np.count_nonzero(copies[label == number]) != np.count_nonzero(expected))
     return wrong
+
+
+def cases(folder: Path) -> Iterator[Case]:
+    """Three million labels in three parts."""
+    labels, rule = folder / "labels", Select(per_class=1300)
+    make_labels(labels, 3_000_000, 1_000_000, 1000)
+    for peer, side in (("a bare scan of two columns", scan), ("DuckDB", by_duckdb(rule))):
+        yield Case(
+            what="selection out of 3 million labels, exact", peer=peer, unit="s",
+            ours=lambda: wall(lambda: by_rule(rule)(labels, folder / "ours")),
+            theirs=lambda side=side: wall(lambda: side(labels, folder / "theirs")),  # type: ignore[misc]
+        )  # fmt: skip
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
-"""What reading from tar shards costs: images/s beside other ways, and a loader's memory.
+"""What reading from tar shards costs, and how much memory a loader takes.
 
-python -m benchmarks.shards [--speed] [--index] [--memory 10000 100000 1000000] [--folder FOLDER]
+python -m benchmarks.shards [--memory 10000 100000 1000000] [--steps 200] [--folder FOLDER]
 
-Speed: JPEGs of 64 px decoded in random order by one thread, sides in turn, medians: by offset as
-tutelage does, the shard run through with Python's tarfile (in its order, as it can do no other),
-single files, and bytes held in memory. Index: offsets of a shard's members by how much is read at
-once. Memory: peak of a fresh process that draws batches from pools of tiny images of several sizes;
-the shards of a pool are hard links to one, each with labels of its own.
+Cases: JPEGs of 64 px decoded in random order by one thread: by offset as tutelage does, beside the
+shard run through with Python's tarfile (in its order, as it can do no other), single files, and
+bytes held in memory; and the offsets of a shard's members. The command: peak of a fresh process
+that draws batches from pools of tiny images of several sizes; the shards of a pool are hard links
+to one, each with labels of its own.
 """
 
 import argparse
@@ -15,13 +15,12 @@ import json
 import os
 import random
 import shutil
-import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,7 @@ import torch
 from PIL import Image
 
 from benchmarks.journal import machine
-from tutelage.data import tar_index
+from benchmarks.paired import Case, processor
 from tutelage.data.decode import decode
 from tutelage.data.entries import ShardedPool
 from tutelage.data.shard_labels import Parts
@@ -90,8 +89,8 @@ def decoded(read: Callable[[int], Raw], order: list[int]) -> int:
     return len(order)
 
 
-def speed(folder: Path, turns: int) -> None:
-    """Images/s of each side, and of ours over it."""
+def speed_cases(folder: Path) -> Iterator[Case]:
+    """Decoding images of 64 px in random order, by offset in a tar, beside other ways."""
     images = [photo(seed, SIDE) for seed in range(IMAGES)]
     write_tar(folder / "speed-0.tar", images)
     (folder / "files").mkdir()
@@ -100,22 +99,18 @@ def speed(folder: Path, turns: int) -> None:
     order = list(range(IMAGES))
     random.Random(0).shuffle(order)
     shard, files = str(folder / "speed-0.tar"), Folder(str(folder / "files"))
-    sides: dict[str, Callable[[], int]] = {
-        "tar by offset (ours, index included)": lambda: by_offset(shard, order),
+    peers: dict[str, Callable[[], int]] = {
         "tarfile, in order": lambda: by_tarfile(Path(shard)),
         "single files": lambda: decoded(lambda row: files.read(f"{row:06d}.jpg"), order),
         "bytes in memory": lambda: decoded(lambda row: images[row], order),
     }
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(turns):
-        for name, side in sides.items():
-            start = time.process_time()
-            count = side()
-            rates[name].append(count / (time.process_time() - start))
-    first = rates[next(iter(rates))]
-    for name, its in rates.items():
-        ratio = statistics.median(a / b for a, b in zip(first, its, strict=True))
-        print(f"| {name} | {statistics.median(its):,.0f} | {ratio:.2f} |", flush=True)
+    for peer, side in peers.items():
+        yield Case(
+            what=f"images of {SIDE} px from a tar by offset, its index included", peer=peer,
+            unit="ms an image",
+            ours=lambda: 1e3 * processor(lambda: by_offset(shard, order)) / IMAGES,
+            theirs=lambda side=side: 1e3 * processor(side) / IMAGES,  # type: ignore[misc]
+        )  # fmt: skip
 
 
 def members(path: Path) -> int:
@@ -124,28 +119,22 @@ def members(path: Path) -> int:
         return len(tar.getmembers())
 
 
-def index(folder: Path) -> None:
-    """Headers/s by the bytes of a read, for small and large members, beside tarfile."""
+def index_cases(folder: Path) -> Iterator[Case]:
+    """The index of a shard of small and of large members."""
     for size, count in ((2_000, 10_000), (100_000, 1_000)):
         path = folder / f"index-{size}.tar"
         write_tar(path, [bytes(size)] * count)
-        line = []
-        for read in (512, 2**12, 2**15, 2**18, 2**20):
-            tar_index.LOCAL_READ = read
-            tar_index.SHORT_READ = min(read, 2**12)
-            line.append((f"{read:,}", _rate(lambda path=path: read_index(str(path)), count)))
-        line.append(("tarfile", _rate(lambda path=path: members(path), count)))
-        for name, rate in line:
-            print(f"| members of {size:,} bytes, reads of {name} | {rate:,.0f} |", flush=True)
+        yield Case(
+            what=f"index of a tar, members of {size:,} bytes", peer="tarfile", unit="ms a member",
+            ours=lambda p=path, n=count: 1e3 * processor(lambda: read_index(str(p))) / n,  # type: ignore[misc]
+            theirs=lambda p=path, n=count: 1e3 * processor(lambda: members(p)) / n,  # type: ignore[misc]
+        )  # fmt: skip
 
 
-def _rate(side: Callable[[], object], count: int) -> float:
-    times = []
-    for _ in range(5):
-        start = time.process_time()
-        side()
-        times.append(time.process_time() - start)
-    return count / statistics.median(times)
+def cases(folder: Path) -> Iterator[Case]:
+    """Images and indexes."""
+    yield from speed_cases(folder)
+    yield from index_cases(folder)
 
 
 def write_pool(folder: Path, entries: int) -> None:
@@ -233,10 +222,7 @@ def memory(folder: Path, sizes: list[int], steps: int) -> None:
 def main() -> None:
     """Rows for docs/results.md."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--speed", action="store_true")
-    parser.add_argument("--index", action="store_true")
-    parser.add_argument("--memory", type=int, nargs="*", default=[])
-    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--memory", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--draw", type=Path, default=None)
@@ -247,16 +233,9 @@ def main() -> None:
         return
     print(machine())
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        if asked.speed:
-            print("| way | images/s | ours over it |\n| --- | --- | --- |")
-            speed(Path(folder), asked.turns)
-        if asked.index:
-            print("| what | headers/s |\n| --- | --- |")
-            index(Path(folder))
-        if asked.memory:
-            print("| images | MiB counted | MiB peak | s to count | images/s |")
-            print("| --- | --- | --- | --- | --- |")
-            memory(Path(folder), asked.memory, asked.steps)
+        print("| images | MiB counted | MiB peak | s to count | images/s |")
+        print("| --- | --- | --- | --- | --- |")
+        memory(Path(folder), asked.memory, asked.steps)
 
 
 if __name__ == "__main__":

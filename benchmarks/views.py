@@ -1,18 +1,15 @@
-"""How many training images a second one core disturbs, beside timm and torchvision.
-
-python -m benchmarks.views [--turns 15] [--batch 64 256] [--size 32 224]
+"""Disturbed training images on one core, beside timm and torchvision.
 
 The same on all sides: a shift by up to an eighth with reflected border, a flip, RandAugment with
 two operations at magnitude 9 that are always applied (beside it, with timm's own probability of
 a half), and a batch of floats at the end. Ours takes uint8 rows, theirs images that Pillow has
-decoded, one after another. One thread; processor time, so that other work on the core doesn't
-count; sides in turn, medians, and quartiles of the ratio of each turn.
+decoded, one after another. Processor time, so that other work on the core doesn't count.
 """
 
-import argparse
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,15 +19,16 @@ from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
 from torchvision import transforms
 
-from benchmarks.journal import machine
+from benchmarks.paired import Case, processor
 from tutelage.core import Dice, Stage, generator
 from tutelage.data.views import strong
 from tutelage.settings import Noise
 
 MAGNITUDE = 9
+SIZES = ((32, 64), (32, 256), (224, 64))  # pixels, images of a batch
 PEERS: dict[str, Callable[[], Any]] = {
     "timm": lambda: rand_augment_transform(f"rand-m{MAGNITUDE}-n2-p1-inc1", {}),
-    "timm, p = 0.5": lambda: rand_augment_transform(f"rand-m{MAGNITUDE}-n2-inc1", {}),
+    "timm, half of them": lambda: rand_augment_transform(f"rand-m{MAGNITUDE}-n2-inc1", {}),
     "torchvision": lambda: transforms.RandAugment(2, MAGNITUDE, num_magnitude_bins=11),
 }
 
@@ -61,53 +59,27 @@ def pipeline(operation: Any, size: int) -> Any:
     )
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """Processor time of one call."""
-    start = time.process_time()
-    work()
-    return time.process_time() - start
+def own_cost(images: Tensor, size: int, steps: Iterator[int]) -> float:
+    """Milliseconds an image of ours, over as many batches as make a turn long enough."""
+    repeats = max(1, 1024 * 32 * 32 // (len(images) * size * size))
+    spent = processor(lambda: [ours(images, size, next(steps)) for _ in range(repeats)])
+    return 1e3 * spent / repeats / len(images)
 
 
-def compare(size: int, batch: int, turns: int) -> None:
-    """Print the rates and the ratios of one size of images and batches."""
-    images = photos(batch, size)
-    decoded = [Image.fromarray(image) for image in np.asarray(images)]
-    made = {name: pipeline(operation(), size) for name, operation in PEERS.items()}
-    times: dict[str, list[float]] = {name: [] for name in ("ours", *PEERS)}
-    repeats = max(1, 1024 * 32 * 32 // (batch * size * size))  # so that a turn takes long enough
-    for turn in range(turns + 1):
-        for name, seen in times.items():
-            if name == "ours":
-                steps = range(turn * repeats, (turn + 1) * repeats)
-                seen.append(seconds(lambda s=steps: [ours(images, size, i) for i in s]) / repeats)
-            else:
-                one = made[name]
-                seen.append(seconds(lambda o=one: torch.stack([o(i) for i in decoded])))
-    times = {name: seen[1:] for name, seen in times.items()}  # the first turn warms up
-    print(f"\n{size} px, batches of {batch}:")
-    for name, seen in times.items():
-        rate = batch / statistics.median(seen)
-        line = f"  {name:<14} {rate:9,.0f} images/s"
-        if name != "ours":
-            ratios = [other / own for own, other in zip(times["ours"], seen, strict=True)]
-            low, middle, high = statistics.quantiles(ratios, n=4)
-            line += f"   ours is {middle:5.2f} times as fast ({low:.2f} to {high:.2f})"
-        print(line)
+def peer_cost(decoded: list[Image.Image], one: Any) -> float:
+    """Milliseconds an image of a peer."""
+    return 1e3 * processor(lambda: torch.stack([one(i) for i in decoded])) / len(decoded)
 
 
-def main() -> None:
-    """Print medians, and quartiles of the ratios of each turn."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--turns", type=int, default=15)
-    parser.add_argument("--batch", type=int, nargs="+", default=[64, 256])
-    parser.add_argument("--size", type=int, nargs="+", default=[32, 224])
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    for size in given.size:
-        for batch in given.batch if size <= 64 else given.batch[:1]:
-            compare(size, batch, given.turns)
-    print(f"\n{given.turns} turns; {machine()}")
-
-
-if __name__ == "__main__":
-    main()
+def cases(folder: Path) -> Iterator[Case]:
+    """Each size beside each peer."""
+    steps = count()  # so that each turn draws others
+    for size, batch in SIZES:
+        images = photos(batch, size)
+        decoded = [Image.fromarray(image) for image in np.asarray(images)]
+        for name, operation in PEERS.items():
+            yield Case(
+                what=f"strong views, {size} px, batch {batch}", peer=name, unit="ms an image",
+                ours=partial(own_cost, images, size, steps),
+                theirs=partial(peer_cost, decoded, pipeline(operation(), size)),
+            )  # fmt: skip

@@ -12,18 +12,24 @@ from tutelage.files import write_text
 
 
 def render(template: str, contents: Mapping[str, Any]) -> str:
-    """The template of that file name with these contents, of which all but Markup is escaped.
+    """The template of that file name with these contents; raises what `filled` raises."""
+    here = resources.files("tutelage.reports")
+    return filled((here / template).read_text(encoding="utf-8"), contents)
+
+
+def filled(template: str, contents: Mapping[str, Any]) -> str:
+    """The template with the style of all pages and these contents, of which all but Markup is
+    escaped.
 
     Raises LookupError where they lack something.
     """
-    here = resources.files("tutelage.reports")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    page = environment.from_string((here / template).read_text(encoding="utf-8"))
-    css = Markup((here / "page.css").read_text(encoding="utf-8"))
+    style = resources.files("tutelage.reports") / "page.css"
+    css = Markup(style.read_text(encoding="utf-8"))
     try:
-        return page.render({"css": css, **contents})
+        return environment.from_string(template).render({"css": css, **contents})
     except UndefinedError as error:
         raise LookupError(str(error)) from error
 
