@@ -9,12 +9,12 @@ too much; nothing is left out. Takes about ten minutes on two cores.
 """
 
 import argparse
+import contextlib
 import importlib
 import json
 import multiprocessing
 import os
 import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -50,9 +50,12 @@ def run_group(module: str, turns: int | None, pipe: Connection) -> None:
     """In a process of its own: send each row as soon as it is there."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of peers
-    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stderr(nowhere),  # what a verb says to a person
+    ):
         os.environ["TUTELAGE_CACHE"] = str(Path(folder) / "facts")
-        sys.stderr = nowhere  # what a verb says to a person
         for case in importlib.import_module(f"benchmarks.{module}").cases(Path(folder)):
             pipe.send(measured(case if turns is None else replace(case, turns=turns)))
 

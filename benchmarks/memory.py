@@ -29,12 +29,14 @@ NETWORK = "resnet18"
 def peak(words: Sequence[str]) -> float:
     """MB of the process at most; raises RuntimeError where it fails."""
     process = subprocess.Popen(
-        [sys.executable, "-m", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
+    assert process.stderr is not None, "as it was asked for"
+    said = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"{' '.join(words)} ended with {process.returncode}")
+        raise RuntimeError(f"{' '.join(words)} ended with {process.returncode}: {said}")
     return usage.ru_maxrss / 1024 if sys.platform != "darwin" else usage.ru_maxrss / 1024**2
 
 
@@ -81,7 +83,7 @@ def cases(folder: Path) -> Iterator[Case]:
     train = [
         "tutelage", "train", "--data", str(labeled), "--val-fraction", "0", "--model", NETWORK,
         "--stem", "keep", "--img-size", str(SIDE), "--batch", str(BATCH), "--steps", str(STEPS),
-        "--optim.ema", "none", "--device", "cpu", "--out", str(run), "--overwrite",
+        "--optim.ema", "None", "--device", "cpu", "--out", str(run), "--overwrite",
     ]  # fmt: skip
     label = [
         "tutelage", "label", "--model", str(run), "--data", str(pool), "--device", "cpu",

@@ -31,6 +31,8 @@ class Outer:
     """Of it."""
     out: str | None = None
     """Where to."""
+    most: float | None = 2.0
+    """At most."""
     inner: Inner = field(default_factory=Inner)
     name: str
     """Who."""
@@ -81,6 +83,7 @@ def test_help_says_what_is_required_first_and_leaves_out_defaults_that_say_nothi
 @pytest.mark.parametrize(("words", "said"), [
     (["--nmae", "x"], "there is no flag --nmae, see tool verb --help; did you mean --name"),
     (["--name", "x", "--inner.flp"], "no flag --inner.flp, .*did you mean --inner.flip"),
+    (["--name", "x", "--most", "none"], "^--most takes a number or None, got 'none'$"),
     (["--name", "x", "--steps", "ten"], "^--steps takes a whole number or auto, got 'ten'$"),
     (["--name", "x", "--steps=auot"], "got 'auot'; did you mean auto"),
     (["--name", "x", "--share"], "--share needs a number behind it: Of it"),

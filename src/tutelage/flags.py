@@ -282,6 +282,6 @@ def _takes(options: tuple[Any, ...]) -> str:
     for option in options:
         if typing.get_origin(option) is typing.Literal:
             words += [str(value) for value in typing.get_args(option)]
-        elif option is not type(None):
-            words.append(NAMES.get(option, "a value"))
+        else:
+            words.append("None" if option is type(None) else NAMES.get(option, "a value"))
     return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
