@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from tutelage.distributed.collectives import rank
 from tutelage.distributed.crew import everywhere, led
-from tutelage.errors import DataProblem, Dismissed, GivenUp, Interrupted, TutelageError
+from tutelage.errors import DataProblem, Dismissed, GivenUp, TutelageError
 
 
 def fail(kind: str, own: None) -> None:
@@ -33,13 +33,12 @@ def fail(kind: str, own: None) -> None:
 
 def main(kind: str) -> int:
     """The exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line has it
     if kind == "never there" and os.environ["RANK"] == "1":
         return 3
     try:
         led(lambda: everywhere(fail, kind, own=None), device="cpu")
-    except (Dismissed, KeyboardInterrupt) as error:
-        return error.exit_code if isinstance(error, Dismissed) else Interrupted.exit_code
+    except Dismissed as error:
+        return error.exit_code
     except TutelageError as error:
         print(f"rank {os.environ['RANK']}: {error}", file=sys.stderr)
         return error.exit_code

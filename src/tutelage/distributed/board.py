@@ -6,7 +6,6 @@ is there as long as the process that keeps it: the leader, or torchrun.
 
 import json
 import os
-import time
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,9 +32,7 @@ if TYPE_CHECKING:
 
 JOIN = timedelta(minutes=10)  # for all processes to come together
 HEARD = timedelta(seconds=10)  # for the leader to take up what another process has left
-LOOK = 0.05  # seconds between looks for others
 ERROR, ENDED, TAKEN = "tutelage/error", "tutelage/ended", "tutelage/taken"
-HERE = "tutelage/here"  # and a process's number
 KINDS: tuple[type[TutelageError], ...] = (
     TutelageError, GivenUp, UsageError, RunMismatch, Unreachable, Damaged, DataProblem, Interrupted,
 )  # fmt: skip
@@ -65,17 +62,6 @@ class Board:
         """Begin without words of an earlier start."""
         for key in (ERROR, ENDED, TAKEN):
             self.store.delete_key(key)
-
-    def gather(self, number: int, count: int) -> None:
-        """Wait until all have come, and hear signals meanwhile, which torch's own waiting, for
-        half an hour, would not. Raises DistStoreError where one doesn't come."""
-        self.store.set(f"{HERE}/{number}", "1")
-        deadline = time.monotonic() + JOIN.total_seconds()
-        for other in range(count):
-            while not self.store.check([f"{HERE}/{other}"]):
-                if time.monotonic() > deadline:
-                    raise dist.DistStoreError(f"process {other} has not come")
-                time.sleep(LOOK)
 
     def leave_error(self, error: Exception) -> None:
         """Leave it for the leader to raise."""

@@ -22,7 +22,7 @@ import torch.distributed as dist
 
 from tutelage.distributed.board import Board, meet
 from tutelage.distributed.collectives import neighbors, rank, world
-from tutelage.distributed.launcher import is_launched, is_own_launch
+from tutelage.distributed.launcher import is_launched, is_own_launch, say_met
 from tutelage.distributed.watch import Watch
 from tutelage.distributed.words import Crew, crew, is_loss
 from tutelage.errors import Dismissed, GivenUp, Interrupted, TutelageError, UsageError
@@ -100,14 +100,16 @@ def _met() -> Board:
         board = Board(meet())
         if number == 0:
             board.clear()
-        board.gather(number, count)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if accelerated else "gloo", store=board.store, rank=number,
             world_size=count, timeout=STEP,
         )  # fmt: skip
         atexit.register(_part)
         crew()
+        say_met()
     except (dist.DistError, RuntimeError) as error:
+        if number and is_own_launch():  # which says what became of the leader, or the leader does
+            raise Dismissed(Interrupted.exit_code) from error
         raise TutelageError(
             f"process {number} of {count} found not all others at {os.environ['MASTER_ADDR']}:"
             f"{os.environ['MASTER_PORT']}: {error}"

@@ -7,6 +7,7 @@ are told of each other as it does, by environment variables, so that they are th
 
 import math
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -16,16 +17,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import IO
 
 from tutelage.errors import Dismissed, Interrupted, UsageError
 
 LAUNCHER = "TUTELAGE_LAUNCHER"  # the process that began this one, by its number
 LISTENER = "TUTELAGE_LISTENER"  # what the leader's store listens on: a file descriptor
+MET = "TUTELAGE_MET"  # where the leader says that all have met: a file descriptor
 HOME = "127.0.0.1"
 LOOK = 0.05  # seconds between looks at the processes
 AGAIN = 2.0  # seconds in which two signals are one: both a scheduler and a shell may send it
-ALONE = 15.0  # seconds after which a process is asked to stop when another one failed
-LATE = 120.0  # and after which it is ended
+ALONE = 15.0  # seconds after which the leader is asked to stop when another one failed
+LATE = 120.0  # and after which it is ended; before all have met ALONE, as it hears nothing then
 
 
 def is_launched() -> bool:
@@ -41,6 +44,12 @@ def is_own_launch() -> bool:
 def is_restartable() -> bool:
     """Whether torchrun began this process, which begins it again when others come or go."""
     return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def say_met() -> None:
+    """Tell `--devices`, from the leader, that all processes have met."""
+    if MET in os.environ:
+        os.close(int(os.environ.pop(MET)))
 
 
 def number() -> int:
@@ -96,8 +105,13 @@ def run_in_processes(devices: int, command: Sequence[str]) -> int:
     with _listened() as asked:
         processes: list[subprocess.Popen[bytes]] = []
         try:
-            processes.extend(_begun(devices, command))
-            is_late = _attend(processes, asked)
+            hear, say = os.pipe()
+            try:
+                processes.extend(_begun(devices, command, say))
+            finally:
+                os.close(say)
+            with open(hear, "rb") as met:
+                is_late = _attend(processes, asked, met)
         finally:
             for process in processes:
                 process.kill()
@@ -128,8 +142,11 @@ def _listened() -> Iterator[Asked]:
             signal.signal(one, handler)
 
 
-def _begun(devices: int, command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """The processes, each in a session of its own: a terminal's Ctrl-C comes here alone."""
+def _begun(
+    devices: int, command: Sequence[str], say: int
+) -> Iterator["subprocess.Popen[bytes]"]:  # fmt: skip
+    """The processes, each in a session of its own: a terminal's Ctrl-C comes here alone. The leader
+    closes `say` when all have met."""
     threads = str(max(1, (os.cpu_count() or 1) // devices))
     with socket.socket() as listener:
         listener.bind((HOME, 0))
@@ -144,15 +161,17 @@ def _begun(devices: int, command: Sequence[str]) -> Iterator["subprocess.Popen[b
         if sys.platform == "linux":
             shared["GLOO_SOCKET_IFNAME"] = "lo"  # what they say doesn't leave the machine
         own = [{"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(devices)]
-        own[0][LISTENER] = str(listener.fileno())
+        own[0] |= {LISTENER: str(listener.fileno()), MET: str(say)}
         for environment in own:
             yield subprocess.Popen(
                 command, env=os.environ | shared | environment, start_new_session=True,
-                pass_fds=[listener.fileno()] if LISTENER in environment else [],
+                pass_fds=[listener.fileno(), say] if LISTENER in environment else [],
             )  # fmt: skip
 
 
-def _attend(processes: list["subprocess.Popen[bytes]"], asked: Asked) -> bool:
+def _attend(
+    processes: list["subprocess.Popen[bytes]"], asked: Asked, met: IO[bytes]
+) -> bool:  # fmt: skip
     """Wait until all have ended; where one failed the others have a while, as they notice it.
 
     Returns whether the leader took longer than that, and was ended.
@@ -169,7 +188,8 @@ def _attend(processes: list["subprocess.Popen[bytes]"], asked: Asked) -> bool:
             failed_at = time.monotonic()
             _say_killed(processes)
         spent = time.monotonic() - failed_at
-        if spent > LATE or (spent > ALONE and processes[0].poll() is not None):
+        late = LATE if select.select([met], [], [], 0)[0] else ALONE
+        if spent > late or (spent > ALONE and processes[0].poll() is not None):
             is_late = is_late or processes[0].poll() is None
             for process in processes:
                 process.kill()
