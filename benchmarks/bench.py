@@ -3,9 +3,10 @@
 python -m benchmarks.bench [--only loop views …] [--turns 3] [--out bench-out/bench]
 
 Each group of cases has a file of its own, which says what is compared, and runs in a process of its
-own, with one thread unless a case says otherwise. OUT/bench.json and OUT/bench.html are written
-after each case. A row that is marked as unreliable was disturbed by other work, or its turns differ
-too much; nothing is left out. Takes about ten minutes on two cores.
+own, with one thread unless a case says otherwise. OUT/bench.json, bench.html and bench.md, the
+table of docs/results.md, are written after each case. A row that is marked as unreliable was
+disturbed by other work, or its turns differ too much; nothing is left out. Takes about ten minutes
+on two cores.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.bench_page import goal_missed, mean_ratio, page
+from benchmarks.bench_page import goal_missed, mean_ratio, page, table
 from benchmarks.paired import Row, measured
 from tutelage.files import write_text
 from tutelage.speed.machine import environment
@@ -84,7 +85,7 @@ def commit() -> str:
 
 
 def write(out: Path, rows: list[Row]) -> None:
-    """Both files, whole."""
+    """All three files, whole."""
     about = {
         "commit": commit(),
         "time": datetime.now().astimezone().isoformat(timespec="minutes"),
@@ -93,6 +94,7 @@ def write(out: Path, rows: list[Row]) -> None:
     result = {"about": about, "rows": rows}
     write_text(out / "bench.json", json.dumps(result, indent=1) + "\n", shared=True)
     write_text(out / "bench.html", page(about, rows), shared=True)
+    write_text(out / "bench.md", table(rows), shared=True)
 
 
 def in_words(row: Row) -> str:

@@ -40,6 +40,22 @@ def why_unreliable(row: Row) -> str:
     return " and ".join(reasons)
 
 
+def table(rows: Sequence[Row]) -> str:
+    """The rows in Markdown, as docs/results.md has them."""
+    lines = [
+        "| group | work | beside | ours | theirs | ours / theirs | quartiles |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        mark = "" if row["reliable"] else " ?"
+        lines.append(
+            f"| {row['group']} | {row['what']}, {row['unit']} | {row['peer']} | {row['ours']:.3g} "
+            f"| {row['theirs']:.3g} | {row['ratio']:.3f}{mark} "
+            f"| {row['low']:.3f} to {row['high']:.3f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def page(about: Mapping[str, Any], rows: Sequence[Row]) -> str:
     """All of it as HTML."""
     groups: dict[str, list[Row]] = {}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from benchmarks import bench, paired
-from benchmarks.bench_page import goal_missed, mean_ratio, page, place, why_unreliable
+from benchmarks.bench_page import goal_missed, mean_ratio, page, place, table, why_unreliable
 from benchmarks.paired import Case, measured
 
 
@@ -77,6 +77,12 @@ def test_the_page_names_each_row_and_escapes_it():
     assert text.count("unreliable: its turns differ much") == 1
     assert "above its goal of 0.3" in text
     assert place(1) == 90 and place(1e9) == 180 and place(1e-9) == 0  # noqa: PT018
+
+
+def test_the_table_marks_what_is_not_reliable():
+    _, _, first, second = table([row(), row(reliable=False)]).splitlines()
+    assert first.startswith("| views | strong <views>, ms | timm | 2 | 4 | 0.500 | 0.490 to 0.510")
+    assert "0.500 ? |" in second
 
 
 @pytest.mark.slow
