@@ -132,8 +132,12 @@ def _try_to_save(run: Run) -> None:
         return
 
 
-def content_of(path: Path, verb: str, settings: Any) -> dict[str, Any]:
-    """The folder's run.json if it fits the settings, else a fresh one for an empty folder."""
+def content_of(path: Path, verb: str, settings: Any, *, busy: bool = False) -> dict[str, Any]:
+    """The folder's run.json if it fits the settings, else a fresh one where nothing has come of
+    another verb or other settings yet; busy: another process works in it.
+
+    Raises RunMismatch where it doesn't fit, UsageError where the folder has other files.
+    """
     asked = {k: v for k, v in to_plain(settings).items() if k not in NOT_COMPARED}
     fresh = {"verb": verb, "state": "running", "stage": "", "settings": asked, "stages": {}}
     file = path / "run.json"
@@ -145,13 +149,12 @@ def content_of(path: Path, verb: str, settings: Any) -> dict[str, Any]:
             )
         return fresh
     content = _content(file, KINDS)
-    changed = content["verb"] != verb or differences(content["settings"], asked)
+    other, changed = content["verb"] != verb, differences(content["settings"], asked)
     bound = set(content["stages"]) - NOT_BINDING or (path / "trials.jsonl").exists()
-    if changed and not bound:
+    if (other or changed) and not bound and not (other and busy):
         return fresh
-    if content["verb"] != verb:
+    if other:
         raise RunMismatch(f"{path} is a run of `{content['verb']}`: choose another --out")
-    changed = differences(content["settings"], asked)
     labeled = any(name.endswith("-labels") and stage["state"] == "done"
                   for name, stage in content["stages"].items())  # fmt: skip
     late = all(re.split("[.:]", line)[0] in USED_BY_STUDENTS for line in changed)

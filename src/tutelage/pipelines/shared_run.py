@@ -38,7 +38,7 @@ class SharedRun:
                 fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 alone = True
             except BlockingIOError:
-                self._read()
+                self._read(busy=True)
                 if not joins:
                     screen.say(f"joining {self._owner()} in {self.settings.out}")
                 joins = True
@@ -66,9 +66,9 @@ class SharedRun:
         run.content["state"] = "done"
         run.save()
 
-    def _read(self) -> Run:
+    def _read(self, *, busy: bool = False) -> Run:
         path: Path = self.settings.out
-        return Run(path, content_of(path, self.verb, self.settings), self.given)
+        return Run(path, content_of(path, self.verb, self.settings, busy=busy), self.given)
 
     def _sign(self) -> None:
         self.file.truncate(0)
