@@ -1,6 +1,5 @@
 """What several tests need: a tiny network and folders of images."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,6 @@ from tutelage.networks.build import Net
 
 settings.register_profile("same", deadline=None, derandomize=True)  # alike on every machine
 settings.load_profile("same")
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: tests that begin commands wait for much of their time."""
-    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture
