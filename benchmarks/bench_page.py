@@ -19,8 +19,8 @@ def place(ratio: float) -> float:
 
 
 def mean_ratio(rows: Sequence[Row]) -> float | None:
-    """The geometric mean of a group's ratios, where there are enough of them."""
-    if len(rows) < FEW:
+    """The geometric mean of a group's ratios, where there are enough of them to one peer."""
+    if len(rows) < FEW or len({row["peer"] for row in rows}) > 1:
         return None
     return math.exp(math.fsum(math.log(row["ratio"]) for row in rows) / len(rows))
 

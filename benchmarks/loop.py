@@ -92,7 +92,7 @@ def cases(folder: Path) -> Iterator[Case]:
     torch.manual_seed(0)
     images = torch.randint(0, 256, (1000, 32, 32, 3), dtype=torch.uint8)
     labeled = LabeledSet(InMemory(images), one_hot(torch.randint(0, 10, (1000,)), 10))
-    for batch, steps in ((64, 60), (4, 200)):
+    for batch, steps in ((64, 20), (4, 150)):
         yield Case(
             what=f"a step of {NET.name} at 32 px, batch {batch}", peer="a bare loop", unit="ms",
             ours=lambda s=steps, b=batch: 1e3 * ours(labeled, s, b),  # type: ignore[misc]

@@ -16,7 +16,7 @@ from tutelage.speed.machine import Load
 
 Row = dict[str, Any]
 
-SPREAD = 0.15  # quartiles that are further apart, as a share of the ratio, tell little
+SPREAD = 0.3  # quartiles that are further apart, as a share of the ratio, tell little
 OTHERS = 0.2  # nor do times while other work kept more of the cores that may be used busy
 
 

@@ -66,6 +66,7 @@ def test_a_goal_is_missed_above_it():
 def test_the_mean_of_a_group_is_geometric():
     assert mean_ratio([row(ratio=ratio) for ratio in (0.25, 4, 1, 0.5, 2)]) == pytest.approx(1)
     assert mean_ratio([row()] * 2) is None
+    assert mean_ratio([*[row()] * 5, row(peer="torchvision")]) is None
 
 
 def test_the_page_names_each_row_and_escapes_it():
