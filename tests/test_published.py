@@ -282,3 +282,10 @@ def test_bytes_that_are_no_image_are_read_and_left_to_the_check(tmp_path):
     assert source.read("p.parquet/0") == b"junk"
     with pytest.raises(OSError, match="cannot identify"):
         decode.read(io.BytesIO(source.read("p.parquet/0")).getvalue())
+
+
+def test_a_group_with_fewer_rows_than_its_file_says_is_an_image_that_cannot_be_read():
+    groups = RowGroups(lambda file, i: pa.array([b"a", None], pa.binary()))
+    assert [groups.read("f", 0, row) for row in (0, 1)] == [b"a", None]
+    with pytest.raises(OSError, match="row group 0 has 2 rows, fewer than its file says"):
+        groups.read("f", 0, 2)

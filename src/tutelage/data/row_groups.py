@@ -55,7 +55,8 @@ class RowGroups:
         self._map, self._loading = Lock(), Lock()
 
     def read(self, file: str, group: int, row: int) -> bytes | None:
-        """One image's bytes, None where the row has none; raises what loading raises."""
+        """One image's bytes, None where the row has none; raises what loading raises, and OSError
+        where the group has fewer rows than the file's footer says."""
         key = (file, group)
         with self._map:
             held, spilled = self._found(key)
@@ -65,6 +66,9 @@ class RowGroups:
                     held, spilled = self._found(key)
                 if held is None and spilled is None:
                     held = self._loaded(key)
+        count = len(held) if held is not None else len(spilled.missing) if spilled else 0
+        if row >= count:
+            raise OSError(f"row group {group} has {count} rows, fewer than its file says")
         if held is not None:
             value: bytes | None = held[row].as_py()
             return value
