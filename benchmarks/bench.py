@@ -5,8 +5,8 @@ python -m benchmarks.bench [--only loop views …] [--turns 3] [--out bench-out/
 Each group of cases has a file of its own, which says what is compared, and runs in a process of its
 own, with one thread unless a case says otherwise. OUT/bench.json, bench.html and bench.md, the
 table of docs/results.md, are written after each case. A row that is marked as unreliable was
-disturbed by other work, or its turns differ too much; nothing is left out. Takes about ten minutes
-on two cores.
+disturbed by other work, or its turns differ too much; nothing is left out. Takes about a quarter
+of an hour.
 """
 
 import argparse
@@ -84,13 +84,8 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def write(out: Path, rows: list[Row]) -> None:
+def write(out: Path, about: Row, rows: list[Row]) -> None:
     """All three files, whole."""
-    about = {
-        "commit": commit(),
-        "time": datetime.now().astimezone().isoformat(timespec="minutes"),
-        "machine": environment(1),
-    }
     result = {"about": about, "rows": rows}
     write_text(out / "bench.json", json.dumps(result, indent=1) + "\n", shared=True)
     write_text(out / "bench.html", page(about, rows), shared=True)
@@ -116,13 +111,18 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
+    about = {
+        "commit": commit(),
+        "time": datetime.now().astimezone().isoformat(timespec="minutes"),
+        "machine": environment(1),
+    }
     print("ours / theirs (quartiles); below 1 ours costs less")
     for group in given.only:
         before = len(rows)
         print(f"\n{group}", flush=True)
         for row in rows_of(group, given.turns):
             rows.append(row)
-            write(given.out, rows)
+            write(given.out, about, rows)
             print(in_words(row), flush=True)
         if (mean := mean_ratio(rows[before:])) is not None:
             print(f"{mean:.3f} is their geometric mean")

@@ -7,14 +7,14 @@ remembered. JPEGs in class folders; wall time.
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 import tutelage
 from benchmarks.check import forget
@@ -28,10 +28,10 @@ COUNT, SIDE, BATCH = 1500, 64, 64
 CLASSES = tuple(f"class {i}" for i in range(10))
 
 
-def write_images(folder: Path) -> None:
-    """JPEGs, as many of each class."""
-    for number, image in enumerate(photos(COUNT, SIDE).numpy()):
-        place = folder / CLASSES[number % len(CLASSES)] / f"{number:05d}.jpg"
+def write_classes(folder: Path, images: Tensor, classes: Sequence[str], suffix: str) -> None:
+    """Images (N, S, S, 3) uint8 as files, as many of each class."""
+    for number, image in enumerate(images.numpy()):
+        place = folder / classes[number % len(classes)] / f"{number:05d}.{suffix}"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(place)
 
@@ -67,7 +67,7 @@ def ours(model: Path, folder: Path, *, anew: bool) -> float:
 def cases(folder: Path) -> Iterator[Case]:
     """A small network, beside which all else shows."""
     images, model = folder / "images", folder / "model"
-    write_images(images)
+    write_classes(images, photos(COUNT, SIDE), CLASSES, "jpg")
     net = Net(name="test_resnet", num_classes=len(CLASSES), img_size=SIDE)
     save_model(model, Model(build(net).eval(), net, CLASSES, SIDE), "for a benchmark")
     module = load_model(model).module

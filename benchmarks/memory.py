@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from benchmarks.evaluating import write_classes
 from benchmarks.paired import Case
 from benchmarks.views import photos
 
@@ -38,14 +39,6 @@ def peak(words: Sequence[str]) -> float:
     if process.returncode:
         raise RuntimeError(f"{' '.join(words)} ended with {process.returncode}: {said}")
     return usage.ru_maxrss / 1024 if sys.platform != "darwin" else usage.ru_maxrss / 1024**2
-
-
-def write_images(folder: Path, count: int) -> None:
-    """Images of two classes."""
-    for number, image in enumerate(photos(count, SIDE).numpy()):
-        place = folder / "ab"[number % 2] / f"{number:05d}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(place)
 
 
 def pixels(files: Sequence[Path]) -> torch.Tensor:
@@ -78,8 +71,8 @@ def bare(work: str, folder: Path) -> None:
 def cases(folder: Path) -> Iterator[Case]:
     """A training, and labels for a pool by what it has trained."""
     labeled, pool, run = folder / "labeled", folder / "pool", folder / "run"
-    write_images(labeled, COUNT)
-    write_images(pool, POOL)
+    write_classes(labeled, photos(COUNT, SIDE), "ab", "png")
+    write_classes(pool, photos(POOL, SIDE), "ab", "png")
     train = [
         "tutelage", "train", "--data", str(labeled), "--val-fraction", "0", "--model", NETWORK,
         "--stem", "keep", "--img-size", str(SIDE), "--batch", str(BATCH), "--steps", str(STEPS),

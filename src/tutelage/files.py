@@ -59,6 +59,15 @@ def made_folder(path: Path) -> Path:
     return path
 
 
+@contextmanager
+def explaining(path: Path) -> Iterator[None]:
+    """Errors of the system while this path is written, each in words, with what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise explained(path, error) from error
+
+
 def explained(path: Path, error: OSError) -> Exception:
     """The same trouble, with what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

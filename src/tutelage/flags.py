@@ -4,7 +4,6 @@ import ast
 import inspect
 import re
 import textwrap
-import types
 import typing
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stderr
@@ -19,7 +18,7 @@ from tyro import MISSING as NOT_GIVEN
 from tyro import cli, conf, constructors
 
 from tutelage.errors import UsageError
-from tutelage.values import NAMES, nearest
+from tutelage.values import NAMES, nearest, options_of
 
 UNSAID = ("", "''", "None")  # defaults that the text of a flag explains where they mean something
 PLACES = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
@@ -166,7 +165,7 @@ def _worded(hint: Any, name: str) -> Any:
     bare, extras = _bare(hint)
     if is_dataclass(bare):
         return hint
-    options = [one for one in _options(hint) if one is not type(None)]
+    options = [one for one in options_of(hint) if one is not type(None)]
     several = typing.get_origin(bare) is tuple
     kind = typing.get_args(bare)[0] if several else options[0]
     place = None if len(options) > 1 or _stands_alone(hint) else PLACES.get(kind)
@@ -209,7 +208,7 @@ def _wrong(flags: list[Flag], arguments: Sequence[str], prog: str, example: str)
         wrong = _wrong_value(flag, name, [value] if equals else after)
         if wrong is not None:
             return wrong
-        last = None if equals or bool in _options(flag.hint) else flag
+        last = None if equals or bool in options_of(flag.hint) else flag
     missing = [one for one in flags if one.required and one.name not in given]
     if missing:
         width = max(len(one.name) for one in missing)
@@ -220,7 +219,7 @@ def _wrong(flags: list[Flag], arguments: Sequence[str], prog: str, example: str)
 
 def _wrong_value(flag: Flag, name: str, values: list[str]) -> str | None:
     """What is wrong with a flag's value."""
-    options = _options(flag.hint)
+    options = options_of(flag.hint)
     if bool in options or _is_several(flag):
         return None
     if values and not any(_fits(values[0], option) for option in options):
@@ -233,13 +232,13 @@ def _wrong_value(flag: Flag, name: str, values: list[str]) -> str | None:
 
 def _is_several(flag: Flag) -> bool:
     """Whether any number of values may follow."""
-    return any(typing.get_origin(one) is tuple for one in _options(flag.hint))
+    return any(typing.get_origin(one) is tuple for one in options_of(flag.hint))
 
 
 def _spellings(flag: Flag) -> list[str]:
     """The flag, and where it is a switch what turns it off."""
     start, dot, last = flag.name.removeprefix("--").rpartition(".")
-    return [flag.name] + ([f"--{start}{dot}no-{last}"] if bool in _options(flag.hint) else [])
+    return [flag.name] + ([f"--{start}{dot}no-{last}"] if bool in options_of(flag.hint) else [])
 
 
 def _bare(hint: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -252,14 +251,6 @@ def _bare(hint: Any) -> tuple[Any, tuple[Any, ...]]:
 def _stands_alone(hint: Any) -> bool:
     """Whether a flag may stand without a value."""
     return any(isinstance(one, constructors.PrimitiveConstructorSpec) for one in _bare(hint)[1])
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or the one type."""
-    hint, _ = _bare(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return tuple(one for part in typing.get_args(hint) for one in _options(part))
-    return (hint,)
 
 
 def _fits(word: str, option: Any) -> bool:

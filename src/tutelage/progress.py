@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tutelage.files import as_written, explained, write_text
+from tutelage.files import as_written, explaining, write_text
 from tutelage.values import visible
 
 MUCH = 0.3  # share of a training's time that waiting for images may take without a word
@@ -51,11 +51,8 @@ class Screen:
         if self.log is None:
             return
         now = datetime.now().isoformat(sep=" ", timespec="seconds")
-        try:
-            with self.log.open("a", encoding="utf-8") as file:
-                file.write(f"{now}  {text}\n")
-        except OSError as error:
-            raise explained(self.log, error) from error
+        with explaining(self.log), self.log.open("a", encoding="utf-8") as file:
+            file.write(f"{now}  {text}\n")
 
     @contextmanager
     def bar(self, name: str, total: int, *, done: int = 0, unit: str = "images") -> Iterator["Bar"]:
@@ -177,11 +174,8 @@ class MetricsLog:
     def write(self, line: dict[str, Any]) -> None:
         """Append one line; the seconds count over all starts."""
         line = {**line, "seconds": round(self.before + time.monotonic() - self.start, 2)}
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise explained(self.path, error) from error
+        with explaining(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from tutelage.distributed.collectives import world
 from tutelage.distributed.launcher import is_restartable
 from tutelage.distributed.watch import patience
 from tutelage.errors import Damaged, Interrupted, RunMismatch, UsageError
-from tutelage.files import explained, made_folder, read_json, sweep, write_json, write_text
+from tutelage.files import explaining, made_folder, read_json, sweep, write_json, write_text
 from tutelage.values import differences, to_plain
 
 NOT_BINDING = frozenset(
@@ -178,7 +178,10 @@ def held(path: Path) -> Iterator[None]:
     where it can't be made, TutelageError where nothing can be written into it.
     """
     made_folder(path)
-    with _opened(path / ".lock") as file:
+    lock = path / ".lock"
+    with explaining(lock):
+        file = lock.open("a+")
+    with file:
         deadline = time.monotonic() + (2 * patience() if is_restartable() else 0)
         while not _locked(file):
             if time.monotonic() > deadline:
@@ -188,26 +191,12 @@ def held(path: Path) -> Iterator[None]:
                     "for it, or choose another --out"
                 )
             time.sleep(0.2)
-        _sign(file, path / ".lock")
+        with explaining(lock):
+            file.truncate(0)
+            file.write(f"pid {os.getpid()}")
+            file.flush()
         sweep(path)
         yield
-
-
-def _opened(lock: Path) -> IO[str]:
-    try:
-        return lock.open("a+")
-    except OSError as error:
-        raise explained(lock, error) from error
-
-
-def _sign(file: IO[str], lock: Path) -> None:
-    """Say who holds the lock."""
-    try:
-        file.truncate(0)
-        file.write(f"pid {os.getpid()}")
-        file.flush()
-    except OSError as error:
-        raise explained(lock, error) from error
 
 
 def _locked(file: IO[str]) -> bool:

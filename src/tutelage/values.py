@@ -59,7 +59,7 @@ def from_plain(kind: type[T], plain: Mapping[str, Any], where: str = "") -> T:
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     """The value as the hint wants it, or a UsageError."""
-    options = _options(hint)
+    options = options_of(hint)
     for option in options:
         if is_dataclass(option) and isinstance(value, Mapping):
             return from_plain(typing.cast(type, option), value, f"{where}.")
@@ -87,10 +87,12 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def _options(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or the one type."""
+def options_of(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the one type; without what else is said of them."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return options_of(typing.get_args(hint)[0])
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return tuple(o for part in typing.get_args(hint) for o in _options(part))
+        return tuple(o for part in typing.get_args(hint) for o in options_of(part))
     return (hint,)
 
 

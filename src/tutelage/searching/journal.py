@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tutelage.files import as_written, explained
+from tutelage.files import as_written, explaining
 from tutelage.searching.trials import Cost, Result, Trial
 from tutelage.values import from_plain
 
@@ -61,15 +61,12 @@ class Journal:
         line = json.dumps(
             {"event": event, "time": round(time.time(), 3), "pid": os.getpid()} | more
         )
-        try:
-            with self.path.open("a+b") as file:
-                if file.tell() and not _ends_whole(file):
-                    line = "\n" + line
-                file.write(f"{line}\n".encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise explained(self.path, error) from error
+        with explaining(self.path), self.path.open("a+b") as file:
+            if file.tell() and not _ends_whole(file):
+                line = "\n" + line
+            file.write(f"{line}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
 
     def note(self, event: Event, **more: Any) -> None:
         """Append a line, for a caller that doesn't hold the lock."""
