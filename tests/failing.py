@@ -3,9 +3,11 @@
 python failing.py KIND   fails in that way, and ends with the exit code of the command line
 """
 
+import atexit
 import os
 import signal
 import sys
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -31,8 +33,16 @@ def fail(kind: str, own: None) -> None:
     dist.all_reduce(torch.ones(1))
 
 
+def look_for_threads() -> None:
+    """Say where threads of gloo are left, which may abort the process while Python ends."""
+    names = [(one / "comm").read_text().strip() for one in Path("/proc/self/task").iterdir()]
+    if any(name.startswith("pt_gloo") for name in names):
+        print(f"rank {os.environ['RANK']} leaves {', '.join(names)}", file=sys.stderr)
+
+
 def main(kind: str) -> int:
     """The exit code."""
+    atexit.register(look_for_threads)  # before the processes meet, and so after they have parted
     if kind == "never there" and os.environ["RANK"] == "1":
         return 3
     try:

@@ -7,6 +7,7 @@ depend on how many processes there are, and only the leader needs the run's fold
 """
 
 import atexit
+import gc
 import os
 import signal
 import threading
@@ -120,8 +121,12 @@ def _met() -> Board:
 
 
 def _part() -> None:
+    """Leave the others while Python still runs: threads of gloo let go of what was sent a moment
+    after it has arrived, and one that does so while Python ends aborts the process."""
     if dist.is_initialized():
         dist.destroy_process_group()
+    crew.cache_clear()
+    gc.collect()  # the end of the group for words, over which the last one goes, waits for threads
 
 
 def _raise_for_all(its: Crew, board: Board, error: Exception) -> NoReturn:
