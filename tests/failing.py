@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from tutelage.distributed.collectives import rank
 from tutelage.distributed.crew import everywhere, led
+from tutelage.ends import end_at_once
 from tutelage.errors import DataProblem, Dismissed, GivenUp, TutelageError
 
 
@@ -56,4 +57,4 @@ def main(kind: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    end_at_once(main(sys.argv[1]))

@@ -27,6 +27,7 @@ from tutelage.deploy.model_folder import Model, save_model
 from tutelage.distributed.collectives import rank
 from tutelage.distributed.crew import joined, serve
 from tutelage.distributed.words import Crew
+from tutelage.ends import end_at_once
 from tutelage.errors import DataProblem, Dismissed
 from tutelage.labeling import answers, label, pieces
 from tutelage.networks.build import Net, build
@@ -152,7 +153,7 @@ def run(root: Path, name: str, doing: Callable[[], int], ranks: int = 1) -> list
                     "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "localhost",
                     "MASTER_PORT": str(port),
                 }  # fmt: skip
-            raise SystemExit(doing())
+            end_at_once(doing())
         begun.append(child)
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in begun]
 

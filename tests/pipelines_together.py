@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tutelage.cli import main
+from tutelage.ends import end_at_once
 
 SIZE = ["--img-size", "32", "--batch", "8", "--device", "cpu", "--val-fraction", "0"]
 EXACT = ["--optim.name", "sgd", "--optim.lr", "0.05", "--noise.dropout", "0",
@@ -43,3 +44,4 @@ if __name__ == "__main__":
         code = run(command, *sys.argv[1:3])
         if code:
             sys.exit(code)
+    end_at_once(0)

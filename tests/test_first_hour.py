@@ -24,8 +24,8 @@ from tutelage.training_settings import seconds
 def test_a_reader_that_has_seen_enough_is_no_error(words):
     read, write = os.pipe()
     os.close(read)
-    code = f"from tutelage.cli import main; raise SystemExit(main({words!r}))"
-    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE)
+    command = [sys.executable, "-m", "tutelage", *words]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE)
     os.close(write)
     assert done.stderr == b""
     assert done.returncode in (0, 2)
@@ -40,9 +40,8 @@ def test_what_a_terminal_lacks_a_sign_for_is_written_as_an_escape(tmp_path, enco
         ["label", "--help"],
         ["methods"],
     ):
-        code = f"from tutelage.cli import main; raise SystemExit(main({words!r}))"
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True,
+            [sys.executable, "-m", "tutelage", *words], capture_output=True,
             env=os.environ | {"PYTHONIOENCODING": encoding, "COLUMNS": "200"},
         )  # fmt: skip
         assert b"Traceback" not in done.stderr

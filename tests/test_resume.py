@@ -136,7 +136,7 @@ def test_an_interrupt_saves_and_says_how_to_go_on(images, calm, tmp_path, number
     out = tmp_path / "run"
     long = ["selftrain", *toy.selftrain_flags(images, out, steps=4000)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tutelage.cli", *long], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tutelage", *long], stderr=subprocess.PIPE, text=True
     )
     metrics = out / "rounds" / "00-baseline" / "metrics.jsonl"
     deadline = time.monotonic() + 120

@@ -26,6 +26,7 @@ from tutelage.distributed.collectives import rank, world
 from tutelage.distributed.crew import everywhere, joined, serve
 from tutelage.distributed.launcher import is_launched
 from tutelage.distributed.shards import part_like, spread_with, whole
+from tutelage.ends import end_at_once
 from tutelage.errors import Interrupted
 from tutelage.loop import fit
 from tutelage.methods.method import Method
@@ -224,3 +225,4 @@ def main(out: Path, wanted: list[str]) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2:])
+    end_at_once(0)

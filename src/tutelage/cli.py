@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tutelage.distributed import launcher
-from tutelage.ends import NO_MEMORY, stop_on_signals, threads_begin
+from tutelage.ends import NO_MEMORY, end_at_once, stop_on_signals, threads_begin
 from tutelage.errors import Dismissed, Interrupted, TutelageError, UsageError
 
 VERBS = {  # name: what it does, an example
@@ -56,6 +56,11 @@ VERBS = {  # name: what it does, an example
     "models": ("list the networks", "'efficientnet*' --pretrained"),
     "demo": ("self-train on handwritten digits, in a few minutes", ""),
 }
+
+
+def run() -> NoReturn:
+    """The command, from its words to the end of its process."""
+    end_at_once(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -237,7 +242,3 @@ def _parse(target: Any, verb: str, arguments: list[str], default: Any = None) ->
     return parse(
         target, arguments, prog=f"tutelage {verb}", about=about, example=example, default=default
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
