@@ -1,6 +1,7 @@
 """What several tests need: a tiny network and folders of images."""
 
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from hypothesis import settings
@@ -30,4 +31,5 @@ def folders(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def no_old_facts(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Facts of images are remembered within a test, and not beyond."""
-    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path_factory.mktemp("facts")))
+    folder = tmp_path_factory.getbasetemp() / "facts" / uuid4().hex  # made where it is needed
+    monkeypatch.setenv("TUTELAGE_CACHE", str(folder))

@@ -22,7 +22,7 @@ from tutelage.distributed.launcher import run_in_processes
 from tutelage.errors import Dismissed, Interrupted, RunMismatch, UsageError
 from tutelage.run import held, is_held
 
-STEPS = 400
+STEPS = 200
 SECONDS = 60  # within which all processes are gone, on a machine that does much else
 
 

@@ -155,6 +155,7 @@ def train(case: Case, out: Path, kind: type[Batches] = Batches) -> None:
 
 def stop(out: Path, shard: str) -> None:
     """A training that stops before its end."""
+    shutil.rmtree(out, ignore_errors=True)
     try:
         train(replace(STOPPED, spread={"shard": shard, "sync_bn": True}), out, Stopping)
     except Interrupted:
@@ -164,7 +165,7 @@ def stop(out: Path, shard: str) -> None:
 
 def go_on(stopped: Path, out: Path, shard: str) -> None:
     """To its end."""
-    shutil.copytree(stopped, out)
+    shutil.copytree(stopped, out, dirs_exist_ok=True)
     train(replace(STOPPED, spread={"shard": shard, "sync_bn": True}), out)
 
 

@@ -1,5 +1,6 @@
 """The command `tutelage`: a verb and its flags -> the function of the same name."""
 
+import gc
 import io
 import os
 import shlex
@@ -56,10 +57,12 @@ VERBS = {  # name: what it does, an example
     "models": ("list the networks", "'efficientnet*' --pretrained"),
     "demo": ("self-train on handwritten digits, in a few minutes", ""),
 }
+TRAINING = ("train", "selftrain", "distill", "search")  # which take --config and --recipe
 
 
 def run() -> NoReturn:
     """The command, from its words to the end of its process."""
+    gc.disable()  # until `_begin`
     end_at_once(main())
 
 
@@ -162,32 +165,42 @@ def _call(verb: str, arguments: list[str]) -> int:
         "distill": (jobs.DistillSettings, launch.run_distill),
         "label": (data_verbs.LabelSettings, data_verbs.run_label),
     }
-    if verb in shared:
-        kind, run = shared[verb]
-        parse = _parse if verb == "label" else _settings
-        settings = parse(kind, verb, arguments)
-        if settings.devices > 1 and not launcher.is_launched():
-            command = [sys.executable, "-m", "tutelage", verb, *arguments]
-            return launcher.run_in_processes(settings.devices, command)
-        run(settings)
-        return 0
-    launcher.check_alone()
-    if verb == "search":
-        launch.run_search(_settings(search_settings.SearchSettings, verb, arguments))
-    elif verb == "evaluate":
-        judging_verbs.run_evaluate(_parse(judging_settings.EvaluateSettings, verb, arguments))
-    elif verb == "compare":
-        judging_verbs.run_compare(_parse(judging_settings.CompareSettings, verb, arguments))
-    elif verb == "calibrate":
-        judging_verbs.run_calibrate(_parse(judging_settings.CalibrateSettings, verb, arguments))
-    else:
-        functions: dict[str, Callable[..., object]] = {
-            "check": data_verbs.check, "select": data_verbs.select,
-            "predict": verbs.predict, "report": verbs.report,
-            "models": verbs.models, "demo": verbs.demo, "methods": verbs.list_methods,
-        }  # fmt: skip
+    alone: dict[str, tuple[type[Any], Callable[[Any], object]]] = {
+        "search": (search_settings.SearchSettings, launch.run_search),
+        "evaluate": (judging_settings.EvaluateSettings, judging_verbs.run_evaluate),
+        "compare": (judging_settings.CompareSettings, judging_verbs.run_compare),
+        "calibrate": (judging_settings.CalibrateSettings, judging_verbs.run_calibrate),
+    }
+    functions: dict[str, Callable[..., object]] = {
+        "check": data_verbs.check, "select": data_verbs.select,
+        "predict": verbs.predict, "report": verbs.report,
+        "models": verbs.models, "demo": verbs.demo, "methods": verbs.list_methods,
+    }  # fmt: skip
+    if verb not in shared:
+        launcher.check_alone()
+    if verb in functions:
+        _begin(heavy=False)
         _parse(functions[verb], verb, arguments)
+        return 0
+    kind, run = (shared | alone)[verb]
+    settings = (_settings if verb in TRAINING else _parse)(kind, verb, arguments)
+    if verb in shared and settings.devices > 1 and not launcher.is_launched():
+        command = [sys.executable, "-m", "tutelage", verb, *arguments]
+        return launcher.run_in_processes(settings.devices, command)
+    _begin(heavy=True)
+    run(settings)
     return 0
+
+
+def _begin(*, heavy: bool) -> None:
+    """Let Python look for garbage from here on, where `run` has put that off, and not among what is
+    loaded by now: of a start that loads torch and timm such looks took a quarter."""
+    if gc.isenabled():  # called by another program
+        return
+    if heavy:
+        import timm  # noqa: F401  # and with it torch and torchvision
+    gc.freeze()
+    gc.enable()
 
 
 def _settings(kind: type[Any], verb: str, arguments: list[str]) -> Any:
@@ -234,7 +247,7 @@ def _parse(target: Any, verb: str, arguments: list[str], default: Any = None) ->
     what, example = VERBS[verb]
     example = f"tutelage {verb} {example}".rstrip()
     about = f"{what.capitalize()}.\n\nExample: {example}"
-    if verb in ("train", "selftrain", "distill", "search"):
+    if verb in TRAINING:
         about += "\n\nAlso: --config FILE reads settings from YAML, such as a run's config.yaml"
     if verb in ("train", "selftrain", "distill"):
         recipes = [name for name in recipe_names() if verb_of(name) == verb]
