@@ -19,7 +19,7 @@ from tutelage.core import Batch, Clock, Metrics
 from tutelage.distributed.collectives import mean_over_ranks
 from tutelage.gates import reaches
 from tutelage.losses import cross_entropy
-from tutelage.methods.method import Method, State
+from tutelage.methods.method import Method, State, on_each
 from tutelage.settings import at_least, between
 from tutelage.targets import align, hard
 
@@ -47,20 +47,16 @@ class FixMatch(Method):
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One update on labels and both views of the pool."""
-        labeled, views = batch.labeled, batch.pool().views
-        weak, strong = (views[name] for name in self.unlabeled_views)
-        b, u = len(labeled.images), len(weak)
-        logits = state.student(torch.cat([labeled.images, weak, strong]))
-        on_labels, on_weak, on_strong = logits.split([b, u, u])
+        on_labels, on_weak, on_strong = on_each(state.student, batch, self.unlabeled_views)
         probs = on_weak.detach().softmax(-1)
         if self.align:
             state.memory["wanted"].lerp_(
-                mean_over_ranks(labeled.targets.mean(0)), 1 - self.momentum
+                mean_over_ranks(batch.labeled.targets.mean(0)), 1 - self.momentum
             )
             state.memory["marginal"].lerp_(mean_over_ranks(probs.mean(0)), 1 - self.momentum)
             probs = align(probs, state.memory["marginal"], state.memory["wanted"])
         sure = reaches(probs, self.threshold)
-        labels = cross_entropy(on_labels, labeled.targets)
+        labels = cross_entropy(on_labels, batch.labeled.targets)
         pseudo = cross_entropy(on_strong, hard(probs), sure)
         loss = labels + self.weight * pseudo
         state.student.minimize(loss, clock)

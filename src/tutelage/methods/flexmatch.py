@@ -19,7 +19,7 @@ from tutelage.core import Batch, Clock, Metrics, sent
 from tutelage.distributed.collectives import from_all_ranks
 from tutelage.gates import convex, learning_status, reaches
 from tutelage.losses import cross_entropy
-from tutelage.methods.method import Method, State
+from tutelage.methods.method import Method, State, on_each
 from tutelage.settings import at_least, between
 from tutelage.targets import hard
 
@@ -43,16 +43,12 @@ class FlexMatch(Method):
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One update on labels and both views of the pool."""
-        labeled, views = batch.labeled, batch.pool().views
-        weak, strong = (views[name] for name in self.unlabeled_views)
-        b, u = len(labeled.images), len(weak)
-        logits = state.student(torch.cat([labeled.images, weak, strong]))
-        on_labels, on_weak, on_strong = logits.split([b, u, u])
+        on_labels, on_weak, on_strong = on_each(state.student, batch, self.unlabeled_views)
         probs = on_weak.detach().softmax(-1)
         beta = learning_status(state.memory["sure_of"], probs.shape[-1])
         sure = reaches(probs, self.threshold * convex(beta))
         self._remember(state.memory["sure_of"], batch.pool().rows, probs)
-        labels = cross_entropy(on_labels, labeled.targets)
+        labels = cross_entropy(on_labels, batch.labeled.targets)
         pseudo = cross_entropy(on_strong, hard(probs), sure)
         loss = labels + self.weight * pseudo
         state.student.minimize(loss, clock)

@@ -21,7 +21,7 @@ from tutelage.core import Batch, Clock, Metrics
 from tutelage.distributed.collectives import mean_over_ranks
 from tutelage.gates import class_thresholds, reaches
 from tutelage.losses import cross_entropy
-from tutelage.methods.method import Method, State
+from tutelage.methods.method import Method, State, on_each
 from tutelage.settings import at_least, between
 from tutelage.targets import hard
 
@@ -49,18 +49,14 @@ class FreeMatch(Method):
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One update on labels and both views of the pool."""
-        labeled, views = batch.labeled, batch.pool().views
-        weak, strong = (views[name] for name in self.unlabeled_views)
-        b, u = len(labeled.images), len(weak)
-        logits = state.student(torch.cat([labeled.images, weak, strong]))
-        on_labels, on_weak, on_strong = logits.split([b, u, u])
+        on_labels, on_weak, on_strong = on_each(state.student, batch, self.unlabeled_views)
         probs = on_weak.detach().softmax(-1)
         tau, marginal, histogram = (state.memory[n] for n in ("tau", "marginal", "histogram"))
         tau.lerp_(mean_over_ranks(probs.amax(-1).mean()), 1 - self.momentum)
         marginal.lerp_(mean_over_ranks(probs.mean(0)), 1 - self.momentum)
         histogram.lerp_(mean_over_ranks(hard(probs).mean(0)), 1 - self.momentum)
         sure = reaches(probs, class_thresholds(tau, marginal))
-        labels = cross_entropy(on_labels, labeled.targets)
+        labels = cross_entropy(on_labels, batch.labeled.targets)
         pseudo = cross_entropy(on_strong, hard(probs), sure)
         fair = fairness_loss(on_strong, sure, marginal=marginal, histogram=histogram)
         loss = labels + self.weight * pseudo + self.fairness * fair

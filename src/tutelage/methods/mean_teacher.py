@@ -14,11 +14,9 @@ Early on alpha is (1 + t) / (10 + t), and after that one constant.
 
 from dataclasses import dataclass
 
-import torch
-
 from tutelage.core import Batch, Clock, Metrics
 from tutelage.losses import cross_entropy, squared_error
-from tutelage.methods.method import Method, State
+from tutelage.methods.method import Method, State, on_each
 from tutelage.schedules import sigmoid_ramp
 from tutelage.settings import at_least, between
 
@@ -38,13 +36,10 @@ class MeanTeacher(Method):
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One update on labels and pool."""
-        labeled, views = batch.labeled, batch.pool().views
-        seen_by_teacher, seen_by_student = (views[name] for name in self.unlabeled_views)
-        b, u = len(labeled.images), len(seen_by_student)
-        logits = state.student(torch.cat([labeled.images, seen_by_student]))
-        on_labels, on_pool = logits.split([b, u])
-        probs = state.student.slow(seen_by_teacher).softmax(-1)
-        labels = cross_entropy(on_labels, labeled.targets)
+        seen_by_teacher, seen_by_student = self.unlabeled_views
+        on_labels, on_pool = on_each(state.student, batch, (seen_by_student,))
+        probs = state.student.slow(batch.pool().views[seen_by_teacher]).softmax(-1)
+        labels = cross_entropy(on_labels, batch.labeled.targets)
         pseudo = squared_error(on_pool, probs)
         weight = self.weight * sigmoid_ramp(clock.fraction, end=self.ramp_end)
         loss = labels + weight * pseudo

@@ -34,7 +34,7 @@ from tutelage.errors import UsageError
 from tutelage.feedback import Estimator, Kind, feedback, label_kind, pseudo_labels, teach
 from tutelage.gates import exceeds
 from tutelage.losses import cross_entropy, kl
-from tutelage.methods.method import Method, State
+from tutelage.methods.method import Method, State, on_each
 from tutelage.schedules import linear_ramp
 from tutelage.settings import at_least, between
 from tutelage.targets import smooth, temper
@@ -81,11 +81,8 @@ class MetaPseudoLabels(Method):
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One lesson for the student, and one update of the teacher."""
         student, teacher = state.student, state.learning_teacher()
-        labeled, views = batch.labeled, batch.pool().views
-        weak, strong = (views[name] for name in self.unlabeled_views)
-        b, u = len(labeled.images), len(weak)
-        joint = teacher(torch.cat([labeled.images, weak, strong]))
-        on_labels, on_weak, on_strong = joint.split([b, u, u])
+        labeled, strong = batch.labeled, batch.pool().views[self.unlabeled_views[1]]
+        on_labels, on_weak, on_strong = on_each(teacher, batch, self.unlabeled_views)
         labels = cross_entropy(on_labels, smooth(labeled.targets, self.smoothing))
         probs = on_weak.detach().softmax(-1)
         sure = exceeds(probs, self.threshold)

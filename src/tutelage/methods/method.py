@@ -1,6 +1,7 @@
 """What a training method is: one step, and the views and teacher that it needs."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -90,6 +91,13 @@ class Method(ABC):
     def make_teacher(self, net: Net, *, seed: int) -> nn.Module:
         """A teacher that learns, before its first step; by default a twin of the student."""
         return build(net, seed=seed)
+
+
+def on_each(learner: Learner, batch: Batch, views: Sequence[str]) -> tuple[Tensor, ...]:
+    """Logits of the labeled images, then of the pool in each of the views, by one forward pass:
+    batch norm sees them together."""
+    parts = [batch.labeled.images, *(batch.pool().views[name] for name in views)]
+    return learner(torch.cat(parts)).split([len(part) for part in parts])
 
 
 On = Literal["both", "labels", "pool"]

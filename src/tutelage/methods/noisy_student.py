@@ -13,13 +13,11 @@ noise (section 4.1's ablation) each stream has a forward and statistics of its o
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 from tutelage.core import Batch, Clock, Metrics
 from tutelage.errors import UsageError
 from tutelage.learner import modes
 from tutelage.losses import cross_entropy
-from tutelage.methods.method import Method, State
+from tutelage.methods.method import Method, State, on_each
 from tutelage.targets import smooth
 
 
@@ -42,19 +40,16 @@ class NoisyStudent(Method):
         labeled, pool = batch.labeled, batch.pool()
         if pool.targets is None:
             raise UsageError("the pool has no labels yet: label it with a teacher first")
-        noised = pool.views[self.unlabeled_views[0]]
-        b, m = len(labeled.images), len(noised)
         if self.dropout_on_pool:
-            joint = state.student(torch.cat([labeled.images, noised]))
-            on_labels, on_pool = joint.split([b, m])
+            on_labels, on_pool = on_each(state.student, batch, self.unlabeled_views)
         else:
             on_labels = state.student(labeled.images)
             with modes(state.student.module, noise=False, statistics=True):
-                on_pool = state.student(noised)
+                on_pool = state.student(pool.views[self.unlabeled_views[0]])
         stored = smooth(pool.targets, self.smoothing) if self.hard else pool.targets
         labels = cross_entropy(on_labels, smooth(labeled.targets, self.smoothing))
         pseudo = cross_entropy(on_pool, stored)
-        ratio = m / b if self.normalize == "per_sample" else 1.0
+        ratio = len(on_pool) / len(on_labels) if self.normalize == "per_sample" else 1.0
         loss = self.labels_weight * labels + self.weight * ratio * pseudo
         state.student.minimize(loss, clock)
         return {"loss": loss.detach(), "labels": labels.detach(), "pseudo": pseudo.detach()}

@@ -23,7 +23,7 @@ from torch import Tensor
 from tutelage.core import Batch, Clock, Metrics
 from tutelage.gates import exceeds
 from tutelage.losses import cross_entropy
-from tutelage.methods.method import Method, State
+from tutelage.methods.method import Method, State, on_each
 from tutelage.schedules import linear_ramp
 from tutelage.settings import at_least, between
 from tutelage.targets import hard
@@ -52,15 +52,14 @@ class PseudoLabel(Method):
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One update on labels and, where alpha(t) is above 0, on the pool."""
-        labeled, pool = batch.labeled, batch.pool().views[self.unlabeled_views[0]]
+        labeled = batch.labeled
         alpha = self.weight * linear_ramp(clock.fraction, start=self.ramp_start, end=self.ramp_end)
         if alpha == 0:  # to the last bit what training without a pool does
             labels = cross_entropy(state.student(labeled.images), labeled.targets)
             state.student.minimize(labels, clock)
             nothing = torch.zeros_like(labels)
             return self._metrics(labels, labels, nothing, nothing)
-        b, u = len(labeled.images), len(pool)
-        on_labels, on_pool = state.student(torch.cat([labeled.images, pool])).split([b, u])
+        on_labels, on_pool = on_each(state.student, batch, self.unlabeled_views)
         probs = on_pool.softmax(-1)
         sure = self._sure(probs.detach())
         target = hard(probs.detach()) if self.target == "argmax" else probs

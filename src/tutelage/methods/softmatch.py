@@ -21,7 +21,7 @@ from tutelage.distributed.collectives import from_all_ranks, mean_over_ranks
 from tutelage.errors import UsageError
 from tutelage.gates import truncated_gaussian
 from tutelage.losses import cross_entropy
-from tutelage.methods.method import Method, State
+from tutelage.methods.method import Method, State, on_each
 from tutelage.settings import at_least, between
 from tutelage.targets import align, hard
 
@@ -50,14 +50,10 @@ class SoftMatch(Method):
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One update on labels and both views of the pool."""
-        labeled, views = batch.labeled, batch.pool().views
-        weak, strong = (views[name] for name in self.unlabeled_views)
-        b, u = len(labeled.images), len(weak)
-        logits = state.student(torch.cat([labeled.images, weak, strong]))
-        on_labels, on_weak, on_strong = logits.split([b, u, u])
+        on_labels, on_weak, on_strong = on_each(state.student, batch, self.unlabeled_views)
         probs = on_weak.detach().softmax(-1)
         sure = self._sure(state.memory, probs)
-        labels = cross_entropy(on_labels, labeled.targets)
+        labels = cross_entropy(on_labels, batch.labeled.targets)
         pseudo = cross_entropy(on_strong, hard(probs), sure)
         loss = labels + self.weight * pseudo
         state.student.minimize(loss, clock)

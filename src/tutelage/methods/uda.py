@@ -14,14 +14,13 @@ every step; the code draws from 100 versions that were written down before.
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from tutelage.core import Batch, Clock, Metrics
 from tutelage.errors import UsageError
 from tutelage.gates import exceeds, unlearned
 from tutelage.losses import cross_entropy, kl
-from tutelage.methods.method import Method, State
+from tutelage.methods.method import Method, State, on_each
 from tutelage.schedules import signal_annealing
 from tutelage.settings import at_least, between
 from tutelage.targets import temper
@@ -46,15 +45,11 @@ class UDA(Method):
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One update on labels and both views of the pool."""
-        labeled, views = batch.labeled, batch.pool().views
-        weak, strong = (views[name] for name in self.unlabeled_views)
-        b, u = len(labeled.images), len(weak)
-        logits = state.student(torch.cat([labeled.images, weak, strong]))
-        on_labels, on_weak, on_strong = logits.split([b, u, u])
+        on_labels, on_weak, on_strong = on_each(state.student, batch, self.unlabeled_views)
         probs = on_weak.detach().softmax(-1)
         sure = exceeds(probs, self.threshold)
-        counted = self._unlearned(on_labels.detach().softmax(-1), labeled.targets, clock)
-        labels = cross_entropy(on_labels, labeled.targets, counted, over="kept")
+        counted = self._unlearned(on_labels.detach().softmax(-1), batch.labeled.targets, clock)
+        labels = cross_entropy(on_labels, batch.labeled.targets, counted, over="kept")
         pseudo = kl(on_strong, temper(probs, self.temperature), sure)
         loss = labels + self.weight * pseudo
         state.student.minimize(loss, clock)
