@@ -18,7 +18,7 @@ from tutelage.data.buffers import LARGE, Buffers
 from tutelage.data.crops import ATTEMPTS, box, cut
 from tutelage.data.decode import decode, whole
 from tutelage.data.loader import Batches
-from tutelage.data.memory import MOST, Memory, available, memory_for, said
+from tutelage.data.memory import MOST, Memory, available, free_bytes, memory_for, said
 from tutelage.data.operations import as_float
 from tutelage.data.pixels import OnDisk, how_held
 from tutelage.data.sets import LabeledSet, PoolSet
@@ -217,18 +217,23 @@ def test_memory_is_taken_up_to_its_limit():
     assert memory_for("0").limit == 0
 
 
-@pytest.mark.parametrize(("limit", "used", "files"), memory_module.CGROUPS)
-def test_files_that_were_read_do_not_use_up_a_container(tmp_path, monkeypatch, limit, used, files):
+@pytest.mark.parametrize(("limit", "used", "total"), memory_module.CGROUPS)
+def test_files_that_were_read_do_not_use_up_a_container(tmp_path, monkeypatch, limit, used, total):
     monkeypatch.setattr(memory_module, "CGROUP", tmp_path)
-    free = available()
+    monkeypatch.setattr(memory_module, "MEMINFO", tmp_path / "meminfo")
+    assert free_bytes() is None
+    assert 2**20 < available() < 2**50
+    (tmp_path / "meminfo").write_text("MemTotal: 90000 kB\nMemAvailable:    80000 kB\n")
+    assert free_bytes() == 80000 * 1024
     (tmp_path / limit).parent.mkdir(exist_ok=True)
     (tmp_path / limit).write_text("9000000\n")
     (tmp_path / used).write_text("8000000\n")
-    assert available() == 1_000_000 < free
-    (tmp_path / limit).with_name("memory.stat").write_text(f"anon 5\n{files} 6000000\n")
+    assert available() == 1_000_000
+    counts = f"anon 5\n{total}inactive_file 5000000\n{total}active_file 1000000\n"
+    (tmp_path / limit).with_name("memory.stat").write_text(counts)
     assert available() == 7_000_000
     (tmp_path / limit).write_text("max\n")
-    assert available() > 9_000_000
+    assert available() == 80000 * 1024
 
 
 @pytest.mark.parametrize(

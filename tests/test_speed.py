@@ -402,17 +402,3 @@ def test_a_missing_package_is_named_with_the_command(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UsageError, match=r"pip install 'tutelage\[onnx\]'"):
         onnx_model.check_onnx()
-
-
-def test_files_that_a_container_keeps_in_memory_count_as_free(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
-    monkeypatch.setattr(machine, "MEMINFO", tmp_path / "meminfo")
-    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")
-    assert machine.free_bytes() == 8000 * 1024
-    (tmp_path / "memory.max").write_text("5000000\n")
-    (tmp_path / "memory.current").write_text("4900000\n")
-    assert machine.free_bytes() == 100_000
-    (tmp_path / "memory.stat").write_text("anon 900000\nactive_file 1000000\ninactive_file 3000000")
-    assert machine.free_bytes() == 4_100_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert machine.free_bytes() == 8000 * 1024

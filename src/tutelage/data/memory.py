@@ -16,10 +16,11 @@ from tutelage.training_settings import num_bytes
 MOST = 4 * 2**30  # bytes, where the user names none
 SHARE = 0.5  # of what is free now: networks, batches and other programs need the rest
 LARGEST = 2**30  # bytes that decoding any image may take, as decode.py has it
+MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
-CGROUPS = (  # of versions 2 and 1: the limit, what is used, and how files in memory are called
-    ("memory.max", "memory.current", "inactive_file"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+CGROUPS = (  # of versions 2 and 1: the limit, what is used, and how totals are called
+    ("memory.max", "memory.current", ""),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_"),
 )
 
 
@@ -57,32 +58,38 @@ def memory_for(asked: str) -> Memory:
 
 
 def available() -> int:
-    """Bytes of main memory that are free now, or free to this container."""
-    limits = (_free_of_container(*names) for names in CGROUPS)
-    return min([_free_of_machine(), *(free for free in limits if free is not None)])
+    """Bytes of main memory that are free now; half of all where the system doesn't tell."""
+    free = free_bytes()
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if free is None else free
 
 
-def _free_of_container(limit: str, used: str, files: str) -> int | None:
-    """What its limit leaves; files that were read and lie in memory make room for others."""
+def free_bytes() -> int | None:
+    """Bytes of main memory that are free now, and free to this container, as Linux says it."""
+    told = [_free_of_machine(), *(_free_of_container(*names) for names in CGROUPS)]
+    return min((free for free in told if free is not None), default=None)
+
+
+def _free_of_container(limit: str, used: str, total: str) -> int | None:
+    """What its limit leaves; files that were read and lie in memory make room for others: with
+    images on disk they soon fill it."""
     if not (CGROUP / limit).exists() or not (CGROUP / used).exists():
         return None
     most = (CGROUP / limit).read_text().strip()
     if not most.isdigit():  # no limit
         return None
     stat = CGROUP / Path(limit).with_name("memory.stat")
-    lines = stat.read_text().splitlines() if stat.exists() else []
-    read = sum(int(line.split()[1]) for line in lines if line.startswith(f"{files} "))
+    counts = dict(line.split() for line in stat.read_text().splitlines()) if stat.exists() else {}
+    read = sum(int(counts.get(f"{total}{kind}_file", 0)) for kind in ("inactive", "active"))
     return max(0, int(most) - int((CGROUP / used).read_text()) + read)
 
 
-def _free_of_machine() -> int:
-    """As Linux says it; elsewhere half of all."""
-    table = Path("/proc/meminfo")
-    if table.exists():
-        for line in table.read_text().splitlines():
+def _free_of_machine() -> int | None:
+    """Without what other programs hold."""
+    if MEMINFO.exists():
+        for line in MEMINFO.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return None
 
 
 def exhausted(where: str, error: BaseException) -> Exhausted | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from tutelage.data.memory import free_bytes
 from tutelage.deploy.model_folder import Model, load_model
 from tutelage.deploy.onnx_model import check_onnx, export_onnx, parity
 from tutelage.errors import UsageError
@@ -18,7 +19,7 @@ from tutelage.judging_settings import CompareSettings
 from tutelage.pipelines.answers import Answers
 from tutelage.progress import Screen
 from tutelage.speed.counts import Counts, count
-from tutelage.speed.machine import available_cores, environment, free_bytes
+from tutelage.speed.machine import available_cores, environment
 from tutelage.speed.rows import Row
 from tutelage.speed.runners import Eager, Onnx, Runner
 from tutelage.speed.timing import (

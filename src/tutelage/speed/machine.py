@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 PACKAGES = ("tutelage", "torch", "timm", "numpy", "onnx", "onnxruntime", "onnxscript")
-STAT, CPUINFO, MEMINFO = Path("/proc/stat"), Path("/proc/cpuinfo"), Path("/proc/meminfo")
-CGROUPS = Path("/sys/fs/cgroup")
+STAT, CPUINFO = Path("/proc/stat"), Path("/proc/cpuinfo")
 
 
 class Load:
@@ -56,28 +55,6 @@ def _own() -> float:
     """CPU seconds of this process."""
     spent = os.times()
     return spent.user + spent.system + spent.children_user + spent.children_system
-
-
-def free_bytes() -> int | None:
-    """Memory that can still be had, by the machine and by the container, where it says so."""
-    if not MEMINFO.exists():
-        return None
-    lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
-    free = int(lines["MemAvailable"].split()[0]) * 1024
-    limit, used = CGROUPS / "memory.max", CGROUPS / "memory.current"
-    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
-        held = int(used.read_text()) - _cached_bytes(CGROUPS / "memory.stat")
-        free = min(free, int(limit.read_text()) - held)
-    return max(free, 0)
-
-
-def _cached_bytes(stat: Path) -> int:
-    """File contents that the container keeps in memory and lets go where it is needed; with images
-    on disk they soon fill it."""
-    if not stat.exists():
-        return 0
-    counts = dict(line.split() for line in stat.read_text().splitlines())
-    return sum(int(counts.get(kind, 0)) for kind in ("inactive_file", "active_file"))
 
 
 def processor() -> str:
