@@ -2,12 +2,13 @@
 
 import json
 import os
-import platform
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from tutelage.speed.machine import processor
 
 Row = dict[str, Any]
 
@@ -36,6 +37,6 @@ def complete(
 def machine() -> str:
     """Processor, cores and versions, for the line under a table."""
     return (
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
+        f"{processor()}, {os.cpu_count()} cores, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}"
     )

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import platform
 import re
 import shlex
 import sys
@@ -10,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +20,7 @@ from tutelage.distributed.launcher import is_restartable
 from tutelage.distributed.watch import patience
 from tutelage.errors import Damaged, Interrupted, RunMismatch, UsageError
 from tutelage.files import explaining, made_folder, read_json, sweep, write_json, write_text
+from tutelage.speed.machine import environment
 from tutelage.values import differences, to_plain
 
 NOT_BINDING = frozenset(
@@ -35,7 +34,6 @@ BEFORE_A_RUN = frozenset(  # what may lie in a folder before its run.json, also 
     {".lock", "issues.csv", "environment.json", "environment.json.part", "run.json.part"}
 )
 KINDS = {"verb": str, "state": str, "stage": str, "settings": dict, "stages": dict}  # of run.json
-PACKAGES = ("tutelage", "torch", "timm", "numpy", "pillow", "pyarrow")
 
 
 class Run:
@@ -242,12 +240,8 @@ def remember_environment(path: Path) -> None:
         {
             "time": datetime.now().astimezone().isoformat(timespec="seconds"),
             "command": shlex.join(sys.argv),
-            "python": platform.python_version(),
-            "system": platform.platform(),
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
             "processes": world(),
-            "packages": {name: version(name) for name in PACKAGES},
+            **environment(torch.get_num_threads()),
         }
     )
     write_json(file, starts)

@@ -1,6 +1,7 @@
 """Numbers and names as tables show them, and tables of aligned text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def short(name: str, limit: int = 18) -> str:
@@ -29,6 +30,15 @@ def amount(number: int | None) -> str:
         if number >= factor:
             return f"{number / factor:.3g} {sign}"
     return f"{number} "
+
+
+def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of each fact, such as those about a machine."""
+    return [
+        (name, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict)
+         else str(value))
+        for name, value in facts.items()
+    ]  # fmt: skip
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

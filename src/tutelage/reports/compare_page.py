@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.reports import compare_figures as figures
-from tutelage.reports.cells import amount
+from tutelage.reports.cells import amount, fact_rows
 from tutelage.reports.compare_text import (
     shared_measures,
     speed_cells,
@@ -44,7 +44,7 @@ def _contents(content: Mapping[str, Any]) -> dict[str, Any]:
             }
             for group in content["speed"]
         ],
-        "environment": _plain_rows(content["environment"]),
+        "environment": fact_rows(content["environment"]),
     }
 
 
@@ -63,12 +63,3 @@ def _headline(content: Mapping[str, Any], models: list[Any]) -> tuple[str, str]:
     if beaten:
         return "open", f"{best} is better than {beaten} of the {len(mine)} others; no model leads"
     return "open", f"no model leads: {best} has the most right answers, which may be chance"
-
-
-def _plain_rows(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and value of each fact about the machine."""
-    return [
-        (name, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict)
-         else str(value))
-        for name, value in environment.items()
-    ]  # fmt: skip

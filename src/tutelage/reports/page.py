@@ -13,6 +13,7 @@ from tutelage.data.pool import PseudoLabels
 from tutelage.evaluation.pool_accuracy import Estimate
 from tutelage.files import as_written
 from tutelage.reports import figures, figures_judgement, tables
+from tutelage.reports.cells import fact_rows
 from tutelage.reports.contents import JUDGES, Contents, gather
 from tutelage.reports.html import render, write_page
 from tutelage.reports.thumbnails import strips
@@ -60,6 +61,7 @@ def _parts(contents: Contents) -> Mapping[str, Any]:
     """Everything that the template shows; what the run does not have is empty."""
     stages = tables.stage_rows(contents.content)
     shown = list(contents.labels.items())[-1:]
+    start = contents.starts[-1] if contents.starts else {}
     return {
         "name": contents.name,
         "verb": contents.content["verb"],
@@ -81,7 +83,8 @@ def _parts(contents: Contents) -> Mapping[str, Any]:
         "issue_kinds": tables.issue_rows(contents),
         "issues": contents.issues[:MOST_ISSUES],
         "num_issues": len(contents.issues),
-        "start": contents.starts[-1] if contents.starts else None,
+        "start": start,
+        "facts": fact_rows({k: v for k, v in start.items() if k not in ("time", "command")}),
         "num_starts": len(contents.starts),
         "stages": stages,
         "total": tables.total_words(stages),

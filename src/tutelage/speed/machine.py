@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("tutelage", "torch", "timm", "numpy", "onnx", "onnxruntime", "onnxscript")
+PACKAGES = (
+    "tutelage", "torch", "timm", "numpy", "pillow", "pyarrow", "onnx", "onnxruntime", "onnxscript",
+)  # fmt: skip
 STAT, CPUINFO = Path("/proc/stat"), Path("/proc/cpuinfo")
 
 
@@ -67,7 +69,7 @@ def processor() -> str:
 
 
 def environment(threads: int) -> dict[str, Any]:
-    """Everything about machine and packages that times depend on."""
+    """Everything about machine and packages that times and results depend on."""
     found: dict[str, Any] = {
         "processor": processor(),
         "cores": len(available_cores()),
