@@ -20,6 +20,7 @@ from tutelage.corruptions.levels import Level
 
 GRID = 8  # pixels from the middle to the edge of the disk's grid, for disks up to that radius
 NOTHING = 1e-12  # weights below it are none: what float32 leaves of a bell's far end
+END = 4  # sigmas, where a Gaussian blur's bell ends
 FAST = 16  # sides of Fourier transforms are multiples of it, and of no prime but 2, 3 and 5
 
 
@@ -29,9 +30,9 @@ def gaussian_blur(images: Tensor, level: Level, draws: Draws) -> Tensor:
     return gaussian_blurred(images, sigma)
 
 
-def gaussian_blurred(images: Tensor, sigma: float, *, truncate: float = 4.0) -> Tensor:
-    """Images (B, C, H, W) float under a bell that ends at `truncate` sigmas; edges repeated."""
-    down, across = (_bell_map(side, sigma, truncate) for side in images.shape[-2:])
+def gaussian_blurred(images: Tensor, sigma: float) -> Tensor:
+    """Images (B, C, H, W) float under a bell that ends at 4 sigmas; edges repeated."""
+    down, across = (bell_map(side, sigma, END) for side in images.shape[-2:])
     return mapped(images, down, across)
 
 
@@ -44,13 +45,17 @@ def bell(sigma: float, radius: int) -> NDArray[np.float64]:
 
 
 @lru_cache(256)
-def _bell_map(side: int, sigma: float, truncate: float) -> Banded:
-    """A bell along a side, what would lie beyond the edges given to the pixels there."""
-    radius = int(truncate * sigma + 0.5)
+def bell_map(side: int, sigma: float, end: int, *, mirrored: bool = False) -> Banded:
+    """A Gaussian bell along a side that ends at `end` sigmas: what would lie beyond the edges is
+    given to the pixels there, or mirrored as often as the bell is longer than the side."""
+    radius = int(end * sigma + 0.5)
     matrix = np.zeros((side, side))
     here = np.arange(side)
     for offset, weight in enumerate(bell(sigma, radius), -radius):
-        matrix[here, (here + offset).clip(0, side - 1)] += weight
+        place = here + offset
+        if mirrored:
+            place = np.minimum(place % (2 * side), -(place + 1) % (2 * side))
+        matrix[here, place.clip(0, side - 1)] += weight
     return banded(matrix)
 
 

@@ -5,19 +5,16 @@ affine map that moves three points at random, then a smooth random displacement 
 authors resample the first with OpenCV, which rounds its coordinates; here they are exact.
 """
 
-from functools import lru_cache
-
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tutelage.corruptions.banded import Banded, banded, mapped
-from tutelage.corruptions.blur import bell
+from tutelage.corruptions.banded import mapped
+from tutelage.corruptions.blur import bell_map
 from tutelage.corruptions.draws import Draws
 from tutelage.corruptions.levels import Level
 
-TRUNCATE = 3  # sigmas, where the Gaussian ends
+END = 3  # sigmas, where the Gaussian ends
 
 
 def elastic_transform(images: Tensor, level: Level, draws: Draws) -> Tensor:
@@ -34,7 +31,8 @@ def elastic_transform(images: Tensor, level: Level, draws: Draws) -> Tensor:
     if alpha == 0:
         return images
     noise = draws.uniform(2, h, w, low=-1).to(images)
-    right, down = mapped(noise, _bell_map(h, sigma), _bell_map(w, sigma)).unbind(1)
+    bells = (bell_map(side, sigma, END, mirrored=True) for side in (h, w))
+    right, down = mapped(noise, *bells).unbind(1)
     torch.add((2 * x + 1) / w - 1, right, alpha=2 * alpha / w, out=grid[..., 0])
     torch.add(((2 * y + 1) / h - 1)[:, None], down, alpha=2 * alpha / h, out=grid[..., 1])
     return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
@@ -59,15 +57,3 @@ def affine_maps(moved: Tensor, h: int, w: int) -> Tensor:
     maps *= 2 / maps.new_tensor((max(w - 1, 1), max(h - 1, 1)))[:, None]
     maps[..., 2] -= 1
     return maps
-
-
-@lru_cache(64)
-def _bell_map(side: int, sigma: float) -> Banded:
-    """A Gaussian bell along a side, mirrored at its ends as often as it is longer."""
-    reach = int(TRUNCATE * sigma + 0.5)
-    matrix = np.zeros((side, side))
-    here = np.arange(side)
-    for offset, weight in enumerate(bell(sigma, reach), -reach):
-        place = (here + offset) % (2 * side)
-        matrix[here, np.minimum(place, 2 * side - 1 - place)] += weight
-    return banded(matrix)
