@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tutelage.corruptions.draws import Draws
 from tutelage.corruptions.levels import Level
-from tutelage.corruptions.workers import threads
+from tutelage.corruptions.workers import each
 from tutelage.data.buffers import empty
 from tutelage.data.decode import RGB
 from tutelage.data.operations import as_bytes, as_float, cut_off
@@ -43,9 +43,7 @@ def jpeg_compression(images: Tensor, level: Level, draws: Draws) -> Tensor:
         pixels = there_and_back(np.stack(given[row], -1), int(level[0]))
         room[row] = pixels.transpose(2, 0, 1)
 
-    rows = range(len(found))  # on the CPU this is already one of several threads
-    for _ in map(one, rows) if images.device.type == "cpu" else threads().map(one, rows):
-        pass
+    each(one, len(found), images.device)
     return found.to(images.device)
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.corruptions.workers import threads as threads
+from tutelage.corruptions.workers import each
 from tutelage.data.buffers import empty
 
 
@@ -69,17 +69,14 @@ class Draws:
         shape: tuple[int, ...],
         draw: Callable[[np.random.Generator, NDArray[np.float32], int], object],
     ) -> Tensor:
-        """(B, *shape) float32: `draw` fills each image's part from its generator; in threads for
-        another device, as on the CPU this is already one of several."""
+        """(B, *shape) float32: `draw` fills each image's part from its generator."""
         room = empty((len(self), *shape), torch.float32)
         parts = room.numpy()
 
         def one(row: int) -> None:
             draw(self.generators[row], parts[row], row)
 
-        rows = range(len(self))
-        for _ in map(one, rows) if self.device.type == "cpu" else threads().map(one, rows):
-            pass
+        each(one, len(self), self.device)
         return room.to(self.device)
 
 

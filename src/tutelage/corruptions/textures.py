@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from tutelage.corruptions.draws import threads
+from tutelage.corruptions.workers import threads
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
