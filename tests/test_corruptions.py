@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional
 
 from tutelage.corruptions.corrupt import CORRUPTIONS, corrupt
-from tutelage.corruptions.draws import threads as draw_threads
 from tutelage.corruptions.levels import SEVERITIES, SIZES
+from tutelage.corruptions.workers import threads as step_threads
 from tutelage.corruptions.workers import workers
 from tutelage.errors import UsageError
 
@@ -108,7 +108,7 @@ def test_gray_stays_gray_when_it_is_blurred(name):
             assert torch.equal(corrupt(gray, name, severity, keys=keys(1)), gray)
 
 
-@pytest.mark.parametrize("pool", [workers, draw_threads])
+@pytest.mark.parametrize("pool", [workers, step_threads])
 def test_workers_have_one_core_each_and_other_threads_as_many_as_before(pool):
     def number():
         torch.rand(100_000).exp()

@@ -14,9 +14,10 @@ from tutelage.data.issues import Issue
 from tutelage.deploy.model_folder import load_model
 from tutelage.deploy.predict import find_images
 from tutelage.errors import RunMismatch, UsageError
+from tutelage.files import write_json
 from tutelage.jobs import SelftrainSettings, TrainSettings
 from tutelage.reports.check_table import show
-from tutelage.run import content_of, read_run, write_json
+from tutelage.run import content_of, read_run
 from tutelage.training_settings import seconds
 
 

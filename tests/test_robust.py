@@ -17,7 +17,7 @@ import tutelage
 from tutelage.cli import main
 from tutelage.evaluation.kept import Kept
 from tutelage.pipelines import robust
-from tutelage.pipelines.robust import chosen
+from tutelage.robustness.choice import chosen
 from tutelage.robustness.suite import Case, Curve, Suite, Summary, answered, joined
 
 

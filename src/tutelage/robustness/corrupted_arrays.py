@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.corruptions.draws import threads
 from tutelage.corruptions.levels import EXTRA, SEVERITIES, TEST
+from tutelage.corruptions.workers import threads
 from tutelage.data import storage
 from tutelage.data.decode import decode
 from tutelage.errors import DataProblem, UsageError
