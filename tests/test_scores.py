@@ -90,20 +90,20 @@ def test_aurra_does_not_depend_on_the_order_of_images():
     assert same == pytest.approx(0.25)
 
 
-def test_rms_calibration_error_by_hand():
+def test_rms_calibration_error_by_hand(monkeypatch):
     confidence, right = torch.tensor([0.9, 0.8, 0.6, 0.55]), torch.tensor([1, 0, 1, 1]) > 0
-    found = scores.rms_calibration_error(confidence, right, of=1)
-    assert found == pytest.approx(0.503115, abs=1e-6)
     every = scores.rms_calibration_error(confidence, right)  # one bin
     assert every == pytest.approx(abs(0.75 - 0.7125))
+    monkeypatch.setattr(scores, "BIN", 1)
+    found = scores.rms_calibration_error(confidence, right)
+    assert found == pytest.approx(0.503115, abs=1e-6)
 
 
-def test_the_surest_bin_counts_but_not_as_released():
+def test_the_surest_bin_counts():
     confidence = torch.cat([torch.full((100,), 0.5), torch.full((130,), 1.0)])
     right = torch.cat([torch.arange(100) % 2 > 0, torch.zeros(130) > 0])  # sure, and always wrong
     found = scores.rms_calibration_error(confidence, right)
     assert found == pytest.approx(math.sqrt(130 / 230))
-    assert scores.rms_calibration_error(confidence, right, as_released=True) == 0
 
 
 def test_the_interval_of_a_mean_is_that_of_resampled_images():

@@ -19,7 +19,7 @@ from tutelage.deploy.teachers import load_teacher
 from tutelage.errors import UsageError
 from tutelage.evaluation.accuracy import predict
 from tutelage.evaluation.intervals import Accuracy
-from tutelage.evaluation.probe import fit_head, held_out
+from tutelage.evaluation.probe import PRIOR, fit_head, held_out
 from tutelage.files import write_json
 from tutelage.networks.build import Net, build
 from tutelage.networks.teachers import Ensemble, Reordered, Resized
@@ -486,10 +486,12 @@ def test_a_head_is_the_logistic_regression_of_scikit_learn():
     dice = torch.Generator().manual_seed(0)
     found = torch.randn(60, 7, generator=dice) * torch.arange(1, 8) + 5
     labels = torch.randint(3, (60,), generator=dice)
-    head = fit_head(found, labels, 3, prior=0.5)
+    head = fit_head(found, labels, 3)
     x = found.double()
     x = (x - x.mean(0)) / x.std(0, unbiased=False) / 7**0.5
-    oracle = LogisticRegression(C=2.0, tol=1e-10, max_iter=10_000).fit(x.numpy(), labels.numpy())
+    oracle = LogisticRegression(C=1 / PRIOR, tol=1e-10, max_iter=10_000).fit(
+        x.numpy(), labels.numpy()
+    )
     expected = torch.from_numpy(oracle.predict_proba(x.numpy())).float()
     assert torch.allclose(head(found).softmax(-1), expected, atol=1e-4)
 

@@ -61,7 +61,7 @@ class Learner:
         self.statistics: list[Tensor] = []  # of batch norm, which ranks are to have alike
         self.bare: nn.Module | None = None  # where weights are spread: what they are a network in
 
-    def replicate(self, images: Tensor | None, *, sync_bn: bool = False) -> None:
+    def replicate(self, images: Tensor | None, *, sync_bn: bool) -> None:
         """Learn as one with the other processes of the command: from now on gradients are averaged
         over ranks in each backward pass, and the statistics of batch norm in each forward.
 

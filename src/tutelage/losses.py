@@ -22,13 +22,11 @@ def cross_entropy(
     return _mean(losses, weight, over)
 
 
-def kl(
-    logits: Tensor, targets: Tensor, weight: Tensor | None = None, *, over: Over = "all"
-) -> Tensor:
+def kl(logits: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
     """Kullback-Leibler divergence of the answer from the targets, sum_c q_c (log q_c - log p_c),
-    averaged like the cross-entropy: a scalar."""
+    averaged over the batch, with masked images in the mean: a scalar."""
     losses = torch.xlogy(targets, targets) - targets * logits.float().log_softmax(-1)
-    return _mean(losses.sum(-1), weight, over)
+    return _mean(losses.sum(-1), weight, "all")
 
 
 def squared_error(logits: Tensor, targets: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def _tables(policy: str) -> tuple[Tensor, Tensor, Tensor]:
     return choice, prob, torch.tensor(amounts)
 
 
-def autoaugment(images: Tensor, generator: torch.Generator, *, policy: str = "v0") -> Tensor:
+def autoaugment(images: Tensor, generator: torch.Generator, *, policy: str) -> Tensor:
     """One pair of operations an image: (B, 3, H, W), float in [0, 1] or uint8."""
     choice, prob, amounts = _tables(policy)
     drawn = randint(0, choice.shape[1], (len(images),), generator=generator)

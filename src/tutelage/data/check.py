@@ -48,7 +48,7 @@ def survey(
             )
             issues += found
     if "labeled" in images:
-        issues += odd_names(images["labeled"], "labeled")
+        issues += odd_names(images["labeled"])
     parts = {name: Part(one) for name, one in images.items()}
     if any(issue.severity == "fatal" for issue in issues):
         return Survey(parts, issues)

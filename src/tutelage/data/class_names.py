@@ -35,18 +35,18 @@ def class_numbers(
     return replace(images, labels=labels, classes=classes), issues
 
 
-def odd_names(images: Images, part: str) -> list[Issue]:
-    """Classes that may be the same, and names with spaces at an end."""
+def odd_names(images: Images) -> list[Issue]:
+    """Classes of the labeled images that may be the same, and names with spaces at an end."""
     place, issues = images.source.address, []
     twins = list(same_word(images.classes))
     for one, other, why in twins:
         detail = f"classes {one!r} and {other!r} {why}: where they mean the same, merge them"
-        issues.append(Issue("note", "class names alike", part, place, detail))
+        issues.append(Issue("note", "class names alike", "labeled", place, detail))
     said = {name for one, other, _ in twins for name in (one, other)}
     for name in images.classes:
         if name != name.strip() and name not in said:
             detail = f"class {name!r} begins or ends with a space: rename it"
-            issues.append(Issue("note", "class name", part, place, detail))
+            issues.append(Issue("note", "class name", "labeled", place, detail))
     return issues
 
 

@@ -39,10 +39,10 @@ CHANGED = (
 EPOCHS_KEPT = 3  # orders of shards; lanes end their epochs a step apart
 
 
-def lanes_for(counts: Iterable[int], entries: int, *, most: int = LANES) -> int:
+def lanes_for(counts: Iterable[int], entries: int) -> int:
     """The most lanes that divide every batch's pool images, none of them empty."""
     common = math.gcd(*counts)
-    return max(n for n in range(1, most + 1) if common % n == 0 and n <= max(1, entries))
+    return max(n for n in range(1, LANES + 1) if common % n == 0 and n <= max(1, entries))
 
 
 def _shares(own: slice, each: int) -> Iterator[tuple[int, range]]:

@@ -101,7 +101,6 @@ def predict_files(
     images: Images,
     *,
     top: int = 5,
-    precision: str = "fp32",
     answer_from: float | None = None,
     advance: Callable[[int], None] = lambda done: None,
 ) -> Predictions:
@@ -113,9 +112,7 @@ def predict_files(
     """
     pixels = Readable(OnDisk(images, model.canvas, torch.device("cpu")))
     with quiet():
-        probs = predict(
-            model.module, pixels, model.net.img_size, precision=precision, advance=advance
-        )
+        probs = predict(model.module, pixels, model.net.img_size, advance=advance)
     for row in range(len(images)):
         if not is_writable_name(images.where(row)):
             pixels.problems[row] = "the name is not UTF-8: rename the file"

@@ -98,10 +98,10 @@ def width_bins(confidence: Tensor, right: Tensor, *, bins: int = BINS) -> Bins:
     return _filled("width", edges, place.numpy(), confidence.double().numpy(), right.numpy())
 
 
-def mass_bins(confidence: Tensor, right: Tensor, *, bins: int = BINS) -> Bins:
-    """At most so many bins of about as many images each, in the order of confidence."""
+def mass_bins(confidence: Tensor, right: Tensor) -> Bins:
+    """At most 15 bins of about as many images each, in the order of confidence."""
     values = confidence.double().numpy()
-    starts = np.sort(values)[np.arange(1, bins) * len(values) // bins] if len(values) else values
+    starts = np.sort(values)[np.arange(1, BINS) * len(values) // BINS] if len(values) else values
     inner = np.unique(starts)
     inner = inner[inner > values.min(initial=np.inf)]
     edges = np.concatenate([[values.min(initial=1.0)], inner, [values.max(initial=0.0)]])
@@ -134,7 +134,7 @@ def expected_error(confidence: Tensor, right: Tensor, *, bins: int = BINS) -> fl
 
 
 def by_chance(
-    confidence: Tensor, make: Callable[[Tensor, Tensor], Bins] = width_bins, *, seed: int = 0
+    confidence: Tensor, make: Callable[[Tensor, Tensor], Bins] = width_bins
 ) -> tuple[float, float]:
     """The expected calibration error that a perfectly calibrated model would show on so many images
     with these confidences (N,): its mean, and the value that 95 % stay below.
@@ -149,7 +149,7 @@ def by_chance(
     order = np.argsort(place, kind="stable")
     starts = np.flatnonzero(np.diff(place[order], prepend=-1))
     claimed = np.add.reduceat(values[order], starts)
-    rng = np.random.default_rng(fold(seed, Dice.CALIBRATION, 0))
+    rng = np.random.default_rng(fold(0, Dice.CALIBRATION, 0))
     draws = max(50, min(DRAWS, MOST_DRAWN // len(values)))
     found: list[float] = []
     while len(found) < draws:

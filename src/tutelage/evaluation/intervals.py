@@ -31,11 +31,11 @@ class Accuracy:
         return f"{self.value:.1%} ({low:.1%} to {high:.1%}, {images})".replace("%", " %")
 
 
-def wilson(right: float, total: float, *, z: float = Z) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927): always inside [0, 1]."""
-    share, scale = right / total, 1 + z * z / total
-    middle = (share + z * z / (2 * total)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+def wilson(right: float, total: float) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a share (Wilson 1927): always inside [0, 1]."""
+    share, scale = right / total, 1 + Z * Z / total
+    middle = (share + Z * Z / (2 * total)) / scale
+    half = Z / scale * math.sqrt(share * (1 - share) / total + Z * Z / (4 * total * total))
     return max(0.0, middle - half), min(1.0, middle + half)
 
 

@@ -27,7 +27,7 @@ def features(body: nn.Module, pixels: Pixels, size: int) -> Tensor:
     return torch.cat(parts)
 
 
-def fit_head(found: Tensor, labels: Tensor, num_classes: int, *, prior: float = PRIOR) -> nn.Linear:
+def fit_head(found: Tensor, labels: Tensor, num_classes: int) -> nn.Linear:
     """Multinomial logistic regression on features (N, D) with labels (N,).
 
     Convex, from zero, in float64 by L-BFGS, so there is one answer. Features are standardized for
@@ -46,7 +46,7 @@ def fit_head(found: Tensor, labels: Tensor, num_classes: int, *, prior: float = 
     def closure() -> Tensor:
         search.zero_grad()
         fit = functional.cross_entropy(functional.linear(x, weight, bias), labels)
-        loss = fit + prior / len(x) * 0.5 * weight.square().sum()
+        loss = fit + PRIOR / len(x) * 0.5 * weight.square().sum()
         loss.backward()
         return loss
 
@@ -59,9 +59,7 @@ def fit_head(found: Tensor, labels: Tensor, num_classes: int, *, prior: float = 
     return head.to(found.device).requires_grad_(False)
 
 
-def held_out(
-    found: Tensor, labels: Tensor, num_classes: int, *, folds: int = FOLDS
-) -> tuple[Tensor, Tensor]:
+def held_out(found: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """What heads answer to images that they were not fitted on: probs (M, K), rows (M,).
 
     Each class is spread over the folds; classes with a single image are left out, as no head would
@@ -71,8 +69,8 @@ def held_out(
     place = (one_hot.cumsum(0) * one_hot).sum(1) - 1  # of an image within its class
     known = one_hot.sum(0)[labels] > 1
     probs, rows = [], []
-    for fold in range(folds):
-        asked = (place % folds == fold) & known
+    for fold in range(FOLDS):
+        asked = (place % FOLDS == fold) & known
         if asked.any():
             head = fit_head(found[~asked], labels[~asked], num_classes)
             probs.append(head(found[asked]).softmax(-1))

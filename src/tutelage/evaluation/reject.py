@@ -44,38 +44,38 @@ class Threshold:
     high: float
 
 
-def reject_curve(confidence: Tensor, right: Tensor, *, most: int = MOST) -> Curve:
-    """The curve of confidences (N,) and right answers (N,) bool; evenly thinned to `most`."""
+def reject_curve(confidence: Tensor, right: Tensor) -> Curve:
+    """The curve of confidences (N,) and right answers (N,) bool; evenly thinned to 1,000."""
     values = confidence.double().numpy()
     order = np.argsort(-values, kind="stable")
     ordered = values[order]
     wrong = np.cumsum(~right.numpy()[order])
     last = np.flatnonzero(np.diff(ordered, append=-1.0))  # of the images of equal confidence
-    if len(last) > most:
-        last = last[np.unique(np.linspace(0, len(last) - 1, most).round().astype(np.int64))]
+    if len(last) > MOST:
+        last = last[np.unique(np.linspace(0, len(last) - 1, MOST).round().astype(np.int64))]
     return Curve(
         len(values), tuple(ordered[last].tolist()), tuple((last + 1).tolist()),
         tuple(wrong[last].tolist()),
     )  # fmt: skip
 
 
-def find_threshold(curve: Curve, rate: float, *, delta: float = DELTA) -> Threshold | None:
+def find_threshold(curve: Curve, rate: float) -> Threshold | None:
     """The widest threshold found whose answers are wrong at most at this rate, with confidence
-    1 - delta over the drawing of the judged images; None where none can be shown."""
+    1 - DELTA over the drawing of the judged images; None where none can be shown."""
     best: Threshold | None = None
-    for place, bound, passed in _search(curve, rate, delta):
+    for place, bound, passed in _search(curve, rate):
         if passed:
             best = _threshold(curve, place, bound)
     return best
 
 
-def threshold_for(curve: Curve, rate: float, *, delta: float = DELTA) -> Threshold:
+def threshold_for(curve: Curve, rate: float) -> Threshold:
     """`find_threshold`; raises UsageError, with the lowest rate that can be shown and the images
     that this one would take, where there is none."""
-    found = find_threshold(curve, rate, delta=delta)
+    found = find_threshold(curve, rate)
     if found is not None:
         return found
-    lowest, needed = lowest_rate(curve, delta=delta), images_needed(curve, rate, delta=delta)
+    lowest, needed = lowest_rate(curve), images_needed(curve, rate)
     can = "no rate below 100 %" if lowest is None else f"{_percent(lowest)} at the lowest"
     many = "more" if needed is None else f"about {needed:,}"
     would = "might" if needed is None else "would"
@@ -89,21 +89,21 @@ def threshold_for(curve: Curve, rate: float, *, delta: float = DELTA) -> Thresho
     )
 
 
-def lowest_rate(curve: Curve, *, delta: float = DELTA) -> float | None:
+def lowest_rate(curve: Curve) -> float | None:
     """The lowest rate, in steps of 0.1 %, that a threshold can be found for; None: none below 1."""
     low, high = 0, round(1 / FINEST)
     while high - low > 1:
         middle = (low + high) // 2
-        if find_threshold(curve, middle * FINEST, delta=delta) is None:
+        if find_threshold(curve, middle * FINEST) is None:
             low = middle
         else:
             high = middle
     return high * FINEST if high * FINEST < 1 else None
 
 
-def images_needed(curve: Curve, rate: float, *, delta: float = DELTA) -> int | None:
+def images_needed(curve: Curve, rate: float) -> int | None:
     """About how many images like these would show the rate; None where no threshold has it."""
-    per_step = delta / _steps(curve)
+    per_step = DELTA / _steps(curve)
     best: int | None = None
     for place in range(0, len(curve.thresholds), max(1, len(curve.thresholds) // 50)):
         accepted, wrong = curve.accepted[place], curve.wrong[place]
@@ -131,9 +131,9 @@ def _steps(curve: Curve) -> int:
     return max(1, math.ceil(math.log2(max(2, len(curve.thresholds)))) + 1)
 
 
-def _search(curve: Curve, rate: float, delta: float) -> Iterator[tuple[int, float, bool]]:
+def _search(curve: Curve, rate: float) -> Iterator[tuple[int, float, bool]]:
     """Each threshold that is tried: its place, its bound, and whether that is low enough."""
-    per_step = delta / _steps(curve)
+    per_step = DELTA / _steps(curve)
     # with no wrong answer the bound is 1 - delta^(1 / n): fewer images can't show the rate
     least = math.log(per_step) / math.log1p(-rate) if rate < 1 else 0
     low, high = bisect_left(curve.accepted, least), len(curve.thresholds) - 1

@@ -130,14 +130,12 @@ def _roots(grid: NDArray[np.float64], slopes: NDArray[np.float64]) -> NDArray[np
     return np.where(above.any(1), found, grid[-1])
 
 
-def resampled(
-    values: NDArray[np.float64], *, seed: int, resamples: int = RESAMPLES
-) -> NDArray[np.float64]:
-    """Means (resamples, C) of columns (N, C) under the bootstrap over images: their multinomial
+def resampled(values: NDArray[np.float64], *, seed: int) -> NDArray[np.float64]:
+    """Means (RESAMPLES, C) of columns (N, C) under the bootstrap over images: their multinomial
     weights, drawn a portion at a time; fewer resamples where there are very many images."""
     images = len(values)
     rng = np.random.default_rng(fold(seed, Dice.CALIBRATION, 1))
-    resamples = max(200, min(resamples, 50_000_000 // max(1, images)))
+    resamples = max(200, min(RESAMPLES, 50_000_000 // max(1, images)))
     parts, done = [], 0
     while done < resamples:
         rows = min(resamples - done, max(1, PORTION // max(1, images)))

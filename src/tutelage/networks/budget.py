@@ -119,7 +119,6 @@ def scale_to(
     budget: float,
     *,
     of: Literal["parameters", "macs"] | Cost = "parameters",
-    size: int | None = None,
     rule: Rule = COMPOUND,
     num_classes: int = 1000,
 ) -> Scaled:
@@ -142,11 +141,11 @@ def scale_to(
         return known[one]
 
     def at(phi: float) -> Scaled:
-        return scale(base, phi, size=size, rule=rule, num_classes=num_classes)
+        return scale(base, phi, rule=rule, num_classes=num_classes)
 
     with_size = of != "parameters"
     found = _largest(at, cost, budget, rule.product if with_size else rule.alpha * rule.beta**2)
-    first = size or size_of(base)
+    first = size_of(base)
     while True:
         steps = [one for one in _steps(found, first, rule, with_size) if cost(one[1]) <= budget]
         if not steps:

@@ -169,8 +169,8 @@ def _reopened(stage: str, folder: Path, run: Run, prepared: Prepared) -> bool:
 
 
 def train_once(
-    one: Round, run: Run, prepared: Prepared, *, pool: Pool | None = None,
-    teacher: nn.Module | None = None, exam: Exam | None = None,
+    one: Round, run: Run, prepared: Prepared, *, exam: Exam | None, pool: Pool | None = None,
+    teacher: nn.Module | None = None,
 ) -> None:  # fmt: skip
     """One training, unless it is done; its folder can be loaded like a model folder.
 

@@ -51,7 +51,7 @@ def attack_curve(
     found: Mapping[str, Columns],
     *,
     unit: str,
-    reference: Reference | None = None,
+    reference: Reference | None,
 ) -> AttackCurve:
     """The accuracy without attack and in each case, with Wilson's intervals; beside the other
     model's, with the paired difference."""

@@ -126,7 +126,7 @@ def mean_share(shares: Tensor) -> Mean:
     return Mean(mean, *wilson_of_shares(mean, variance, total), total)
 
 
-def mean_of(values: Tensor, *, seed: int = 0) -> Mean:
+def mean_of(values: Tensor) -> Mean:
     """The mean of one difference an image (N,), by a bootstrap of the images (Efron 1979).
 
     Images with equal values are drawn together, so that a resample is one multinomial draw; where
@@ -139,7 +139,7 @@ def mean_of(values: Tensor, *, seed: int = 0) -> Mean:
     if len(found) > FEW:
         half = Z * float(values.double().std()) / math.sqrt(total)
         return Mean(mean, mean - half, mean + half, total)
-    rng = np.random.default_rng(fold(seed, Dice.BOOTSTRAP, 0))
+    rng = np.random.default_rng(fold(0, Dice.BOOTSTRAP, 0))
     draws = rng.multinomial(total, counts / total, size=RESAMPLES) @ found / total
     low, high = np.quantile(draws, [0.025, 0.975])
     return Mean(mean, float(low), float(high), total)
@@ -156,19 +156,13 @@ def aurra(confidence: Tensor, right: Tensor) -> float:
     return float((expected.cumsum(0) / answered).mean())
 
 
-def rms_calibration_error(
-    confidence: Tensor, right: Tensor, *, of: int = BIN, as_released: bool = False
-) -> float:
+def rms_calibration_error(confidence: Tensor, right: Tensor) -> float:
     """Root of the mean square distance of confidence (N,) and share of right answers (N,) bool, in
-    bins of `of` answers of like confidence; the last one has the rest too.
-
-    `as_released` leaves out the last bin, as the authors' code does.
-    """
+    bins of 100 answers of like confidence; the last one, which the authors' code leaves out, has
+    the rest too."""
     order = confidence.double().argsort(stable=True)
     gaps = right.double()[order] - confidence.double()[order]
-    number = max(1, len(gaps) // of)
-    starts = [of * place for place in range(number)]
-    bins = [gaps[one : one + of] for one in starts[:-1]]
-    bins += [] if as_released else [gaps[starts[-1] :]]
+    starts = [BIN * place for place in range(max(1, len(gaps) // BIN))]
+    bins = [*(gaps[one : one + BIN] for one in starts[:-1]), gaps[starts[-1] :]]
     square = math.fsum(len(one) / len(gaps) * float(one.mean()) ** 2 for one in bins)
     return math.sqrt(square)
