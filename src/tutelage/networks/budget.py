@@ -11,10 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
-
 from tutelage.errors import UsageError
 from tutelage.networks.efficientnet import Architecture, num_macs, num_parameters
 from tutelage.networks.published import architecture_of, rounding_of, size_of
@@ -80,22 +76,6 @@ def base_of(name: str) -> Architecture:
             "or tf_efficientnetv2_s, or stages of your own"
         )
     return arch
-
-
-def count_macs(module: nn.Module, size: int) -> int:
-    """Multiplications that torch counts for one image of `size` pixels a side; any network will do.
-
-    The network is asked in eval mode on its own device, which may be meta, and is left as it was.
-    """
-    modes = {layer: layer.training for layer in module.modules()}
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            module.eval()(torch.zeros(1, 3, size, size, device=device))
-    finally:
-        for layer, mode in modes.items():
-            layer.training = mode
-    return counter.get_total_flops() // 2
 
 
 def scale(

@@ -59,18 +59,6 @@ class StageSpace(Space):
         stages = [_stage(one, four, se) for one, four in zip(base.stages, fours, strict=True)]
         return replace(base, stages=tuple(stages))
 
-    def genes_of(self, architecture: Architecture) -> Genes | None:
-        """The choice that this network is; None where it's outside."""
-        values = [value for stage in architecture.stages for value in _values(stage)]
-        try:
-            genes = tuple(
-                one.options.index(value)
-                for one, value in zip(self.dimensions, values, strict=True)
-            )  # fmt: skip
-        except ValueError:
-            return None
-        return genes if self.architecture(genes) == architecture else None
-
     @property
     def _base(self) -> Architecture:
         """The base's stages."""
@@ -96,11 +84,6 @@ def _dimensions(number: int, stage: ConvStage) -> Iterator[Dimension]:
     yield Dimension(f"stage{number}.kernel", KERNELS, ordered=True)
     yield Dimension(f"stage{number}.expansion", EXPANSIONS, ordered=True)
     yield Dimension(f"stage{number}.layers", layers_around(stage.layers), ordered=True)
-
-
-def _values(stage: ConvStage) -> tuple[str | int | float, ...]:
-    """The options of those dimensions that a stage has."""
-    return stage.operation, stage.kernel, stage.expansion, stage.layers
 
 
 def _stage(base: ConvStage, four: Genes, se: float) -> ConvStage:
