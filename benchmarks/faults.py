@@ -35,10 +35,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.faults_jobs import JOBS, Job, contents, make_data, run_once
 from benchmarks.faults_table import table
+from benchmarks.journal import Row
 from benchmarks.processes import tree, used
 
 SAVE_SECONDS = "0.5"  # between checkpoints
@@ -53,8 +53,6 @@ HEARD_SECONDS = (
     2.0  # of the processor after a signal, in which a command that ends with 0 was about to
 )
 GONE_SECONDS = 120.0  # after which processes that outlive their command are a finding
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,8 @@
 import signal
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
-Row = dict[str, Any]
+from benchmarks.journal import Row
 
 HEAD = (
     "verb", "runs", "kills", "SIGKILL", "of them at chosen moments", "SIGTERM", "SIGINT", "starts",

@@ -10,11 +10,9 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from benchmarks.journal import Row
 from tutelage.speed.machine import Load
-
-Row = dict[str, Any]
 
 SPREAD = 0.3  # quartiles that are further apart, as a share of the ratio, tell little
 OTHERS = 0.2  # nor do times while other work kept more of the cores that may be used busy

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from benchmarks.faults import environment
 from benchmarks.faults_jobs import contents, make_data, run_once
@@ -100,6 +101,9 @@ class Bench:
         return found == calm
 
 
+Trouble: TypeAlias = Callable[[Bench, Path], list[tuple[str, Ended]]]
+
+
 def end(process: subprocess.Popen[str]) -> Ended:
     """Wait for a command."""
     try:
@@ -136,7 +140,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-def full_disk(kind: str, size: str) -> Callable[[Bench, Path], list[tuple[str, Ended]]]:
+def full_disk(kind: str, size: str) -> Trouble:
     """The disk is full while this command works."""
 
     def trouble(bench: Bench, out: Path) -> list[tuple[str, Ended]]:
@@ -153,7 +157,7 @@ def full_disk(kind: str, size: str) -> Callable[[Bench, Path], list[tuple[str, E
     return trouble
 
 
-def read_only(kind: str) -> Callable[[Bench, Path], list[tuple[str, Ended]]]:
+def read_only(kind: str) -> Trouble:
     """The folder of a stopped run is mounted read-only."""
 
     def trouble(bench: Bench, out: Path) -> list[tuple[str, Ended]]:
@@ -174,7 +178,7 @@ def read_only(kind: str) -> Callable[[Bench, Path], list[tuple[str, Ended]]]:
     return trouble
 
 
-def held_file(name: str) -> Callable[[Bench, Path], list[tuple[str, Ended]]]:
+def held_file(name: str) -> Trouble:
     """A file, or a folder, of a running training can't be written any more."""
 
     def trouble(bench: Bench, out: Path) -> list[tuple[str, Ended]]:
@@ -193,12 +197,12 @@ def held_file(name: str) -> Callable[[Bench, Path], list[tuple[str, Ended]]]:
     return trouble
 
 
-def no_memory(kind: str, more: int) -> Callable[[Bench, Path], list[tuple[str, Ended]]]:
-    """A running command gets no more memory than it has, but for so many bytes."""
+def no_memory(kind: str, begun: Callable[[Path], Callable[[], bool]], more: int = 0) -> Trouble:
+    """A command that has begun gets no more memory than it has, but for so many bytes."""
 
     def trouble(bench: Bench, out: Path) -> list[tuple[str, Ended]]:
         process = bench.begin(kind, out)
-        until(trained(out) if kind == "train" else lambda: any(out.glob("part-*")), process)
+        until(begun(out), process)
         pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + more
         resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, limit))
@@ -209,23 +213,7 @@ def no_memory(kind: str, more: int) -> Callable[[Bench, Path], list[tuple[str, E
     return trouble
 
 
-def no_memory_from_the_start(more: int) -> Callable[[Bench, Path], list[tuple[str, Ended]]]:
-    """The check of the images has no more memory than it has begun with."""
-
-    def trouble(bench: Bench, out: Path) -> list[tuple[str, Ended]]:
-        process = bench.begin("train", out)
-        until(lambda: (out / "run.json").exists(), process)
-        pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + more
-        resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, limit))
-        first = end(process)
-        last = bench.run("train", out)
-        return [("first", first), (f"mended, same={bench.same('train', out)}", last)]
-
-    return trouble
-
-
-def lost_image(how: str) -> Callable[[Bench, Path], list[tuple[str, Ended]]]:
+def lost_image(how: str) -> Trouble:
     """A pool image vanishes, or becomes another, while a training runs."""
 
     def trouble(bench: Bench, out: Path) -> list[tuple[str, Ended]]:
@@ -253,7 +241,7 @@ def not_a_number(bench: Bench, out: Path) -> list[tuple[str, Ended]]:
     return [("first", bench.run("nan", out)), ("again", bench.run("nan", out))]
 
 
-def two_at_once(kind: str) -> Callable[[Bench, Path], list[tuple[str, Ended]]]:
+def two_at_once(kind: str) -> Trouble:
     """Another command works in the folder; then it is killed, and the second may."""
 
     def trouble(bench: Bench, out: Path) -> list[tuple[str, Ended]]:
@@ -271,7 +259,7 @@ def two_at_once(kind: str) -> Callable[[Bench, Path], list[tuple[str, Ended]]]:
     return trouble
 
 
-TROUBLES: dict[str, Callable[[Bench, Path], list[tuple[str, Ended]]]] = {
+TROUBLES: dict[str, Trouble] = {
     "full-at-start": full_disk("train", "8k"),
     "full-in-check": full_disk("train", "40k"),
     "full-checkpoint": full_disk("train", "4m"),
@@ -284,10 +272,10 @@ TROUBLES: dict[str, Callable[[Bench, Path], list[tuple[str, Ended]]]] = {
     "held-log": held_file("logs/log.txt"),
     "held-metrics": held_file("rounds/00-fixmatch/metrics.jsonl"),
     "held-folder": held_file("rounds/00-fixmatch"),
-    "memory-train": no_memory("train", 0),
-    "memory-train-little": no_memory("train", 2**20),
-    "memory-label": no_memory("label", 0),
-    "memory-check": no_memory_from_the_start(0),
+    "memory-train": no_memory("train", trained),
+    "memory-train-little": no_memory("train", trained, 2**20),
+    "memory-label": no_memory("label", lambda out: lambda: any(out.glob("part-*"))),
+    "memory-check": no_memory("train", lambda out: (out / "run.json").exists),
     "lost-image": lost_image("gone"),
     "changed-image": lost_image("changed"),
     "nan": not_a_number,
