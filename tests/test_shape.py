@@ -1,6 +1,7 @@
 """The shape of the code: imports go down, files and functions stay small, help stays short."""
 
 import ast
+import re
 import subprocess
 import sys
 import time
@@ -63,6 +64,17 @@ def test_imports_go_down():
             if not same and layer(other) <= layer(module):
                 wrong.append(f"{module} imports {other}")
     assert not wrong
+
+
+def test_concepts_shows_these_layers_and_names_files_that_there_are():
+    page = (ROOT / "docs" / "concepts.md").read_text()
+    diagram = page.split("## Imports go down")[1].split("```")[1].splitlines()[1:]
+    for line, row in zip(diagram, LAYERS[1:], strict=True):
+        assert row <= set(line.split()), line
+    for name in set(re.findall(r"[\w/]+\.py\b", page)):
+        assert any((folder / name).exists() for folder in (SOURCE, SOURCE / "distributed", ROOT)), (
+            name
+        )
 
 
 def test_no_package_is_named_like_a_public_function():
