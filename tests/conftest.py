@@ -4,6 +4,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import toy
 from hypothesis import settings
 from images import write_classes, write_pool
 
@@ -26,6 +27,12 @@ def folders(tmp_path: Path) -> Path:
     write_classes(tmp_path / "test", {"cat": 3, "dog": 3}, first=100)
     write_pool(tmp_path / "pool", 8, first=200)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """labeled/ and test/ with the four classes of toy.py, and pool/; for tests that only read."""
+    return toy.write_toy(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(autouse=True)

@@ -12,4 +12,5 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     """Equal names and equal tensors."""
     assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    for name in one:
+        assert torch.equal(one[name], other[name]), name

@@ -22,11 +22,6 @@ from tutelage.pipelines.plan import StepTime
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return toy.write_toy(tmp_path_factory.mktemp("toy"))
-
-
-@pytest.fixture(scope="module")
 def run(images, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "run"
     assert main(["selftrain", *toy.selftrain_flags(images, out)]) == 0

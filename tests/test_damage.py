@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from same import assert_same
 
 from tutelage import checkpoint, loop
 from tutelage.deploy.model_folder import load_model
@@ -37,12 +38,6 @@ def train(images: Path, out: Path) -> dict[str, torch.Tensor]:
 
 def log(run: Path) -> str:
     return (run / "logs" / "log.txt").read_text()
-
-
-def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
 
 
 @pytest.fixture(scope="module")

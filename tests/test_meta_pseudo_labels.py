@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from same import weights
 from torch import nn
 from torch.func import functional_call
 
@@ -224,10 +225,6 @@ def test_a_student_that_moves_gives_a_feedback(feedback, tiny):
     assert step(method, state_of(method, tiny), batch_of())["feedback"].item() != 0.0
 
 
-def weights(learner):
-    return {name: tensor.clone() for name, tensor in learner.module.state_dict().items()}
-
-
 def test_without_feedback_the_teacher_is_a_uda_student(tiny):
     """h = 0 is the control run."""
     method = MetaPseudoLabels(feedback="none", smoothing=0.0, ramp_end=0.0, weight=2.0)
@@ -236,7 +233,7 @@ def test_without_feedback_the_teacher_is_a_uda_student(tiny):
     alone = UDA(weight=2.0, threshold=method.threshold, temperature=method.temperature)
     twin = State(state_of(method, tiny).learning_teacher())
     step(alone, twin, batch_of())
-    one, other = weights(state.teacher), weights(twin.student)
+    one, other = weights(state.teacher.module), weights(twin.student.module)
     assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
 
 
@@ -245,17 +242,17 @@ def test_the_student_sees_no_label_and_the_teacher_no_exam(tiny):
     states = [state_of(method, tiny) for _ in range(2)]
     for state, labels in zip(states, ((0, 1, 2, 0), (2, 2, 1, 1)), strict=True):
         step(method, state, batch_of(labels=labels))
-    one, other = (weights(state.student) for state in states)
+    one, other = (weights(state.student.module) for state in states)
     assert all(torch.equal(one[name], other[name]) for name in one)
-    taught, differently = (weights(state.teacher) for state in states)
+    taught, differently = (weights(state.teacher.module) for state in states)
     assert not all(torch.equal(taught[name], differently[name]) for name in taught)
 
 
 def test_exams_move_no_statistic(tiny):
     pupil = state_of(MetaPseudoLabels(), tiny).student
-    before = weights(pupil)
+    before = weights(pupil.module)
     exam(pupil, batch_of().labeled).backward()
-    after = weights(pupil)
+    after = weights(pupil.module)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert pupil.module.training
 
@@ -279,9 +276,9 @@ def test_the_reduced_teacher_begins_with_the_stored_labels(tiny):
     stored = batch_of().pool().targets
     assert torch.allclose(teacher(stored[:, :, None, None]).softmax(-1), stored, atol=1e-6)
     state = state_of(method, tiny)
-    before = weights(state.teacher)
+    before = weights(state.teacher.module)
     step(method, state, batch_of())
-    assert not torch.equal(weights(state.teacher)["out.weight"], before["out.weight"])
+    assert not torch.equal(weights(state.teacher.module)["out.weight"], before["out.weight"])
 
 
 def test_labels_are_the_teachers_softmax_a_draw_or_the_surest():

@@ -26,13 +26,6 @@ from tutelage.progress import Screen
 from tutelage.run import Run
 from tutelage.settings import Noise, Optim
 
-state = toy.weights_of
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return toy.write_toy(tmp_path_factory.mktemp("toy"))
-
 
 def asked(images, out, **more):
     return toy.train_settings(images, out, **{"steps": 10, "fix_size": 24, "fix_share": 0.4} | more)
@@ -47,7 +40,7 @@ def test_fixres_changes_the_classifier_and_the_last_norms_statistics_alone(image
     out = tmp_path / "run"
     outcome = tutelage.train(**asked(images, out))
     norm = "net.layer4.0.bn2"
-    assert changed(state(out, "00-supervised"), state(out, "01-fix")) == {
+    assert changed(toy.weights_of(out, "00-supervised"), toy.weights_of(out, "01-fix")) == {
         "net.fc.weight", "net.fc.bias",
         f"{norm}.running_mean", f"{norm}.running_var", f"{norm}.num_batches_tracked",
     }  # fmt: skip
@@ -77,7 +70,7 @@ def test_the_shallow_half_is_kept_and_the_pools_worth_is_judged_without_the_fix(
     groups = groups_of(build(Net(name="test_resnet", num_classes=4, img_size=16)))
     shallow = {name for group in range(3) for name in groups[group]}
     parts = {name.rsplit(".", 1)[0] for name in shallow}
-    before, after = state(out, "01-student"), state(out, "02-fix")
+    before, after = toy.weights_of(out, "01-student"), toy.weights_of(out, "02-fix")
     kept = {key for key in before if key.rsplit(".", 1)[0] in parts}
     assert any(key.endswith("running_var") for key in kept)
     moved = changed(before, after)

@@ -44,11 +44,6 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return toy.write_toy(tmp_path_factory.mktemp("toy"))
-
-
-@pytest.fixture(scope="module")
 def calm(images, tmp_path_factory) -> Path:
     """A run that was left alone."""
     out = tmp_path_factory.mktemp("calm") / "run"

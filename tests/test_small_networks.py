@@ -295,11 +295,6 @@ def test_weights_that_nobody_publishes_are_not_sought(tmp_path):
         verbs.train(**settings)
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return toy.write_toy(tmp_path_factory.mktemp("toy"))
-
-
 def yaml_of(folder: Path) -> str:
     path = folder / "mine.yaml"
     path.write_text(

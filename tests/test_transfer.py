@@ -38,8 +38,6 @@ CLASSES = ("ant", "bee", "cat")
 HEAD = ("net.fc.weight", "net.fc.bias")
 CPU = torch.device("cpu")
 
-state = toy.weights_of
-
 
 @pytest.fixture
 def source(tmp_path, tiny) -> Path:
@@ -333,11 +331,6 @@ def test_a_folder_that_is_missing_and_a_network_without_weights_are_said(monkeyp
 # Runs ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return toy.write_toy(tmp_path_factory.mktemp("toy"))
-
-
 asked = toy.train_settings
 
 
@@ -348,8 +341,8 @@ def test_pretrained_is_init_pretrained_and_its_file_binds_the_run(images, tmp_pa
     one, other = tmp_path / "one", tmp_path / "other"
     tutelage.train(**asked(images, one, pretrained=True, transfer="probe"))
     tutelage.train(**asked(images, other, init="pretrained", transfer="probe"))
-    assert same(state(one, "00-supervised"), state(other, "00-supervised"))
-    kept = state(one, "00-supervised")
+    assert same(toy.weights_of(one, "00-supervised"), toy.weights_of(other, "00-supervised"))
+    kept = toy.weights_of(one, "00-supervised")
     assert all(torch.equal(kept[f"net.{key}"], made[key]) for key in made if "fc." not in key)
     (one / "rounds" / "00-supervised" / "model.safetensors").unlink()
     content = json.loads((one / "run.json").read_text())
@@ -371,9 +364,9 @@ def test_self_training_begins_with_the_weights_of_a_run(images, tmp_path, capsys
     assert f"begins as {run}: all weights of the trunk kept; classes: 4 of 4 kept by name" in said
     learned = {key for key, _ in build(Net(name="test_resnet", num_classes=4, img_size=16))
                .named_parameters()}  # fmt: skip
-    before = state(run, "00-supervised")
+    before = toy.weights_of(run, "00-supervised")
     for name in ("00-baseline", "01-student"):
-        after = state(out, name)
+        after = toy.weights_of(out, name)
         assert all(torch.equal(before[key], after[key]) for key in learned)
 
 
@@ -418,8 +411,11 @@ def test_head_first_is_a_probe_and_then_all_and_goes_on_where_it_was_killed(imag
     for path in (calm, out):
         tutelage.train(**given(path))
     names = ("00-head", "01-supervised", "02-fix")
-    assert all(same(state(calm, name), state(out, name)) for name in names)
-    begin, head, after = (state(source, "00-supervised"), *(state(calm, n) for n in names[:2]))
+    assert all(same(toy.weights_of(calm, name), toy.weights_of(out, name)) for name in names)
+    begin, head, after = (
+        toy.weights_of(source, "00-supervised"),
+        *(toy.weights_of(calm, n) for n in names[:2]),
+    )
     moved = {key for key in begin if not torch.equal(begin[key], head[key])}
     assert moved == set(HEAD)
     assert not any(torch.equal(head[k], after[k]) for k in head if k.endswith("conv1.weight"))
