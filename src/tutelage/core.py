@@ -1,7 +1,7 @@
 """What every part shares: batches, time, randomness as a function of the step, and the way to a
 device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
@@ -13,6 +13,7 @@ from torch import Tensor
 from tutelage.errors import UsageError
 
 Metrics: TypeAlias = dict[str, Tensor]  # detached scalars
+Advance: TypeAlias = Callable[[int], None]  # hears how many more images are done
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tutelage.core import Advance
 from tutelage.data.class_names import class_numbers, odd_names
-from tutelage.data.examine import Advance, examine
+from tutelage.data.examine import examine
 from tutelage.data.facts import MISSING, Part
 from tutelage.data.find import Address, Given
 from tutelage.data.issues import Issue

@@ -1,6 +1,6 @@
 """Read every image whole, once: what can't be read, and what is worth knowing of the others."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from tutelage.core import Advance
 from tutelage.data.decode import one_large, opened, quiet, to_rgb
 from tutelage.data.fact_cache import FactCache, Stamp
 from tutelage.data.facts import Facts
@@ -22,7 +23,6 @@ AT_ONCE = 64  # images that a thread takes in a row
 COLORLESS = 6  # of 255: what compression leaves between the channels of a gray image
 ANIMATED = frozenset({"GIF", "WEBP", "PNG", "TIFF"})  # formats with several frames
 
-Advance = Callable[[int], None]
 Gray = NDArray[np.uint8]  # (32, 32)
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.core import sent
+from tutelage.core import Advance, sent
 from tutelage.data import decode as decoding
 from tutelage.data.buffers import empty
 from tutelage.data.crops import Cut
@@ -195,7 +195,7 @@ def open_pixels(
     *,
     in_memory: bool,
     memory: Memory | None = None,
-    advance: Callable[[int], None] = lambda done: None,
+    advance: Advance = lambda done: None,
 ) -> Pixels:
     """The images at a square canvas; `advance` hears how many more are decoded."""
     if not in_memory:

@@ -6,7 +6,7 @@ Row r of part n is image r of shard n. A selection has parts of the same names w
 
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tutelage.core import Advance
 from tutelage.data.label_parts import (
     ABSENT,
     UNREADABLE,
@@ -66,9 +67,7 @@ class Parts:
     labels: Path
     selected: Path | None = None
 
-    def count(
-        self, shards: Sequence[str], advance: Callable[[int], None] = lambda done: None
-    ) -> Counts:
+    def count(self, shards: Sequence[str], advance: Advance = lambda done: None) -> Counts:
         """The counts of all shards.
 
         Raises DataProblem, naming part and shard, where a part is missing, belongs to another

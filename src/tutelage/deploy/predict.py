@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.core import Advance
 from tutelage.data.decode import SUFFIXES, quiet
 from tutelage.data.find import kinds, source_of
 from tutelage.data.issues import in_words, stop_if_fatal
@@ -102,7 +103,7 @@ def predict_files(
     *,
     top: int = 5,
     answer_from: float | None = None,
-    advance: Callable[[int], None] = lambda done: None,
+    advance: Advance = lambda done: None,
 ) -> Predictions:
     """The model's surest `top` classes for each image; unreadable ones are listed apart.
 

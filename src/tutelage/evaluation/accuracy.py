@@ -1,6 +1,6 @@
 """Answers of a network on images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -8,6 +8,7 @@ from itertools import zip_longest
 import torch
 from torch import Tensor, nn
 
+from tutelage.core import Advance
 from tutelage.data.pixels import Pixels
 from tutelage.data.views import center
 from tutelage.evaluation.intervals import Accuracy
@@ -22,7 +23,7 @@ def predict(
     *,
     precision: str = "fp32",
     batch: int = 256,
-    advance: Callable[[int], None] = lambda done: None,
+    advance: Advance = lambda done: None,
 ) -> Tensor:
     """Probabilities (N, K) on the CPU, from the clean center view in eval mode.
 

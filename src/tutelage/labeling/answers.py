@@ -11,6 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from tutelage.core import Advance
 from tutelage.data.label_parts import TOP, About, LabelPart, Portion
 from tutelage.data.views import center
 from tutelage.errors import TutelageError
@@ -23,7 +24,6 @@ AHEAD = 3  # batches being decoded, across parts, while one is computed
 
 Problem: TypeAlias = tuple[int, str]  # row of an image that can't be read, and why
 Batch: TypeAlias = tuple[Tensor, Sequence[Problem]]  # uint8 images (B, 3, C, C)
-Hear: TypeAlias = Callable[[int], None]  # how many more images
 Fetch: TypeAlias = Callable[[Portion, Tensor], Callable[[], Batch]]  # begins, and then waits
 
 
@@ -88,7 +88,7 @@ def answers(
     wanted: Iterable[Portion],
     fetch: Fetch,
     *,
-    advance: Hear = lambda done: None,
+    advance: Advance = lambda done: None,
 ) -> Generator[Answers]:
     """The clean, un-noised teacher's answers on portion after portion.
 

@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 
+from tutelage.core import Advance
 from tutelage.data.find import open_source
 from tutelage.data.label_parts import Portion
 from tutelage.data.source import Source
 from tutelage.data.storage import absolute, is_given
 from tutelage.errors import TutelageError, UsageError
-from tutelage.labeling.answers import Hear, PoolTeacher
+from tutelage.labeling.answers import PoolTeacher
 from tutelage.labeling.make_parts import Made, Make, make_parts
 from tutelage.learner import choose_precision
 from tutelage.settings import Precision
@@ -114,7 +115,7 @@ def _cpus(device: torch.device, gpus: int) -> int:
 
 
 def _make_parts(
-    teacher: PoolTeacher, task: Task, wanted: Sequence[Portion], advance: Hear, opened: Hear
+    teacher: PoolTeacher, task: Task, wanted: Sequence[Portion], advance: Advance, opened: Advance
 ) -> Generator[Made]:
     """Every wanted part, in the order in which they are done.
 

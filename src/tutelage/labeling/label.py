@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tutelage.core import Advance
 from tutelage.data import label_parts
 from tutelage.data.label_parts import (
     Portion,
@@ -27,7 +28,7 @@ from tutelage.data.pool import PseudoLabels, from_parts
 from tutelage.distributed.collectives import own_device, world
 from tutelage.distributed.hand_out import Say, handed_out
 from tutelage.errors import RunMismatch
-from tutelage.labeling.answers import Answers, Batch, Hear, PoolTeacher, answers
+from tutelage.labeling.answers import Answers, Batch, PoolTeacher, answers
 from tutelage.labeling.pieces import counted, pieces, put_together, say_all
 from tutelage.networks.build import device_of, weight_digest
 
@@ -41,7 +42,7 @@ def label_pool(
     *,
     size: int,
     precision: str = "fp32",
-    advance: Hear = lambda done: None,
+    advance: Advance = lambda done: None,
 ) -> PseudoLabels:
     """The clean, un-noised teacher's answers on every image, also written to part-*.parquet.
 
@@ -63,7 +64,7 @@ def label_pool(
 
 
 def _asked(
-    teacher: PoolTeacher, pixels: Pixels, missing: Sequence[Portion], advance: Hear
+    teacher: PoolTeacher, pixels: Pixels, missing: Sequence[Portion], advance: Advance
 ) -> Generator[Answers]:
     """The answers on each portion, by all processes of this command."""
     step = label_parts.PART
@@ -76,7 +77,7 @@ def _asked(
 
 
 def _of_pixels(
-    teacher: PoolTeacher, pixels: Pixels, wanted: Iterable[Portion], advance: Hear, step: int
+    teacher: PoolTeacher, pixels: Pixels, wanted: Iterable[Portion], advance: Advance, step: int
 ) -> Generator[Answers]:
     """The answers on portions of rows of a set, which are so many each."""
     with ThreadPoolExecutor(1) as thread:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tutelage.core import Advance
 from tutelage.data.label_parts import (
     KINDS,
     UNREADABLE,
@@ -40,7 +41,7 @@ class LabelFiles:
     has_energy: bool
     id_bits: int  # all ids are below two to this power
     threads: int
-    advance: Callable[[int], None] = lambda rows: None
+    advance: Advance = lambda rows: None
 
     @property
     def num_classes(self) -> int:

@@ -10,13 +10,14 @@ from typing import TypeAlias
 import pyarrow as pa
 import torch
 
+from tutelage.core import Advance
 from tutelage.data.decode import quiet
 from tutelage.data.label_parts import Portion, encoded, listed
 from tutelage.data.pixels import own_threads
 from tutelage.data.source import Source
 from tutelage.distributed.collectives import own_device
 from tutelage.distributed.hand_out import Say, handed_out
-from tutelage.labeling.answers import Answers, Hear, PoolTeacher, answers
+from tutelage.labeling.answers import Answers, PoolTeacher, answers
 from tutelage.labeling.fetch import Fetcher
 from tutelage.labeling.pieces import counted, pieces, put_together, say_all
 from tutelage.networks.build import device_of
@@ -35,7 +36,7 @@ class Made:
     problems: tuple[tuple[str, str], ...]  # name, and why
 
 
-Make: TypeAlias = Callable[[Sequence[Portion], Hear, Hear], Generator[Made]]
+Make: TypeAlias = Callable[[Sequence[Portion], Advance, Advance], Generator[Made]]
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ def make_parts(
     teacher: PoolTeacher,
     source: Source,
     wanted: Sequence[Portion],
-    advance: Hear,
-    opened: Hear,
+    advance: Advance,
+    opened: Advance,
     *,
     canvas: int,
     threads: int | None = None,
@@ -70,8 +71,8 @@ def make_parts_together(
     teacher: PoolTeacher,
     source: Source,
     wanted: Sequence[Portion],
-    advance: Hear,
-    opened: Hear,
+    advance: Advance,
+    opened: Advance,
     *,
     canvas: int,
 ) -> Generator[Made]:
@@ -121,8 +122,8 @@ def _asked(
     source: Source,
     wanted: Iterable[Portion],
     broken: list[Made],
-    advance: Hear,
-    opened: Hear,
+    advance: Advance,
+    opened: Advance,
     *,
     canvas: int,
     threads: int | None = None,
@@ -144,7 +145,7 @@ def _listed_ahead(
     source: Source,
     lister: ThreadPoolExecutor,
     broken: list[Made],
-    opened: Hear,
+    opened: Advance,
 ) -> Generator[Portion]:
     """The portions with their names, the next being listed; those that can't be are put aside."""
     coming = iter(wanted)

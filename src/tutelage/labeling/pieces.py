@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tutelage.core import Advance
 from tutelage.data.label_parts import Portion
 from tutelage.distributed.hand_out import Say
-from tutelage.labeling.answers import BATCH, Answers, Hear
+from tutelage.labeling.answers import BATCH, Answers
 
 
 def pieces(wanted: Iterable[Portion]) -> Iterator[Portion]:
@@ -36,7 +37,7 @@ def say_all(said: Iterable[Answers], say: Say) -> None:
         say(one.on_cpu())
 
 
-def counted(words: Iterable[Any], advance: Hear) -> Iterator[Any]:
+def counted(words: Iterable[Any], advance: Advance) -> Iterator[Any]:
     """The words but for the numbers of images, which `advance` hears."""
     for word in words:
         if isinstance(word, int):

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tutelage.core import Advance
 from tutelage.data.label_parts import NAME, UNREADABLE, checksums
 from tutelage.errors import RunMismatch, UsageError
 from tutelage.files import as_written, read_json, whole, write_json
@@ -117,7 +118,7 @@ class _Asked:
 
 
 def _write_all(
-    files: LabelFiles, out: Path, plan: Plan, asked: dict[str, Any], advance: Callable[[int], None]
+    files: LabelFiles, out: Path, plan: Plan, asked: dict[str, Any], advance: Advance
 ) -> tuple[Counts, str]:
     """Every part that is not there; what came out, and a digest of all labels."""
     about = {

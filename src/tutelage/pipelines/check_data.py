@@ -1,9 +1,10 @@
 """`tutelage check`: look at every image, say what is wrong, and write down what can be used."""
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
+from tutelage.core import Advance
 from tutelage.data.check import Survey, survey
 from tutelage.data.cleaned import write_cleaned
 from tutelage.data.facts import Part
@@ -19,7 +20,7 @@ def look(
     """Survey with one bar for all parts."""
     with screen.bar("check", 0) as bar:
 
-        def advance(name: str, total: int) -> Callable[[int], None]:
+        def advance(name: str, total: int) -> Advance:
             bar.extend(total)
             return bar.advance
 

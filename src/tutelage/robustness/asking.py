@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.core import Advance
 from tutelage.data.check import BAD_SHARE
 from tutelage.data.views import center
 from tutelage.errors import DataProblem
@@ -16,7 +17,7 @@ from tutelage.evaluation.intervals import Accuracy
 from tutelage.networks.build import device_of
 from tutelage.robustness.grid import UNSEEN
 from tutelage.robustness.matching import Match
-from tutelage.robustness.suite import Advance, Columns, Subject, answered, joined
+from tutelage.robustness.suite import Columns, Subject, answered, joined
 
 Load = Callable[[Tensor], Tensor]  # rows (B,) -> images (B, 3, C, C) uint8
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from tutelage.core import Advance
 from tutelage.corruptions.draws import Draws
 from tutelage.data.operations import as_float
 from tutelage.networks.build import device_of
@@ -21,7 +22,6 @@ from tutelage.robustness.alarms import Tried, alarms
 from tutelage.robustness.attack_curve import answers_before, attack_curve, level, radii
 from tutelage.robustness.attacks import Attack, noise, pgd, slope, stepped
 from tutelage.robustness.suite import (
-    Advance,
     Case,
     Columns,
     Reference,

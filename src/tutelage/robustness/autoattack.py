@@ -15,13 +15,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from tutelage.core import Advance
 from tutelage.data.operations import as_float
 from tutelage.errors import UsageError
 from tutelage.networks.build import device_of
 from tutelage.robustness.attack_curve import answers_before, attack_curve, level, radii
 from tutelage.robustness.attacked import PGD, batch_for
 from tutelage.robustness.suite import (
-    Advance,
     Case,
     Columns,
     Reference,

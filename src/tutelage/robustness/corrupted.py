@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tutelage.core import Advance
 from tutelage.corruptions.corrupt import corrupt
 from tutelage.corruptions.levels import EXTRA, SEVERITIES, TEST, set_for
 from tutelage.evaluation.intervals import Accuracy
@@ -16,7 +17,6 @@ from tutelage.robustness import grid as grids
 from tutelage.robustness.imagenet import NUM_CLASSES, is_imagenet
 from tutelage.robustness.scores import Mean
 from tutelage.robustness.suite import (
-    Advance,
     Case,
     Columns,
     Reference,

@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from tutelage.core import Advance
 from tutelage.evaluation.intervals import Z
 from tutelage.robustness.flips import TOP, flip_probability, pairs, surest, top5_distance
 from tutelage.robustness.scores import mean_share
 from tutelage.robustness.sequences import COURSES, NOISES, course, frames, set_for
 from tutelage.robustness.suite import (
-    Advance,
     Case,
     Columns,
     Reference,

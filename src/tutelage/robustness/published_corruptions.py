@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tutelage.core import Advance
 from tutelage.networks.build import device_of
 from tutelage.robustness import grid as grids
 from tutelage.robustness.asking import (
@@ -30,7 +31,6 @@ from tutelage.robustness.matching import Match
 from tutelage.robustness.published_images import alarm
 from tutelage.robustness.release import At, CorruptedRelease
 from tutelage.robustness.suite import (
-    Advance,
     Case,
     Columns,
     Reference,

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tutelage.core import Advance
 from tutelage.data.find import Given, open_source
 from tutelage.data.issues import stop_if_fatal
 from tutelage.data.parts import labeled_images
@@ -35,7 +36,6 @@ from tutelage.robustness.choice import chosen
 from tutelage.robustness.grid import UNSEEN
 from tutelage.robustness.matching import Match, matched
 from tutelage.robustness.suite import (
-    Advance,
     Case,
     Columns,
     Reference,

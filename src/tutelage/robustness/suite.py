@@ -4,13 +4,14 @@ A case is what is kept as soon as it is there, so a suite that was stopped goes 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from tutelage.core import Advance
 from tutelage.data.operations import as_bytes, as_float
 from tutelage.data.pixels import Pixels
 from tutelage.data.views import center
@@ -18,7 +19,6 @@ from tutelage.frozen import answer
 from tutelage.networks.build import device_of
 
 Columns: TypeAlias = dict[str, Tensor]  # name -> one value an image (N,)
-Advance: TypeAlias = Callable[[int], None]  # hears how many more images were asked about
 
 
 @dataclass(frozen=True)
