@@ -5,7 +5,8 @@ from typing import Any
 
 
 def short(name: str, limit: int = 18) -> str:
-    """A name that fits beside an axis, both ends of it, without signs that can't be drawn."""
+    """A name that fits into a column or beside an axis, both ends of it, without signs that can't
+    be drawn."""
     name = "".join(sign if sign.isprintable() else "\ufffd" for sign in name)
     half = limit // 2
     return name if len(name) <= limit else f"{name[:half]}…{name[1 - half :]}"

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tutelage.evaluation.intervals import Accuracy
-from tutelage.reports.cells import amount, milliseconds, share, table
+from tutelage.reports.cells import amount, milliseconds, share, short, table
 
 MOST_MEASURES = 3  # columns beside the accuracy that a terminal has room for
-NAME = 18  # signs of a name in a wide table
 
 
 def accuracy_lines(content: Mapping[str, Any]) -> list[str]:
@@ -102,8 +101,3 @@ def shared_measures(models: Sequence[Mapping[str, Any]]) -> list[str]:
 def words(name: str) -> str:
     """The name of a number as words."""
     return name.replace("_", " ").replace(".", " ")
-
-
-def short(name: str) -> str:
-    """A name that fits into a column, its end at any rate."""
-    return name if len(name) <= NAME else f"…{name[1 - NAME :]}"
