@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from tutelage.files import as_written, read_json, read_parquet
 from tutelage.judging_settings import CompareSettings
 from tutelage.learner import choose_device
 from tutelage.pipelines.manifest import contents_by_name, has_manifest, learned_note
+from tutelage.pipelines.outcome import kept_probs
 from tutelage.progress import Screen
 from tutelage.reports.contents import JUDGES
 from tutelage.run import read_run
@@ -115,14 +115,13 @@ def _stored(path: Path, name: str) -> Answers:
     config = read_json((path / "model" if path.absolute() == run else path) / "config.json")
     its = calibration_in(config)
     folder = _judged_round(path, run, [row["name"] for row in outcome["rounds"]], config["weights"])
-    table = read_parquet(folder / "predictions-test.parquet", ["path", "label", "probs"])
+    table = read_parquet(folder / "predictions-test.parquet", ["path", "label"])
     contents = contents_by_name(run, "test")
     names, labels = table["path"].to_pylist(), table["label"].to_pylist()
     images = [(contents[image], label) for image, label in zip(names, labels, strict=True)]
     classes = tuple(config["classes"])
     numbers = torch.tensor([classes.index(label) for label in labels])
-    flattened = np.array(table["probs"].combine_chunks().flatten())
-    probs = torch.from_numpy(flattened.reshape(len(names), len(classes)))
+    probs = kept_probs(folder, "test")
     found = _in_order(
         Answers(
             name=name, path=path, network=config["net"]["name"],

@@ -114,12 +114,12 @@ def _calibration(name: str, run: Run, prepared: Prepared) -> Calibration | None:
     """That of a round, from its answers to the validation images; None where there are none."""
     if "val" not in prepared.parts:
         return None
-    probs = _answers(run.path / "rounds" / name, "val")
+    probs = kept_probs(run.path / "rounds" / name, "val")
     labels = prepared.parts["val"].label_tensor()
     return calibrated(probs, labels, "the run's validation part")
 
 
-def _answers(folder: Path, part: str) -> Tensor:
+def kept_probs(folder: Path, part: str) -> Tensor:
     """The probabilities (N, K) that `write_predictions` kept."""
     file = folder / f"predictions-{part}.parquet"
     column = read_parquet(file, ["probs"])["probs"]
@@ -136,7 +136,7 @@ def _add_calibration(
     its = _calibration(last, run, prepared)
     for part in ("val", "test"):
         if part in rows[-1]:
-            probs = _answers(run.path / "rounds" / last, part)
+            probs = kept_probs(run.path / "rounds" / last, part)
             found = judged(
                 probs, prepared.parts[part].label_tensor(), prepared.classes, calibration=its
             )
