@@ -175,7 +175,9 @@ def test_where_both_are_damaged_the_beginning_is_said(pair):
 
 def test_whole_files_that_are_no_checkpoint_of_this_training_are_refused_and_kept(pair, tmp_path):
     file = pair / "last.pt"
-    with pytest.raises(RunMismatch, match=r"last\.pt belongs to another recipe \(r, not q\)"):
+    with pytest.raises(
+        RunMismatch, match=r"last\.pt was written with other settings \(of digest r, not q\)"
+    ):
         checkpoint.resume(file, state_after(0), recipe="q")
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "weights.pt")
     shutil.copy(tmp_path / "weights.pt", file)

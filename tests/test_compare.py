@@ -200,7 +200,7 @@ def test_runs_without_test_answers_are_refused_with_what_to_do(images, runs, tmp
     ("flags", "words"),
     [
         ([], "needs two models or more"),
-        (["RUN"], "is named twice"),
+        (["RUN"], "is given twice"),
         (["--latency", "gpu"], "--latency doesn't know 'gpu'; did you mean"),
         (["--latency", "cuda"], "there is no CUDA device here"),
         (["--again"], "--again is for times that --out has"),

@@ -77,7 +77,7 @@ def test_a_class_folder_whose_name_no_table_can_hold_is_fatal_and_shown(tmp_path
     assert images.classes == ("cat", "dog")
     assert kinds(issues, "fatal") == ["file name"]
     write_issues(tmp_path / "issues.csv", issues)
-    assert "caf\\udce9 is not UTF-8" in (tmp_path / "issues.csv").read_text()
+    assert "caf\\udce9: the name is not UTF-8" in (tmp_path / "issues.csv").read_text()
     pool, issues = pool_folder(tmp_path)
     assert len(pool) == 2
     assert kinds(issues, "dropped") == ["file name"]

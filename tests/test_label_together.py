@@ -124,7 +124,10 @@ def test_verbs_of_one_process_refuse_several_and_say_so_once(verb, monkeypatch, 
     for rank, times in (("0", 1), ("1", 0)):
         monkeypatch.setenv("RANK", rank)
         assert main([verb]) == 2
-        assert capsys.readouterr().err.count(f"tutelage {verb}: it works in one process") == times
+        assert (
+            capsys.readouterr().err.count(f"tutelage {verb}: this command works in one process")
+            == times
+        )
 
 
 def test_devices_are_refused_where_they_do_not_fit(tmp_path, capsys):

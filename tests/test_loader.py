@@ -194,7 +194,7 @@ def test_the_sizes_are_those_of_batch_and_ratio_and_no_pool_is_none():
 def test_sets_that_mean_nothing_are_refused():
     with pytest.raises(UsageError, match="5 images with 4 targets"):
         LabeledSet(in_memory(5), torch.eye(4))
-    with pytest.raises(UsageError, match="no pool image is in use"):
+    with pytest.raises(UsageError, match="no pool image was selected"):
         pool_set(copies=(), rows=())
     with pytest.raises(UsageError, match="no view is called 'stong': there are plain, weak"):
         batches(views=("stong", ()))

@@ -295,7 +295,7 @@ def test_labels_are_the_teachers_softmax_a_draw_or_the_surest():
     ("feedback", "labels"), [("exact", "argmax"), ("sampled", "soft"), ("difference", "soft")]
 )
 def test_labels_that_the_feedback_can_not_be_about_are_refused(kind, feedback, labels):
-    with pytest.raises(UsageError, match=f"labels={labels} with feedback={feedback}"):
+    with pytest.raises(UsageError, match=f"labels={labels} doesn't go with feedback={feedback}"):
         kind(feedback=feedback, labels=labels)
 
 

@@ -178,7 +178,9 @@ def test_no_checkpoint_is_a_start_and_one_of_another_recipe_is_refused(tiny, tmp
     state = state_of(Supervised, tiny)
     assert checkpoint.resume(tmp_path / "last.pt", state, recipe="a") == 0
     checkpoint.save(tmp_path / "last.pt", state, step=2, recipe="a")
-    with pytest.raises(RunMismatch, match=r"last\.pt belongs to another recipe \(a, not b\)"):
+    with pytest.raises(
+        RunMismatch, match=r"last\.pt was written with other settings \(of digest a, not b\)"
+    ):
         checkpoint.resume(tmp_path / "last.pt", state, recipe="b")
 
 

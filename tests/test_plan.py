@@ -115,7 +115,7 @@ def test_images_stay_where_they_must(why, photos, tmp_path, monkeypatch):
 
 
 def test_far_too_small_a_budget_is_refused_with_one_that_would_do(photos, tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match=r"a budget of 5 s leaves \d+ steps .* give at least \d+s"):
+    with pytest.raises(UsageError, match=r"--budget 5s leaves \d+ steps .* give at least \d+s"):
         fit_budget(photos, tmp_path / "run", 2.0, monkeypatch, budget="5s")
 
 

@@ -107,11 +107,14 @@ def test_batches_that_change_see_as_many_images_in_each_stage():
     ("how", "words"),
     [
         ({"stages": 0}, "at least 1"),
-        ({"stages": 3, "batches": (8, 8)}, "2 numbers for 3 stages"),
+        ({"stages": 3, "batches": (8, 8)}, "a number for each of 3 stages, got 2"),
         ({"stages": 2, "start_size": 40}, "above the last image size"),
         ({"stages": 20}, "too few"),
         ({"start_noise": 1.5}, "0 to 1"),
-        ({"stages": 1, "rule": "release"}, "belong to several stages"),
+        (
+            {"stages": 1, "rule": "release"},
+            "--progressive.rule is for --progressive.stages 2 or more",
+        ),
         ({"stages": 2, "multiple": 64}, "multiple 64 is above the image size, 32"),
     ],
 )

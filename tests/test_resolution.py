@@ -122,7 +122,7 @@ def test_the_fix_has_a_rate_of_its_own_and_each_image_once(images, tmp_path):
     ("more", "words"),
     [
         ({"model": "test_vit", "img_size": 32, "fix_size": 48}, "made for one image size"),
-        ({"img_size": "auto", "fix_size": 16}, "fix_size is above 32, the size of the training"),
+        ({"img_size": "auto", "fix_size": 16}, "--fix-size is above 32, the size of the training"),
     ],
 )
 def test_fixed_sizes_and_smaller_ones_are_refused_before_anything_is_trained(
@@ -135,7 +135,7 @@ def test_fixed_sizes_and_smaller_ones_are_refused_before_anything_is_trained(
 
 
 def test_a_fix_below_the_training_size_is_refused_at_once():
-    with pytest.raises(UsageError, match="fix_size is above 32"):
+    with pytest.raises(UsageError, match="--fix-size is above 32"):
         TrainSettings(data="d", model="m", out=Path("o"), img_size=32, fix_size=32)
 
 

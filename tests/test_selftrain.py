@@ -163,7 +163,10 @@ def test_methods_take_turns(images, tmp_path):
         (["--method", "fixmtach"], "did you mean fixmatch"),
         (["--method", "supervised"], "doesn't look at a pool: use `tutelage train`"),
         (["--options", "treshold=1"], "there is no such option"),
-        (["--method", "fixmatch", "--rounds", "1", "--labels", "hard"], "labels belongs to noisy"),
+        (
+            ["--method", "fixmatch", "--rounds", "1", "--labels", "hard"],
+            "--labels is for noisy-student",
+        ),
         (["--student-init", "teacher", "--teacher", "test_efficientnet"], "--student-init teacher"),
     ],
 )
@@ -198,5 +201,5 @@ def test_auto_says_what_it_took_and_why_and_takes_it_again(images, tmp_path, cap
     assert main(["selftrain", *flags]) == 0
     notes = json.loads((out / "run.json").read_text())["stages"]["method"]
     assert notes["method"] == ["noisy-student"]
-    assert "was given, which belongs to it" in notes["why"]
+    assert "was given, which is for it" in notes["why"]
     assert f"method: noisy-student, as {notes['why']}" in capsys.readouterr().err

@@ -27,7 +27,7 @@ def test_times_are_read(text, expected):
     "text", ["", " ", "abc", "1d", "-5s", "m", "1m1h", "0", "0s", "0h0m", "1 h", "1h30", "inf"]
 )
 def test_what_is_no_time_is_refused(text):
-    with pytest.raises(UsageError, match="is no time"):
+    with pytest.raises(UsageError, match="that is no time"):
         seconds(text)
 
 
@@ -71,7 +71,7 @@ def test_what_is_no_time_is_refused(text):
 def test_values_out_of_range_are_refused_by_name(kind, wrong):
     with pytest.raises(UsageError) as caught:
         kind(**wrong)
-    assert next(iter(wrong)) in str(caught.value)
+    assert next(iter(wrong)).replace("_", "-") in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_usual_rates_follow_the_kind_of_optimizer(name, lr, decay):
     ],
 )
 def test_settings_that_nothing_would_read_are_refused(wrong):
-    with pytest.raises(UsageError, match="belong"):
+    with pytest.raises(UsageError, match="is for"):
         wrong()
 
 

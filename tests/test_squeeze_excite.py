@@ -193,7 +193,7 @@ def test_a_pattern_or_a_function_chooses_layers():
     ]
     chosen = attach_se(weightless("resnet18"), where=lambda path, layer: path == "layer1")
     assert [s.path for s in chosen] == ["layer1.1.act2"]  # which gives the same
-    with pytest.raises(UsageError, match=r"where='blocks\..' chooses no layer of resnet18"):
+    with pytest.raises(UsageError, match=r"--se-where 'blocks\..' chooses no layer of resnet18"):
         sites_of("resnet18", "blocks.*")
     with pytest.raises(UsageError, match="reduction"):
         attach_se(net, reduction=0)

@@ -363,7 +363,7 @@ def test_parts_that_do_not_fit_the_pool_are_refused(tmp_path, spoil, said):
 
 
 def test_an_empty_selection_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="no pool image is in use"):
+    with pytest.raises(UsageError, match="no pool image was selected"):
         sharded(*written(tmp_path, [3], [[0, 0, 0]]))
 
 
@@ -430,7 +430,7 @@ def test_what_cannot_be_streamed_is_refused_with_what_to_do(images, tmp_path):
             tutelage.train(**settings_for(images, tmp_path / f"run{next(starts)}") | more)
 
     refused("--labels are those of a pool", unlabeled=None)
-    refused("selected belongs to a pool with --labels", labels=None)
+    refused("--selected is for a pool with --labels", labels=None)
     refused("has no tar shards to train from: `tutelage selftrain`", unlabeled=str(images / "pool"))
     refused("flexmatch remembers each image", method="flexmatch")
     refused("supervised doesn't look at a pool", method="supervised")

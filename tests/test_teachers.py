@@ -265,7 +265,7 @@ def test_a_file_that_holds_code_is_not_read(marked, tmp_path, capsys):
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 def test_a_file_that_is_missing_or_damaged_is_said(suffix, marked, tmp_path):
     file = tmp_path / f"w.{suffix}"
-    with pytest.raises(UsageError, match="do not exist"):
+    with pytest.raises(UsageError, match="there is no weights file"):
         load(f"test_resnet={file}", marked)
     file.write_bytes(b"nothing of the kind")
     with pytest.raises(UsageError, match=r"is damaged or holds no weights|holds more than weights"):
@@ -274,7 +274,7 @@ def test_a_file_that_is_missing_or_damaged_is_said(suffix, marked, tmp_path):
 
 def test_a_file_of_numbers_that_are_no_weights_is_said(marked, tmp_path):
     torch.save([1, 2], tmp_path / "w.pth")
-    with pytest.raises(UsageError, match="holds no state dict"):
+    with pytest.raises(UsageError, match="holds no weights by name"):
         load(f"test_resnet={tmp_path / 'w.pth'}", marked)
 
 

@@ -5,6 +5,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 
+from tutelage.catalog import name_of
 from tutelage.core import Dice, Stage, fold
 from tutelage.data.loader import Batches
 from tutelage.distributed.collectives import rank, world
@@ -52,7 +53,8 @@ def _teacher(
         return None
     if role == "frozen":
         if given is None:
-            raise UsageError(f"{type(recipe.method).__name__} needs a teacher that is trained")
+            name = name_of(recipe.method)
+            raise UsageError(f"{name} learns from a trained teacher: give one")
         module = _copy(given).to(_home(recipe, "teacher", device))
         return Frozen(module, precision=recipe.precision, compile=recipe.compile)
     if given is None:

@@ -135,8 +135,14 @@ def make(
         try:
             values[key] = parse_yaml(value)
         except ValueError:
-            raise UsageError(f"--options {option}: {value} can't be read; quote lists") from None
-    method = from_plain(kind, values, f"{name}.")
+            raise UsageError(
+                f"--options {option}: {value} is no value; write a number, true, or a list in "
+                f"quotes, as in '{key}=[weak,strong]'"
+            ) from None
+    try:
+        method = from_plain(kind, values, f"{name}.")
+    except UsageError as error:
+        raise UsageError(f"--options of {name}: {error}" if options else str(error)) from None
     _check_views(method, kind())
     return method
 
@@ -148,9 +154,12 @@ def _check_views(method: "Method", default: "Method") -> None:
     wanted = len(default.unlabeled_views)
     odd = {method.labeled_view, *method.unlabeled_views} - set(VIEWS)
     if odd:
-        raise UsageError(f"no view is called {min(odd)!r}: there are {', '.join(VIEWS)}")
+        raise UsageError(
+            f"{name_of(method)} knows no view {min(odd)!r}{nearest(min(odd), VIEWS)}: there are "
+            f"{', '.join(VIEWS)}"
+        )
     if len(method.unlabeled_views) != wanted:
         raise UsageError(
-            f"{name_of(method)} looks at {wanted} views of the pool, got unlabeled_views="
-            f"[{','.join(method.unlabeled_views)}]"
+            f"{name_of(method)} looks at {wanted} views of the pool: name as many, got "
+            f"unlabeled_views=[{','.join(method.unlabeled_views)}]"
         )

@@ -201,7 +201,7 @@ def _load(path: Path, state: State, recipe: str) -> int:
             f"torch ({type(error).__name__}: {error}): {VERSIONS} the file away to go on without it"
         ) from error
     raise RunMismatch(
-        f"{path} belongs to another recipe ({content['recipe']}, not {recipe}): "
+        f"{path} was written with other settings (of digest {content['recipe']}, not {recipe}): "
         "choose another --out, or --overwrite to start anew"
     )
 

@@ -106,9 +106,7 @@ def _main(arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except (TutelageError, OSError) as error:
-        from tutelage.values import visible
-
-        print(visible(f"tutelage {arguments[0]}: {error}"), file=sys.stderr)
+        print(_said(error, arguments[0]), file=sys.stderr)
         return error.exit_code if isinstance(error, TutelageError) else TutelageError.exit_code
     except (MemoryError, RuntimeError) as error:  # torch raises the latter, for a CPU too
         if not isinstance(error, MemoryError) and "memory" not in str(error):
@@ -116,6 +114,16 @@ def _main(arguments: list[str]) -> int:
         why = str(error).partition("\n")[0] or "no more to be had"
         print(f"tutelage {arguments[0]}: out of memory ({why}): {NO_MEMORY}", file=sys.stderr)
         return TutelageError.exit_code
+
+
+def _said(error: Exception, verb: str) -> str:
+    """An error for the screen."""
+    from tutelage.values import visible
+
+    words = f"tutelage {verb}: {error}"
+    if verb == "select":  # whose flags have a prefix in selftrain
+        words = words.replace("--select.", "--")
+    return visible(words)
 
 
 def _stopped(reason: str, arguments: list[str], *, aloud: bool = False) -> int:
@@ -148,7 +156,7 @@ def _call(verb: str, arguments: list[str]) -> int:
     from tutelage.values import nearest
 
     if verb not in VERBS:
-        raise UsageError(f"there is no such verb, see tutelage --help{nearest(verb, VERBS)}")
+        raise UsageError(f"there is no such command, see tutelage --help{nearest(verb, VERBS)}")
     from tutelage import (
         data_verbs,
         jobs,
@@ -220,7 +228,10 @@ def _settings(kind: type[Any], verb: str, arguments: list[str]) -> Any:
     given = with_recipe(recipe, verb, given)
     required = {f.name for f in fields(kind) if f.default is f.default_factory is MISSING}
     blank = dict.fromkeys(required - set(given), "")
-    default = from_plain(kind, {**blank, **given})
+    try:
+        default = from_plain(kind, {**blank, **given})
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}" if file else str(error)) from None
     for name in blank:
         object.__setattr__(default, name, tyro.MISSING)
     return _parse(kind, verb, arguments, default=default)

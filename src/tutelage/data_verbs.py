@@ -93,7 +93,7 @@ class LabelSettings:
 
     def __post_init__(self) -> None:
         """Reject what does not go together."""
-        at_least("devices", self.devices, 1)
+        at_least("--devices", self.devices, 1)
         if self.cluster is not None and self.devices > 1:
             raise UsageError("--cluster has workers of its own: leave out --devices")
 

@@ -15,8 +15,8 @@ from tutelage.distributed.launcher import Asked
 from tutelage.errors import TutelageError
 
 NO_MEMORY = (
-    "end other programs and run the same command again, which goes on; where that doesn't help, "
-    "take less --memory, or a smaller --batch or --img-size in another --out"
+    "end other programs and run the same command again; where that doesn't help a training, give "
+    "it less --memory, or a smaller --batch or --img-size and another --out"
 )
 
 

@@ -45,7 +45,9 @@ def label_kind(feedback: Estimator, labels: Kind) -> Kind:
         return "soft" if soft else "sampled"
     if feedback != "none" and soft != (labels == "soft"):
         fitting = "soft" if soft else "sampled or argmax"
-        raise UsageError(f"labels={labels} with feedback={feedback}: take labels={fitting}")
+        raise UsageError(
+            f"labels={labels} doesn't go with feedback={feedback}: take labels={fitting}"
+        )
     return labels
 
 

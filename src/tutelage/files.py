@@ -55,7 +55,9 @@ def made_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"can't make the folder {path}: {error.strerror}") from error
+        raise UsageError(
+            f"can't make the folder {path}: {error.strerror}; choose another --out"
+        ) from error
     return path
 
 
@@ -159,5 +161,7 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> "pa.Table"
             f"{path} is damaged, it can't be read as a table ({error}): bring back a copy of it"
         ) from error
     if missing:
-        raise Damaged(f"{path} is damaged, it has no column {min(missing)}: bring back a copy")
+        raise Damaged(
+            f"{path} is damaged, it has no column {min(missing)}: bring back a copy of it"
+        )
     return table

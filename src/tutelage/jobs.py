@@ -3,12 +3,13 @@
 No torch here.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from tutelage.errors import UsageError
 from tutelage.settings import Auto, Select, at_least, between, changed
 from tutelage.training_settings import NOISY_STUDENT, ByOneMethod, Common
+from tutelage.values import belongs, flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,18 +30,18 @@ class TrainSettings(ByOneMethod, Common):
         """Reject what is out of range, before anything is read."""
         super().__post_init__()
         self._check_pool()
-        between("head_share", self.head_share, 0.01, 0.99)
+        between("--head-share", self.head_share, 0.01, 0.99)
         if self.transfer != "head-first" and changed(self, ["head_share"]):
-            raise UsageError("head_share belongs to --transfer head-first")
+            raise belongs("head_share", "--transfer head-first")
         if self.transfer != "full" and self.begins_as is None:
             raise UsageError(
-                f"transfer {self.transfer} keeps weights that were learned before: give --init, or "
-                "--pretrained"
+                f"--transfer {self.transfer} keeps weights that were learned before: give --init, "
+                "or --pretrained"
             )
         if self.freeze != "auto":
-            at_least("freeze", self.freeze, 1)
+            at_least("--freeze", self.freeze, 1)
             if self.transfer != "frozen-stem":
-                raise UsageError("freeze belongs to --transfer frozen-stem")
+                raise belongs("freeze", "--transfer frozen-stem")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,17 +93,20 @@ class SelftrainSettings(Common):
     def __post_init__(self) -> None:
         """Reject what is out of range, before anything is read."""
         super().__post_init__()
-        at_least("ratio", self.ratio, 1)
+        at_least("--ratio", self.ratio, 1)
         if self.rounds != "auto":
-            at_least("rounds", self.rounds, 1)
+            at_least("--rounds", self.rounds, 1)
         if not self.temperature > 0:
-            raise UsageError(f"temperature is above 0, got {self.temperature}")
-        between("weight", self.weight, 0, float("inf"))
-        between("pool_share", self.pool_share, 0, 1)
+            raise UsageError(f"--temperature is above 0, got {self.temperature:g}")
+        at_least("--weight", self.weight, 0)
+        between("--pool-share", self.pool_share, 0, 1)
         if self.labels == "hard" and self.temperature != 1:
-            raise UsageError("temperature acts on soft labels; the labels are hard")
+            raise belongs("temperature", "--labels soft")
         if not self.method or ("auto" in self.method and len(self.method) > 1):
-            raise UsageError("method is auto, or one or more names; see `tutelage methods`")
+            raise UsageError(
+                "--method takes auto alone, or one or more names that `tutelage methods` lists, "
+                f"got {' '.join(self.method) or 'nothing'}"
+            )
         self._check_method()
 
     def _check_method(self) -> None:
@@ -110,15 +114,11 @@ class SelftrainSettings(Common):
         if "auto" in self.method:
             return
         if NOISY_STUDENT not in self.method:
-            idle = changed(self, OF_NOISY_STUDENT)
-            if idle:
-                raise UsageError(
-                    f"{idle[0]} belongs to {NOISY_STUDENT}; {self.method[0]} takes its settings "
-                    "from --options, as listed by `tutelage methods`"
-                )
+            self._check_idle()
         if self.rounds != "auto" and len(self.method) > self.rounds:
             raise UsageError(
-                f"{len(self.method)} methods for {self.rounds} rounds: leave out --rounds"
+                f"--method names {len(self.method)} methods for {self.rounds} rounds: leave out "
+                "--rounds"
             )
         if any(name != NOISY_STUDENT for name in self.method[1:]):
             raise UsageError(
@@ -132,9 +132,23 @@ class SelftrainSettings(Common):
             )
         if len(self.students) > self.num_rounds:
             raise UsageError(
-                f"{len(self.students)} students for {self.num_rounds} rounds: name fewer, or set "
-                f"--rounds {len(self.students)} where the method iterates"
+                f"--students names {len(self.students)} for {self.num_rounds} rounds: name fewer, "
+                f"or set --rounds {len(self.students)} where the method iterates"
             )
+
+    def _check_idle(self) -> None:
+        """Reject settings that act on stored labels, where the methods store none."""
+        reads = ("select",) if REDUCED in self.method else ()
+        idle = [name for name in changed(self, OF_NOISY_STUDENT) if name not in reads]
+        if not idle:
+            return
+        name = idle[0]
+        if name == "select":
+            name += "." + changed(self.select, (one.name for one in fields(Select)))[0]
+        raise UsageError(
+            f"{flag(name)} is for {NOISY_STUDENT}: leave it out; {self.method[0]} takes its "
+            f"settings from --options, as `tutelage methods {self.method[0]}` lists them"
+        )
 
     @property
     def num_rounds(self) -> int:
@@ -154,6 +168,7 @@ class SelftrainSettings(Common):
         return self.method[min(number, len(self.method)) - 1]
 
 
+REDUCED = "reduced-meta-pseudo-labels"  # which learns from selected labels, too
 OF_NOISY_STUDENT = (
     "labels", "temperature", "normalize", "weight", "pool_noise", "teacher_noise", "student_init",
     "order", "select",
@@ -187,6 +202,6 @@ class DistillSettings(Common):
     def __post_init__(self) -> None:
         """Reject what is out of range, before anything is read."""
         super().__post_init__()
-        at_least("ratio", self.ratio, 1)
+        at_least("--ratio", self.ratio, 1)
         if not self.teacher:
             raise UsageError("distill needs a --teacher: a run, a timm name, or NAME=FILE")

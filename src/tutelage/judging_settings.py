@@ -6,7 +6,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from tutelage.errors import UsageError
-from tutelage.settings import Auto, at_least
+from tutelage.settings import Auto, at_least, between
 from tutelage.values import nearest
 
 SUITES = ("c", "c-extra", "p", "fgsm", "pgd", "pgd-l2", "autoattack")  # that need no address
@@ -54,19 +54,19 @@ class EvaluateSettings:
     def __post_init__(self) -> None:
         """Reject what is out of range, before anything is read."""
         if isinstance(self.img_size, int):
-            at_least("img_size", self.img_size, 1)
+            at_least("--img-size", self.img_size, 1)
         if self.val is not None and self.img_size != "auto":
             raise UsageError(
-                "--val is what --img-size auto chooses on: give both, or leave out --val"
+                "--val is for --img-size auto, which chooses on it: give both, or leave out --val"
             )
-        at_least("attack_steps", self.attack_steps, 1)
-        at_least("restarts", self.restarts, 1)
+        at_least("--attack-steps", self.attack_steps, 1)
+        at_least("--restarts", self.restarts, 1)
         if self.robust_images is not None:
-            at_least("robust_images", self.robust_images, 1)
-        if any(not 0 <= value <= 255 for value in self.epsilon):
-            raise UsageError(f"epsilon is 0 to 255, got {self.epsilon}")
-        if any(not 0 <= value < 1e6 for value in self.epsilon_l2):
-            raise UsageError(f"epsilon_l2 is a length of 0 or more, got {self.epsilon_l2}")
+            at_least("--robust-images", self.robust_images, 1)
+        for value in self.epsilon:
+            between("--epsilon", value, 0, 255)
+        for value in self.epsilon_l2:
+            between("--epsilon-l2", value, 0, 1e6)
         if self.reference is not None and not self.robust:
             raise UsageError("--reference is for --robust: give both, or leave out --reference")
         self.suites()
@@ -86,7 +86,7 @@ class EvaluateSettings:
                 raise UsageError(f"--robust {word}: give the folder of the published images")
             found.append((name, address or None))
         if len({name for name, _ in found}) < len(found):
-            raise UsageError(f"--robust names a suite twice: {self.robust}")
+            raise UsageError(f"--robust {self.robust} names a suite twice: name each once")
         return found
 
 
@@ -119,9 +119,9 @@ class CompareSettings:
         paths = [path.absolute() for path in self.runs]
         twice = [str(path) for path in self.runs if paths.count(path.absolute()) > 1]
         if twice:
-            raise UsageError(f"{twice[0]} is named twice: name each model once")
+            raise UsageError(f"{twice[0]} is given twice: give each model once")
         if self.threads is not None:
-            at_least("threads", self.threads, 1)
+            at_least("--threads", self.threads, 1)
         if self.again and (not self.latency or self.out is None):
             raise UsageError("--again is for times that --out has: give --latency and --out too")
         self.backends()

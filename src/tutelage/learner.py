@@ -1,5 +1,6 @@
 """A network and all that updates it: optimizer, schedule, precision, and the weights' average."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -134,7 +135,9 @@ class Learner:
         Raises UsageError where no average is kept.
         """
         if self.average is None:
-            raise UsageError("this method asks the weights' average: set --optim.ema")
+            raise UsageError(
+                "this method asks the weights' average: leave --optim.ema on, as at 0.999"
+            )
         logits = answer(self.average, images, self.precision)
         if self.bare is not None:
             forget_forwards(self.average)
@@ -280,10 +283,19 @@ def choose_device(name: str) -> torch.device:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         return torch.device("cpu") if accelerator is None else own_device(accelerator)
     try:
-        device = own_device(torch.device(name))
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(
+            f"--device {name}: there is no such device; take cpu, cuda, cuda:1 or mps"
+        ) from error
+    try:
+        device = own_device(device)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {name!r} can't be used here: {error}") from error
+        why = re.split(r"\. |\n", str(error))[0]
+        if isinstance(error, NotImplementedError):
+            why = "this torch was built without it"
+        raise UsageError(f"--device {name} can't be used here ({why}): take another") from error
     return device
 
 
@@ -291,7 +303,7 @@ def choose_precision(name: Precision, device: torch.device) -> Literal["fp32", "
     """'auto' as bf16 on CUDA and fp32 elsewhere; raises UsageError for fp16 on a CPU."""
     if name == "fp16" and device.type == "cpu":
         raise UsageError(
-            "precision fp16 is for accelerators, and many times slower than fp32 on a CPU: "
+            "--precision fp16 is for accelerators, and many times slower than fp32 on a CPU: "
             "take bf16 or fp32"
         )
     if name != "auto":

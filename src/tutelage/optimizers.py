@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from timm.optim import (  # type: ignore[attr-defined]  # not in its __all__
     create_optimizer_v2,
+    list_optimizers,
     param_groups_layer_decay,
     param_groups_weight_decay,
 )
@@ -20,6 +21,7 @@ from torch import nn
 from tutelage.errors import UsageError
 from tutelage.networks.build import Normalized
 from tutelage.settings import Optim, plain_name
+from tutelage.values import nearest
 
 EPSILON = {"rmsproptf": 1e-3}  # where timm's default is another than the published one
 
@@ -29,12 +31,20 @@ SHARDABLE = (  # which give with parts of weights what they give with whole ones
 )  # fmt: skip
 
 
+def check_optimizer(name: str) -> None:
+    """Raises UsageError, with the nearest names, for an optimizer that timm doesn't know."""
+    known = list_optimizers()
+    if name != "auto" and plain_name(name) not in known:
+        hint = nearest(plain_name(name), known) or "; `timm.optim.list_optimizers()` names all"
+        raise UsageError(f"--optim.name {name!r}: there is no such optimizer{hint}")
+
+
 def check_shardable(name: str) -> None:
     """Raises UsageError for an optimizer that can't work on parts of weights."""
     if name != "auto" and name.lower() not in SHARDABLE:
         raise UsageError(
-            f"optim.name {name} takes whole weights, and those of a network that is sharded are in "
-            f"parts: take one of {', '.join(SHARDABLE)}, or leave out --shard"
+            f"--optim.name {name} takes whole weights, and those of a network that is sharded are "
+            f"in parts: take one of {', '.join(SHARDABLE)}, or leave out --shard"
         )
 
 
@@ -47,12 +57,13 @@ def make_optimizer(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     options: dict[str, Any] = {"momentum": optim.momentum}
     if plain_name(optim.name) in EPSILON:
         options["eps"] = EPSILON[plain_name(optim.name)]
+    check_optimizer(optim.name)
     try:
         return create_optimizer_v2(
             _groups(module, optim), opt=optim.name, lr=float(optim.lr), **options
         )
     except (AssertionError, ValueError) as error:
-        raise UsageError(f"optim.name {optim.name!r}: {error}") from error
+        raise UsageError(f"--optim.name {optim.name!r}: {error}") from error
 
 
 def _groups(module: nn.Module, optim: Optim) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ def stages_of(last: Stage, how: Progressive, *, batch: int) -> tuple[Stage, ...]
     first = round(START_SIZE * last.size) if how.start_size == "auto" else how.start_size
     if first > last.size:
         raise UsageError(
-            f"progressive.start_size {first} is above the last image size, {last.size}"
+            f"--progressive.start-size {first} is above the last image size, {last.size}"
         )
     made = []
     for i, steps in enumerate(_steps(last.steps, how, batch)):
@@ -66,7 +66,10 @@ def _cut(size: float, how: Progressive, last: int) -> int:
     """Whole pixels, and of them a whole multiple, which may not be above the last size."""
     cut = max(1, int(size) // how.multiple) * how.multiple
     if cut > last:
-        raise UsageError(f"progressive.multiple {how.multiple} is above the image size, {last}")
+        raise UsageError(
+            f"--progressive.multiple {how.multiple} is above the image size, {last}: give a "
+            "smaller one"
+        )
     return cut
 
 
@@ -79,7 +82,10 @@ def _steps(total: int, how: Progressive, batch: int) -> list[int]:
     """Steps of each stage: all see as many images; they sum to `total` where batches are alike."""
     count = how.stages
     if total < count:
-        raise UsageError(f"{total} steps are too few for {count} stages")
+        raise UsageError(
+            f"{total} steps are too few for {count} stages: give more --steps or fewer "
+            "--progressive.stages"
+        )
     if not how.batches:
         return [total * (i + 1) // count - total * i // count for i in range(count)]
     images = total * batch / count

@@ -36,11 +36,12 @@ class Recipe:
     def __post_init__(self) -> None:
         """Reject what a teacher that learns from its student's steps can't go with."""
         if self.method.teacher == "trained":
-            name = type(self.method).__name__
             if self.optim.accumulate > 1:
-                raise UsageError(f"{name} needs an update each step: leave out --optim.accumulate")
+                raise UsageError(
+                    "this method needs an update each step: leave out --optim.accumulate"
+                )
             if self.compile:
-                raise UsageError(f"{name} repeats its student's lessons: leave out --compile")
+                raise UsageError("this method repeats its student's lessons: leave out --compile")
         self._check_shards()
 
     def _check_shards(self) -> None:

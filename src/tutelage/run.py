@@ -235,7 +235,9 @@ def remember_environment(path: Path) -> None:
     file = path / "environment.json"
     starts = read_json(file) if file.exists() else []
     if not isinstance(starts, list):
-        raise Damaged(f"{file} is damaged, it is no list of starts: move it away")
+        raise Damaged(
+            f"{file} is damaged, it is no list of starts: move it away and give the command again"
+        )
     starts.append(
         {
             "time": datetime.now().astimezone().isoformat(timespec="seconds"),

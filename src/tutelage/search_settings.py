@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from tutelage.errors import UsageError
 from tutelage.jobs import TrainSettings
-from tutelage.settings import Auto, at_least, between, changed
+from tutelage.settings import Auto, at_least, changed
 from tutelage.training_settings import ByOneMethod, Common, parse_latency
-from tutelage.values import nearest
+from tutelage.values import flag, nearest
 
 READY = "timm:"  # begins the space of ready networks
 STAGES = "effnetv2"  # the space of EfficientNetV2's stages
@@ -55,14 +55,14 @@ class SearchSettings(ByOneMethod, Common):
         """Reject what is out of range, before anything is read."""
         super().__post_init__()
         self._check_pool()
-        at_least("rungs", self.rungs, 1)
-        at_least("keep", self.keep, 2)
+        at_least("--rungs", self.rungs, 1)
+        at_least("--keep", self.keep, 2)
         if self.trials != "auto":
-            at_least("trials", self.trials, 1)
+            at_least("--trials", self.trials, 1)
         for name in ("time_weight", "params_weight"):
             value = getattr(self, name)
-            if value != "auto":
-                between(name, value, -float("inf"), 0)  # else what costs more would be better
+            if value != "auto" and not value <= 0:
+                raise UsageError(f"{flag(name)} is 0 or below, got {value:g}")
         if self.latency is not None:
             parse_latency(self.latency)
         if self.init not in (None, "pretrained"):
@@ -77,11 +77,12 @@ class SearchSettings(ByOneMethod, Common):
         """Reject spaces that are not known, and settings that don't act on the one given."""
         if self.ready:
             if changed(self, ["base", "sizes"]):
-                raise UsageError(f"base and sizes belong to --space {STAGES}")
+                raise UsageError(f"--base and --sizes are for --space {STAGES}: leave them out")
         elif self.space != STAGES:
             hint = nearest(self.space, [STAGES, f"{READY}*"]) or "."
             raise UsageError(
-                f"there is no space {self.space!r}{hint} It is {STAGES}, or {READY}PATTERN"
+                f"--space {self.space}: there is no such space{hint} It is {STAGES}, or "
+                f"{READY}PATTERN"
             )
         elif self.begins_as is not None:
             raise UsageError(
@@ -93,7 +94,7 @@ class SearchSettings(ByOneMethod, Common):
         if self.sampler not in ("auto", *SAMPLERS):
             hint = nearest(self.sampler, SAMPLERS) or nearest(OPTUNA + self.sampler, SAMPLERS)
             raise UsageError(
-                f"there is no sampler {self.sampler!r}{hint or '.'} It is one of "
+                f"--sampler {self.sampler}: there is no such sampler{hint or '.'} It is one of "
                 f"{', '.join(SAMPLERS)}"
             )
 

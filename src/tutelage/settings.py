@@ -9,6 +9,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Literal
 
 from tutelage.errors import UsageError
+from tutelage.values import belongs, flag
 
 Auto = Literal["auto"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -80,19 +81,19 @@ class Noise:
 
     def __post_init__(self) -> None:
         """Reject what is out of range."""
-        at_least("noise.mixup", self.mixup, 0)
-        at_least("noise.cutmix", self.cutmix, 0)
-        at_least("noise.repeats", self.repeats, 1)
-        between("noise.magnitude", self.magnitude, 0, 30 if self.scale == "tf" else 10)
-        at_least("noise.num_ops", self.num_ops, 0)
-        at_least("noise.magnitude_std", self.magnitude_std, 0)
+        at_least("--noise.mixup", self.mixup, 0)
+        at_least("--noise.cutmix", self.cutmix, 0)
+        at_least("--noise.repeats", self.repeats, 1)
+        between("--noise.magnitude", self.magnitude, 0, 30 if self.scale == "tf" else 10)
+        at_least("--noise.num-ops", self.num_ops, 0)
+        at_least("--noise.magnitude-std", self.magnitude_std, 0)
         if not POLICY.fullmatch(self.policy):
-            raise UsageError(f"noise.policy is {POLICIES}, got {self.policy!r}")
+            raise UsageError(f"--noise.policy is {POLICIES}, got {self.policy!r}")
         shares = ("op_prob", "erase", "cutout", "min_area", "dropout", "drop_path", "drop_block")
         for name in shares:
             value = getattr(self, name)
             if value != "auto":
-                between(f"noise.{name}", value, 0, 1)
+                between(flag(f"noise.{name}"), value, 0, 1)
 
     def crop_for(self, size: int) -> Literal["pad", "resized"]:
         """The crop at an image size: reflected shifts for small images, resized for photos."""
@@ -150,23 +151,23 @@ class Optim:
         """Reject what is out of range."""
         for name, value in (("lr", self.lr), ("weight_decay", self.weight_decay)):
             if value != "auto":
-                between(f"optim.{name}", value, 0, float("inf"))
-        between("optim.warmup", self.warmup, 0, 1)
+                at_least(flag(f"optim.{name}"), value, 0)
+        between("--optim.warmup", self.warmup, 0, 1)
         if self.ema is not None:
-            between("optim.ema", self.ema, 0, 1)
+            between("--optim.ema", self.ema, 0, 1)
         if self.clip is not None and not self.clip > 0:
-            raise UsageError(f"optim.clip is above 0, got {self.clip}")
-        between("optim.lr_end", self.lr_end, 0, 1)
+            raise UsageError(f"--optim.clip is above 0, got {self.clip:g}")
+        between("--optim.lr-end", self.lr_end, 0, 1)
         if self.schedule != "step" and changed(self, ["milestones"]):
-            raise UsageError("optim.milestones belong to --optim.schedule step")
+            raise belongs("optim.milestones", "--optim.schedule step")
         if self.scale == "none" and changed(self, ["scale_base"]):
-            raise UsageError("optim.scale_base belongs to --optim.scale linear or sqrt")
+            raise belongs("optim.scale_base", "--optim.scale linear or sqrt")
         for milestone in self.milestones:
-            between("optim.milestones", milestone, 0, 1)
-        at_least("optim.scale_base", self.scale_base, 1)
-        at_least("optim.accumulate", self.accumulate, 1)
+            between("--optim.milestones", milestone, 0, 1)
+        at_least("--optim.scale-base", self.scale_base, 1)
+        at_least("--optim.accumulate", self.accumulate, 1)
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
-            raise UsageError(f"optim.layer_decay is above 0 and at most 1, got {self.layer_decay}")
+            raise UsageError(f"--optim.layer-decay is above 0, up to 1, got {self.layer_decay:g}")
 
     def resolved(self, *, batch_norm: bool, pretrained: bool) -> "Optim":
         """The same without 'auto', for a network with or without batch norm."""
@@ -219,21 +220,22 @@ class Progressive:
 
     def __post_init__(self) -> None:
         """Reject what is out of range."""
-        at_least("progressive.stages", self.stages, 1)
-        at_least("progressive.multiple", self.multiple, 1)
-        between("progressive.start_noise", self.start_noise, 0, 1)
-        between("progressive.start_mixing", self.start_mixing, 0, 1)
-        between("progressive.start_drop", self.start_drop, 0, 1)
+        at_least("--progressive.stages", self.stages, 1)
+        at_least("--progressive.multiple", self.multiple, 1)
+        for name in ("start_noise", "start_mixing", "start_drop"):
+            between(flag(f"progressive.{name}"), getattr(self, name), 0, 1)
         if self.start_size != "auto":
-            at_least("progressive.start_size", self.start_size, 1)
-        if self.stages == 1 and changed(self, (f.name for f in fields(self))):
-            raise UsageError("progressive settings belong to several stages: set stages above 1")
+            at_least("--progressive.start-size", self.start_size, 1)
+        idle = changed(self, (f.name for f in fields(self))) if self.stages == 1 else []
+        if idle:
+            raise belongs(f"progressive.{idle[0]}", "--progressive.stages 2 or more")
         if self.batches and len(self.batches) != self.stages:
             raise UsageError(
-                f"progressive.batches has {len(self.batches)} numbers for {self.stages} stages"
+                f"--progressive.batches is a number for each of {self.stages} stages, got "
+                f"{len(self.batches)}"
             )
         for batch in self.batches:
-            at_least("progressive.batches", batch, 2)
+            at_least("--progressive.batches", batch, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,16 +260,16 @@ class Select:
 
     def __post_init__(self) -> None:
         """Reject what is out of range."""
-        between("select.threshold", self.threshold, 0, 1)
-        between("select.ceiling", self.ceiling, self.threshold, 1)
+        between("--select.threshold", self.threshold, 0, 1)
+        between("--select.ceiling", self.ceiling, self.threshold, 1)
         if not 0 <= self.ood < 1:
-            raise UsageError(f"select.ood is at least 0 and below 1, got {self.ood:g}")
+            raise UsageError(f"--select.ood is at least 0 and below 1, got {self.ood:g}")
         if self.mode == "histogram" and not self.balance:
-            raise UsageError("select.mode histogram balances the classes: leave balance on")
+            raise UsageError("--select.mode histogram balances: leave out --select.no-balance")
         for name in ("max_copies", "per_class"):
             value = getattr(self, name)
             if value != "auto" and value < 1:
-                raise UsageError(f"select.{name} is at least 1, got {value}")
+                raise UsageError(f"{flag(f'select.{name}')} is at least 1, got {value}")
 
 
 def changed(settings: Any, names: Iterable[str]) -> list[str]:

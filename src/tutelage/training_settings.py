@@ -20,6 +20,7 @@ from tutelage.settings import (
     between,
     changed,
 )
+from tutelage.values import belongs, flag
 
 NOISY_STUDENT = "noisy-student"  # the method that the stored-label settings belong to
 Shard = Literal["none", "student", "teacher", "all"]
@@ -126,19 +127,20 @@ class Common:
 
     def __post_init__(self) -> None:
         """Reject what is out of range, before anything is read."""
-        between("val_fraction", self.val_fraction, 0, 0.9)
-        between("smoothing", self.smoothing, 0, 1)
-        for name in ("batch", "steps", "img_size"):
+        between("--val-fraction", self.val_fraction, 0, 0.9)
+        between("--smoothing", self.smoothing, 0, 1)
+        for name in ("steps", "img_size"):
             value = getattr(self, name)
             if value != "auto" and value < 1:
-                raise UsageError(f"{name} is at least 1, got {value}")
+                raise UsageError(f"{flag(name)} is at least 1, got {value}")
         if self.pretrained and self.init not in (None, "pretrained"):
             raise UsageError(f"begin either with --pretrained or with --init {self.init}, not both")
-        between("fix_share", self.fix_share, 0, 1)
-        if self.fix_size is None and changed(self, ["fix", "fix_share"]):
-            raise UsageError("fix and fix_share belong to a --fix-size")
+        between("--fix-share", self.fix_share, 0, 1)
+        idle = changed(self, ["fix", "fix_share"])
+        if self.fix_size is None and idle:
+            raise belongs(idle[0], "a --fix-size")
         if self.fix_size is not None and self.img_size != "auto":
-            above("fix_size", self.fix_size, self.img_size)
+            above("--fix-size", self.fix_size, self.img_size)
         self._check_gates()
         self._check_devices()
         if self.memory != "auto":
@@ -146,21 +148,24 @@ class Common:
         if self.budget is not None:
             seconds(self.budget)
             if self.steps != "auto":
-                raise UsageError("give either steps or a budget, not both")
+                raise UsageError("give either --steps or --budget, not both")
 
     def _check_devices(self) -> None:
         """Reject a batch that is no batch, or that the devices can't share."""
         if self.batch < 2:
-            raise UsageError("batch is at least 2: batch norm needs more than one image")
-        at_least("devices", self.devices, 1)
+            raise UsageError(
+                f"--batch is at least 2, as batch norm needs more than one image, got {self.batch}"
+            )
+        at_least("--devices", self.devices, 1)
         check_shared(self.batch, self.devices, "devices")
 
     def _check_gates(self) -> None:
         """Reject settings of gates where there are none."""
         if self.se is not None:
-            at_least("se", self.se, 1)
-        elif changed(self, ["se_where", "se_gate"]):
-            raise UsageError("se_where and se_gate belong to --se, as in --se 16")
+            at_least("--se", self.se, 1)
+            return
+        for name in changed(self, ["se_where", "se_gate"]):
+            raise belongs(name, "--se, as in --se 16")
 
     @property
     def spread(self) -> Spread:
@@ -200,17 +205,17 @@ class ByOneMethod:
 
     def _check_pool(self) -> None:
         """Reject settings of a pool's labels where there are none."""
-        at_least("ratio", self.ratio, 1)
+        at_least("--ratio", self.ratio, 1)
         if self.labels is None:
             idle = changed(self, ["selected", "pool_targets", "temperature"])
             if idle:
-                raise UsageError(f"{idle[0]} belongs to a pool with --labels")
+                raise belongs(idle[0], "a pool with --labels")
         elif self.unlabeled is None:
-            raise UsageError("--labels are those of a pool: give its shards with --unlabeled")
+            raise UsageError("--labels are those of a pool: give its shards with --unlabeled too")
         if not self.temperature > 0:
-            raise UsageError(f"temperature is above 0, got {self.temperature}")
+            raise UsageError(f"--temperature is above 0, got {self.temperature:g}")
         if self.pool_targets == "hard" and self.temperature != 1:
-            raise UsageError("temperature acts on soft targets; the targets are hard")
+            raise belongs("temperature", "--pool-targets soft")
 
     @property
     def trained_by(self) -> str:
@@ -226,11 +231,11 @@ def seconds(text: str) -> float:
     timed = text.strip() + "s" * bool(plain)
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", timed)
     if not timed or match is None:
-        raise UsageError(f"budget {text!r} is no time: write 90s, 20m or 1h30m")
+        raise UsageError(f"--budget {text!r}: that is no time; write 90s, 20m or 1h30m")
     hours, minutes, rest = (float(part or 0) for part in match.groups())
     total = hours * 3600 + minutes * 60 + rest
     if total <= 0:
-        raise UsageError(f"budget {text!r} is no time to work in: write 90s, 20m or 1h30m")
+        raise UsageError(f"--budget {text!r}: that is no time to work in; write 90s, 20m or 1h30m")
     return total
 
 
@@ -239,7 +244,7 @@ def parse_latency(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|ms|us|µs)", text.strip().lower())
     number = float(match[1]) / SECOND[match[2]] if match else 0.0
     if not number > 0:
-        raise UsageError(f"latency {text!r} is no time for an answer: write 4ms, 250us or 0.1s")
+        raise UsageError(f"--latency {text!r}: that is no time; write 4ms, 250us or 0.1s")
     return number
 
 
@@ -247,7 +252,7 @@ def num_bytes(text: str) -> int:
     """'2GB', '500 MB', '1.5GiB' or plain bytes -> bytes; raises UsageError for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([kmgt])(i?)b?|b)?", text.strip().lower())
     if match is None:
-        raise UsageError(f"memory is auto, 0, or an amount such as 500MB or 2GB, got {text!r}")
+        raise UsageError(f"--memory is auto, 0, or an amount such as 500MB or 2GB, got {text!r}")
     number, unit, binary = match.groups()
     power = "kmgt".index(unit) + 1 if unit else 0
     return int(float(number) * (1024 if binary else 1000) ** power)

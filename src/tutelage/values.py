@@ -131,6 +131,16 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
+def flag(name: str) -> str:
+    """A setting as it is written on the command line: noise.min_area -> --noise.min-area."""
+    return f"--{name.replace('_', '-')}"
+
+
+def belongs(name: str, other: str) -> UsageError:
+    """A setting was given without the one, or the value, that it is for."""
+    return UsageError(f"{flag(name)} is for {other}: give both, or leave out {flag(name)}")
+
+
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Nested plain values, with those of `above` over those of `below`."""
     both = dict(below)

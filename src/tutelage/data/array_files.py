@@ -83,7 +83,7 @@ def read_published(address: str) -> Published:
         return _binaries(address, fine=kind == "cifar-100-bin")
     if kind == "mnist":
         return _mnist(address)
-    raise DataProblem("holds no such files")
+    raise DataProblem("holds no images that can be told by their files' names")
 
 
 def _labels(values: Any) -> tuple[str, ...]:
@@ -107,7 +107,10 @@ def named(labels: tuple[str, ...], classes: Sequence[str]) -> tuple[str, ...]:
         return labels
     high = max((int(label) for label in labels if label), default=0)
     if high >= len(classes):
-        raise DataProblem(f"has label {high}, and names {len(classes)} classes")
+        raise DataProblem(
+            f"has label {high}, and names {len(classes)} classes, whose labels are 0 to "
+            f"{len(classes) - 1}"
+        )
     return tuple(classes[int(label)] if label and int(label) >= 0 else "" for label in labels)
 
 
@@ -126,7 +129,7 @@ def _npz(data: bytes) -> Published:
     except DataProblem:
         raise
     except Exception as error:  # damaged ones raise nearly anything
-        raise DataProblem(f"can't be read as npz without pickles: {error}") from error
+        raise DataProblem(f"can't be read as an .npz file of plain arrays: {error}") from error
     lower = {name.lower(): name for name in arrays}
     classes = next((_labels(arrays[lower[key]]) for key in CLASS_KEYS if key in lower), ())
     blocks = []
@@ -142,7 +145,7 @@ def _npz(data: bytes) -> Published:
         blocks.append(Block("", split, images, labels))
     if not blocks or (len(blocks) > 1 and not all(block.split for block in blocks)):
         shown = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-        raise DataProblem(f"has the arrays {shown}, among which the images are not to be told")
+        raise DataProblem(f"has the arrays {shown}: it isn't clear which of them are the images")
     return Published(tuple(blocks), classes)
 
 
@@ -172,7 +175,9 @@ def _planes(values: Any, file: str) -> Stack:
     """Rows of 3,072 bytes, red before green before blue, as images (N, 32, 32, 3)."""
     array = np.asarray(values)
     if array.dtype != np.uint8 or array.ndim != 2 or array.shape[1] != 3 * SIDE * SIDE:
-        raise DataProblem(f"has {array.dtype} of shape {array.shape} in {file}: not CIFAR's")
+        raise DataProblem(
+            f"has {array.dtype} of shape {array.shape} in {file}, not CIFAR's rows of 3,072 bytes"
+        )
     planes = array.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
     return as_images(np.ascontiguousarray(planes))
 
@@ -191,7 +196,9 @@ def _pickles(address: str, *, fine: bool) -> Published:
             content = _unpickled_at(address, file)
             key = "fine_labels" if fine else "labels"
             if "data" not in content:
-                raise DataProblem(f"has no data in {file}, but {', '.join(content)}")
+                raise DataProblem(
+                    f"has no entry data in {file}, but {', '.join(content) or 'none'}"
+                )
             images = _planes(content["data"], file)
             labels = named(_labels(content[key]), classes) if key in content else None
             matching(len(images), labels, f" in {file}")

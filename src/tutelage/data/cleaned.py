@@ -57,8 +57,8 @@ def _path(part: Part, row: int) -> str:
     named = isinstance(part.images.source, Folder | Table)  # others hold many images a file
     if not named or (storage.is_local(place) and not os.path.isfile(place)):
         raise UsageError(
-            f"--fix manifest names files, and {place} is none of its own: leave the images out "
-            "that issues.csv names where the data set is made"
+            f"--fix manifest lists image files, and {place} lies inside a larger file: leave out "
+            "--fix, and remove what issues.csv names where the data set is made"
         )
     return storage.absolute(place)
 

@@ -35,7 +35,7 @@ class ShardedPool:
     def __post_init__(self) -> None:
         """Reject an empty selection."""
         if not self.entries.sum():
-            raise UsageError("no pool image is in use: lower the selection's threshold")
+            raise UsageError("no pool image was selected: select anew, with a lower threshold")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tutelage.data import sources, storage
 from tutelage.data.source import Source
-from tutelage.data.sources.folder import Folder, is_writable_name
+from tutelage.data.sources.folder import Folder, is_writable_name, why_unwritable
 from tutelage.data.sources.memory import as_source
 from tutelage.errors import UsageError
 from tutelage.values import nearest
@@ -41,7 +41,7 @@ def open_source(address: Address, given: Given | None = None) -> Source:
     text = storage.plain(address)
     if not is_writable_name(text):
         shown = text.encode("utf-8", "backslashreplace").decode()
-        raise UsageError(f"{shown}: the name is not UTF-8: rename the file or folder")
+        raise UsageError(f"{shown}: {why_unwritable(text)}")
     if given and text in given:
         return given[text]
     if storage.is_given(text):

@@ -106,8 +106,8 @@ def exhausted(where: str, error: BaseException) -> Exhausted | None:
     if not no_memory and _has_room(LARGEST):
         return None
     return Exhausted(
-        f"{where} could not be read for lack of memory: end other programs, or give less --memory, "
-        "and run the same command again"
+        f"{where} could not be read for lack of memory: end other programs, or give a training "
+        "less --memory, and run the same command again"
     )
 
 

@@ -20,7 +20,9 @@ def unzipped(data: bytes) -> bytes:
             one = zlib.decompressobj(wbits=31)
             done += one.decompress(rest, most + 1 - len(done))
             if len(done) > most:
-                raise DataProblem(f"is {len(data):,} bytes and unpacks to more than {most:,}")
+                raise DataProblem(
+                    f"is {len(data):,} bytes and unpacks to more than {most:,}: no data does"
+                )
             if not one.eof:
                 raise DataProblem("is a broken gzip file: it ends too early")
             rest = one.unused_data
@@ -34,4 +36,4 @@ def refuse_bombs(data: bytes) -> None:
     with zipfile.ZipFile(io.BytesIO(data)) as file:
         total = sum(member.file_size for member in file.infolist())
     if total > max(SMALL, MOST_TIMES * len(data)):
-        raise DataProblem(f"is {len(data):,} bytes and unpacks to {total:,}: that is no data")
+        raise DataProblem(f"is {len(data):,} bytes and unpacks to {total:,}: no data does")

@@ -52,7 +52,8 @@ def labeled_images(source: Source, part: str) -> tuple[Images, list[Issue]]:
                 detail = f"{source.address} has no {part} split, so its {name} split is judged on"
                 issues.append(Issue("note", "splits", part, source.address, detail))
             return parts[name], issues
-    detail = f"{source.address} has splits ({', '.join(parts)}), but none for {part} images"
+    splits = ", ".join(parts)
+    detail = f"{source.address} has splits ({splits}), but none for {part} images: name one {part}"
     issues.append(Issue("fatal", "no such split", part, source.address, detail))
     return Images(source, (), ()), issues
 
@@ -116,7 +117,10 @@ def _labeled_rows(source: Source, listing: Listing, part: str) -> tuple[list[int
             for row, label in enumerate(labels) if not label
         ]  # fmt: skip
         return rows, issues
-    detail = f"none of the {missing:,} images of {source.address} has a label: {source.layout}"
+    detail = (
+        f"none of the {missing:,} images of {source.address} has a label; tutelage expects "
+        f"{source.layout}"
+    )
     return rows, [Issue("fatal", "no labels", part, source.address, detail)]
 
 

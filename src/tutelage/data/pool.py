@@ -138,7 +138,9 @@ def load(path: Path) -> PseudoLabels:
     except FileNotFoundError:
         raise
     except UNREADABLE as error:
-        raise DataProblem(f"{path} is no label table of tutelage: {error}") from error
+        raise DataProblem(
+            f"{path} is no label table of tutelage ({error}): bring back a copy of it"
+        ) from error
 
 
 def _copies(arrow: pa.Table) -> Tensor:

@@ -24,7 +24,10 @@ class LabeledSet:
     def __post_init__(self) -> None:
         """Reject sets that don't match."""
         if len(self.pixels) != len(self.targets) or not len(self.targets):
-            raise UsageError(f"{len(self.pixels)} images with {len(self.targets)} targets")
+            raise UsageError(
+                f"{len(self.pixels)} images with {len(self.targets)} targets: give one target an "
+                "image"
+            )
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class PoolSet:
     def __post_init__(self) -> None:
         """Reject an empty selection."""
         if not len(self.rows):
-            raise UsageError("no pool image is in use: lower the selection's threshold")
+            raise UsageError("no pool image was selected: select anew, with a lower threshold")
 
     def __len__(self) -> int:
         """Images of the whole pool, used or not."""

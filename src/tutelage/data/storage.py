@@ -274,7 +274,9 @@ def _asked(address: str) -> Iterator[tuple[Any, str]]:
         raise
     except ValueError as error:
         if "rotocol" in str(error):  # fsspec's words for one that it doesn't know
-            raise UsageError(f"{address}: {error}") from error
+            raise UsageError(
+                f"{address}: {error}; write it as s3://, gs:// or https://…"
+            ) from error
         raise OSError(f"{address} can't be read: {error}") from error
     except Exception as error:  # each storage has its own kinds
         if "redential" in type(error).__name__ + str(error):

@@ -29,7 +29,7 @@ def common_side(facts: Sequence[Facts]) -> int:
     """Median shorter side in pixels."""
     sides = sorted(min(fact.width, fact.height) for fact in facts)
     if not sides:
-        raise UsageError("no image can be read")
+        raise UsageError("no image can be read: `tutelage check` says why, image by image")
     return sides[len(sides) // 2]
 
 

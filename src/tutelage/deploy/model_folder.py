@@ -104,7 +104,10 @@ def _read_config(file: Path) -> dict[str, Any]:
     if wrong:
         raise Damaged(f"{file} is damaged ({wrong}): {AGAIN}")
     if config["format"] != FORMAT:
-        raise UsageError(f"{file} has format {config['format']}; this version reads {FORMAT}")
+        raise UsageError(
+            f"{file} has format {config['format']}, and this version reads {FORMAT}: use the "
+            "version of tutelage that has written it"
+        )
     found: dict[str, Any] = config
     return found
 

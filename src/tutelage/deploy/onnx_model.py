@@ -59,7 +59,9 @@ def export_onnx(model: Model, file: Path) -> None:
     except (TutelageError, OSError, MemoryError):
         raise
     except Exception as error:  # the exporter raises whatever its passes do
-        raise TutelageError(f"{model.net.name} can't be exported: {_last(error)}") from error
+        raise TutelageError(
+            f"{model.net.name} can't be exported: {_last(error)}; leave out --latency onnx"
+        ) from error
 
 
 def parity(model: Model, file: Path) -> float:
@@ -82,7 +84,7 @@ def parity(model: Model, file: Path) -> float:
     if not relative <= RELATIVE or not bool(same.all()):  # NaN is no small difference
         raise TutelageError(
             f"the exported {model.net.name} answers otherwise: its logits differ by {relative:.1e} "
-            "of their standard deviation"
+            "of their standard deviation; leave out --latency onnx"
         )
     return relative
 

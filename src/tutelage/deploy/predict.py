@@ -17,7 +17,7 @@ from tutelage.data.find import kinds, source_of
 from tutelage.data.issues import in_words, stop_if_fatal
 from tutelage.data.pixels import OnDisk
 from tutelage.data.source import Images, Source
-from tutelage.data.sources.folder import Folder, images_below, is_writable_name
+from tutelage.data.sources.folder import Folder, images_below, is_writable_name, why_unwritable
 from tutelage.data.storage import is_local, plain
 from tutelage.deploy.model_folder import Model
 from tutelage.deploy.predictions import Predictions
@@ -116,7 +116,7 @@ def predict_files(
         probs = predict(model.module, pixels, model.net.img_size, advance=advance)
     for row in range(len(images)):
         if not is_writable_name(images.where(row)):
-            pixels.problems[row] = "the name is not UTF-8: rename the file"
+            pixels.problems[row] = why_unwritable(images.where(row))
     good = [row for row in range(len(images)) if row not in pixels.problems]
     bad = [(images.where(row), pixels.problems[row]) for row in sorted(pixels.problems)]
     if not good:

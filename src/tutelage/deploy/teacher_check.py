@@ -56,7 +56,7 @@ def check_teacher(name: str, probs: Tensor, labels: Tensor, recorded: Accuracy |
             raise UsageError(
                 f"the teacher {name} gets {found.value:.1%} of {found.total} labeled images right, "
                 f"and its run noted {recorded.value:.1%} of {recorded.total}: these are other "
-                "images than it knows, or their labels are wrong"
+                "images than it knows, or their labels are wrong; look at --teacher and --data"
             )
     return f"right on {found} of the labels"
 

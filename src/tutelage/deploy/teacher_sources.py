@@ -122,7 +122,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     Raises UsageError where that can't be.
     """
     if not file.is_file():
-        raise UsageError(f"the teacher's weights {file} do not exist")
+        raise UsageError(f"there is no weights file {file}")
     found: Any
     try:
         if file.suffix == ".safetensors":
@@ -139,7 +139,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     if wrapped:
         found = found[wrapped[0]]
     if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise UsageError(f"{file} holds no state dict: save `model.state_dict()`")
+        raise UsageError(f"{file} holds no weights by name: save `model.state_dict()`")
     found = {_plain(name): tensor for name, tensor in found.items()}
     if {"mean", "std"} <= set(found):  # a model of this package, apart from its folder
         found = {name.removeprefix("net."): t for name, t in found.items()}
@@ -174,7 +174,7 @@ def outputs(module: nn.Module, size: int, name: str) -> int:
             _, columns = found.shape
     except UNFIT as error:
         raise UsageError(
-            f"the teacher {name} can't be asked at {size} pixels: it must take images (B, 3, H, W) "
+            f"{name} can't be asked at {size} pixels: it must take images (B, 3, H, W) "
             f"in [0, 1] and give logits (B, K); {error}"
         ) from error
     return columns

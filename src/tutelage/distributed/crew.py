@@ -113,7 +113,8 @@ def _met() -> Board:
             raise Dismissed(Interrupted.exit_code) from error
         raise TutelageError(
             f"process {number} of {count} found not all others at {os.environ['MASTER_ADDR']}:"
-            f"{os.environ['MASTER_PORT']}: {error}"
+            f"{os.environ['MASTER_PORT']} ({error}): begin all of them, with an address that each "
+            "can reach"
         ) from error
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // neighbors()))

@@ -64,7 +64,7 @@ def check_alone() -> None:
         return
     if int(os.environ.get("RANK", "0")):
         raise Dismissed(UsageError.exit_code)
-    raise UsageError("it works in one process: begin it without torchrun")
+    raise UsageError("this command works in one process: begin it without torchrun")
 
 
 def check_devices(asked: int) -> None:

@@ -125,7 +125,7 @@ def spread(module: nn.Module, blocks: list[str], device: torch.device) -> None:
     for name, weight in module.named_parameters():
         if not weight.ndim:
             raise UsageError(
-                f"{name} is a single number, which can't be sharded: leave out --shard"
+                f"the weight {name} is a single number, which can't be sharded: leave out --shard"
             )
         weight.data = weight.data.contiguous()
     # `blocks_of` has seen whether an answer that is a view is changed.

@@ -60,8 +60,8 @@ def synchronize(module: nn.Module) -> None:
             layer.__class__ = SYNCED[type(layer)]
         elif isinstance(layer, Norm) and type(layer) not in SYNCED.values():
             raise UsageError(
-                f"{name} is a {type(layer).__name__}, which can't be synchronized: leave out "
-                "--sync-bn"
+                f"the layer {name} is a {type(layer).__name__}, which can't be synchronized: "
+                "leave out --sync-bn"
             )
 
 

@@ -76,7 +76,9 @@ def threshold_for(curve: Curve, rate: float) -> Threshold:
     if found is not None:
         return found
     lowest, needed = lowest_rate(curve), images_needed(curve, rate)
-    can = "no rate below 100 %" if lowest is None else f"{_percent(lowest)} at the lowest"
+    can = "they show no rate at all"
+    if lowest is not None:
+        can = f"the least that they show is {_percent(lowest)}"
     many = "more" if needed is None else f"about {needed:,}"
     would = "might" if needed is None else "would"
     more = (
@@ -84,8 +86,8 @@ def threshold_for(curve: Curve, rate: float) -> Threshold:
         "`tutelage calibrate` takes them"
     )
     raise UsageError(
-        f"{curve.total:,} images can't show that at most {_percent(rate)} of the answers are "
-        f"wrong, but {can}{more}"
+        f"{curve.total:,} images are too few, or answered too badly, to show that at most "
+        f"{_percent(rate)} of the answers are wrong: {can}{more}"
     )
 
 

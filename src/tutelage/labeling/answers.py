@@ -73,8 +73,8 @@ class Answers:
         lost = (~energy.isfinite() & (classes[:, 0] >= 0)).nonzero()[:, 0]
         if len(lost):
             raise TutelageError(
-                f"the model's answer on {self.portion.names[int(lost[0])]} is not finite: label "
-                "with --precision fp32, or train the model again"
+                f"the model's answer on {self.portion.names[int(lost[0])]} is not finite: set "
+                "--precision fp32, or train the model again"
             )
         about = teacher.about(self.portion.shard)
         return LabelPart(

@@ -198,17 +198,16 @@ def _stop_if_none(pool: Pool, plan: Plan, counts: Array) -> None:
         )
     raise DataProblem(
         f"no image is above the threshold of {rule.threshold:g}: the teacher's surest answer "
-        f"is {high:.3f}; lower --threshold (--select.threshold of selftrain), or train a better "
-        "teacher"
+        f"is {high:.3f}; lower --select.threshold, or train a better teacher"
         if rule.ceiling == 1
         else f"no confidence is above {rule.threshold:g} and up to {rule.ceiling:g}: they are "
-        f"{low:.3f} to {high:.3f}"
+        f"{low:.3f} to {high:.3f}; lower --select.threshold, or raise --select.ceiling"
     )
 
 
 def no_energy(what: str) -> UsageError:
     """The cut by energy asks for what is not there."""
     return UsageError(
-        f"ood leaves out images of low energy, but {what} has no energies: label the pool again, "
-        "or leave out ood"
+        f"--select.ood leaves out images of low energy, but {what} has no energies: label the pool "
+        "again, or leave out --select.ood"
     )

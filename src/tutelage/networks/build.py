@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tutelage.core import Dice, fold
 from tutelage.errors import UsageError
 from tutelage.networks import names
-from tutelage.networks.noise import block_sites, set_noise
+from tutelage.networks.noise import FLAGS, block_sites, refusal, set_noise
 from tutelage.networks.squeeze_excite import SE, put, sites_of
 
 SMALLEST_MAP = 4  # side of the last feature map that small images are given room for
@@ -165,7 +165,10 @@ def _create(net: Net, options: dict[str, Any]) -> nn.Module:
     try:
         return names.create(net.name, {"num_classes": net.num_classes} | options)
     except TypeError as error:
-        raise UsageError(f"{net.name} can't take one of {options}: {error}") from error
+        for option in FLAGS.keys() & options.keys():
+            if option in str(error):
+                raise refusal(net.name, option) from error
+        raise UsageError(f"{net.name} can't take one of {', '.join(options)}: {error}") from error
 
 
 def _part_heads(module: nn.Module, name: str) -> None:
@@ -174,7 +177,8 @@ def _part_heads(module: nn.Module, name: str) -> None:
         module.set_distilled_training(True)  # type: ignore[operator]  # timm's distilled ones
     except AttributeError:
         raise UsageError(
-            f"{name} has no distillation token; deit_tiny_distilled_patch16_224 has one"
+            f"{name} has no distillation token: take a network that has one, such as "
+            "deit_tiny_distilled_patch16_224"
         ) from None
 
 

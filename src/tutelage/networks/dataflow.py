@@ -132,8 +132,8 @@ def flow_of(net: nn.Module) -> Flow:
         except (AssertionError, RuntimeError, TypeError, ValueError, IndexError) as error:
             why = why or error
     raise UsageError(
-        f"{type(net).__name__} takes no single image (1, 3, H, W) ({why}): squeeze-and-excitation "
-        "is for networks of images"
+        f"{type(net).__name__} takes no single image (1, 3, H, W) ({why}): leave out --se, "
+        "which is for networks of images"
     ) from why
 
 

@@ -118,7 +118,8 @@ class Architecture:
         for conv in convolutions(self, 1):
             if not conv.outputs:
                 raise UsageError(
-                    "se leaves no hidden channel in a layer as narrow as that: raise se or width"
+                    f"se leaves no hidden channel in a layer of {conv.inputs} channels: raise the "
+                    "stage's se or width"
                 )
 
     @property

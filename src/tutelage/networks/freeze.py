@@ -64,7 +64,10 @@ def head_names(module: Normalized) -> tuple[str, ...]:
     known = dict(module.named_modules())
     found = tuple(f"net.{name}" for name in names if name and f"net.{name}" in known)
     if not found:
-        raise UsageError(f"timm doesn't say where {type(module.net).__name__} has its classifier")
+        raise UsageError(
+            f"timm doesn't say where {type(module.net).__name__} has its classifier, so that it "
+            "can't learn alone: train all of it, or take another --model"
+        )
     return found
 
 
@@ -77,7 +80,10 @@ def groups_of(module: Normalized) -> dict[int, list[str]]:
         matcher = module.net.group_matcher(coarse=True)  # type: ignore[operator]  # timm's
     except (AttributeError, AssertionError) as error:
         kind = type(module.net).__name__
-        raise UsageError(f"timm doesn't know the groups of layers of {kind}") from error
+        raise UsageError(
+            f"timm doesn't know the groups of layers of {kind}, so that some can't be frozen: "
+            "train all of it, or take another --model"
+        ) from error
     found = group_parameters(module.net, matcher)
     return {int(group): [f"net.{name}" for name in names] for group, names in found.items()}
 
@@ -124,7 +130,7 @@ def _stem(module: Normalized, count: int) -> set[str]:
     if not 1 <= count < len(groups):
         raise UsageError(
             f"{count} groups can't be frozen: {type(module.net).__name__} has {len(groups)}, of "
-            "which the last has the classifier and learns"
+            f"which the last has the classifier and learns; give --freeze 1 to {len(groups) - 1}"
         )
     return {name for group in range(count) for name in groups[group]}
 

@@ -23,6 +23,10 @@ from tutelage.networks.drop_block import attach, find_sites
 from tutelage.settings import between
 
 Option = Literal["drop_rate", "drop_path_rate"]
+FLAGS = {  # by timm's name
+    "drop_rate": "--noise.dropout", "drop_path_rate": "--noise.drop-path",
+    "drop_block": "--noise.drop-block",
+}  # fmt: skip
 SIDE = 224  # pixels, where a network doesn't say what it is made for
 
 
@@ -77,9 +81,13 @@ def _name(net: nn.Module) -> str:
     return name
 
 
+def refusal(name: str, option: str) -> UsageError:
+    """A network can't take one of `FLAGS`."""
+    return UsageError(f"{name} can't take {FLAGS[option]}: leave it out, or set it to 0")
+
+
 def _refusal(net: nn.Module, option: str) -> UsageError:
-    name = _name(net) or type(net).__name__
-    return UsageError(f"{name} can't take {option}: leave it out, or set it to 0")
+    return refusal(_name(net) or type(net).__name__, option)
 
 
 def _set_rate(net: nn.Module, option: Option, rate: float) -> None:

@@ -44,7 +44,7 @@ def sites_in(flow: Flow, where: Where, name: str) -> tuple[Site, ...]:
     if gate is not None:
         raise UsageError(
             f"{name} weighs its channels already, in {gate or 'its forward pass'}: "
-            "squeeze-and-excitation twice is a mistake; leave it out, or take a network without"
+            "squeeze-and-excitation twice is a mistake; leave out --se, or take a network without"
         )
     found = _automatic(flow) if where == "auto" else _chosen(flow, where, name)
     sites: dict[str, Site] = {}
@@ -55,7 +55,7 @@ def sites_in(flow: Flow, where: Where, name: str) -> tuple[Site, ...]:
     if not sites:
         raise UsageError(
             f"{name} has no convolution maps, apart from attention, for squeeze-and-excitation: "
-            "leave it out, or take a convolutional network, such as resnet50"
+            "leave out --se, or take a convolutional network, such as resnet50"
         )
     return tuple(sites.values())
 
@@ -86,8 +86,8 @@ def _chosen(flow: Flow, where: Where, name: str) -> list[Call]:
     if not usable:
         some = ", ".join([path for path in flow.layers if path][-3:])
         raise UsageError(
-            f"where={where!r} chooses no layer of {name} that gives maps and is used once: its "
-            f"layers are called like {some}"
+            f"--se-where {where!r} chooses no layer of {name} that gives maps and is used once: "
+            f"its layers are called like {some}"
         )
     return usable
 

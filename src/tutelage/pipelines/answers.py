@@ -101,7 +101,7 @@ def _stored(path: Path, name: str) -> Answers:
         if is_model(path):
             raise UsageError(f"{path} is a model alone and has no stored answers: give --data TEST")
         read_run(path)  # says what is wrong
-        raise UsageError(f"{path} holds no model")
+        raise UsageError(f"{path} holds no model: give a finished run, or its folder model/")
     outcome = read_run(run)["stages"].get("evaluate", {})
     if outcome.get("state") != "done":
         raise UsageError(f"{run} has not been judged yet: let the run finish, then compare")

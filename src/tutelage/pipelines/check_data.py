@@ -32,7 +32,8 @@ def report_on(found: Survey, out: Path, screen: Screen, *, page: bool, fix: bool
 
     Raises DataProblem, after all that, where something is fatal.
     """
-    say_counts(found.parts, screen, "usable images")
+    was_read = any(part.facts for part in found.parts.values())  # not where a folder is amiss
+    say_counts(found.parts, screen, "usable images" if was_read else "images found, not read")
     if found.issues:
         check_table.show(found.issues)
     if found.issues or (out / "issues.csv").exists():  # an old one would mislead

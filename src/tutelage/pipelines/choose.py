@@ -7,6 +7,7 @@ from tutelage.pipelines.prepare import Prepared
 from tutelage.run import Run
 from tutelage.settings import changed
 from tutelage.training_settings import NOISY_STUDENT
+from tutelage.values import flag
 
 BEST = "of those that use a pool it measured best (docs/results.md) with"
 FEW_LABELS = "flexmatch"  # docs/results.md: best on digits with 2 and with 5 labels a class
@@ -30,7 +31,7 @@ def _choice(settings: SelftrainSettings, prepared: Prepared) -> tuple[tuple[str,
     """Methods, one a round, and the reason in words."""
     given = _given(settings)
     if given:
-        return (NOISY_STUDENT,), f"{given} was given, which belongs to it"
+        return (NOISY_STUDENT,), f"{flag(given)} was given, which is for it"
     labels = len(prepared.parts["labeled"]) / len(prepared.classes)
     method = FEW_LABELS if labels < MANY else NOISY_STUDENT
     return (method,), f"{BEST} about {labels:.0f} labels a class"

@@ -30,7 +30,7 @@ from tutelage.pipelines.rounds import (
     train_once,
     with_init,
 )
-from tutelage.pipelines.transfer import has_not_seen, open_init
+from tutelage.pipelines.transfer import check_init, has_not_seen, open_init
 from tutelage.progress import Screen
 from tutelage.recipes.make import check_model
 from tutelage.run import Run, write_config
@@ -52,6 +52,7 @@ def distill(
     if sum(name.startswith(MODULE) for name in settings.teacher) != len(modules):
         raise UsageError("a teacher was given in Python: call tutelage.distill with it again")
     make(settings.method, settings.options, {"smoothing": settings.smoothing})
+    check_init(settings, settings.student, run)
     device = choose_device(settings.device)
     prepared = prepare(settings, run, device, screen, pool=settings.unlabeled)
     if settings.baseline and not {"val", "test"} & prepared.parts.keys():

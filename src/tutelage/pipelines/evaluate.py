@@ -69,7 +69,7 @@ def evaluate(
     if settings.img_size == "auto" and val is None and _own_validation(run) is None:
         raise UsageError(
             f"{run} has no validation images to choose the size on, and test images are not for "
-            "choosing: give --val FOLDER, or a size"
+            "choosing: give --val FOLDER, or a size, as in --img-size 224"
         )
     test = labeled_part(data, model, "test", screen)
     learned = learned_note(run, set(test.copies()))

@@ -11,24 +11,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tutelage.catalog import name_of
 from tutelage.core import Dice, generator
 from tutelage.data.pixels import Chosen, Pixels
 from tutelage.errors import GivenUp
 from tutelage.evaluation.accuracy import accuracy, predict
 from tutelage.loop import Exam
+from tutelage.methods.method import Method
 from tutelage.pipelines.prepare import Prepared, canvas_for
 from tutelage.pipelines.rounds import Round, compare_on_val, network_of
 from tutelage.recipe import Recipe
 from tutelage.run import Run
+from tutelage.training_settings import NOISY_STUDENT
 
 WATCHED = 512  # pool images that are asked at each exam
 COLLAPSED = 1 / 3  # of the expected number of classes beyond one
 PATIENCE = 0.5  # share of training before which few classes are no sign yet,
 SETTLED = 200  # and steps: batch-norm statistics and the weights' average lag behind
-ADVICE = (
-    "try a surer gate (--options threshold=0.95, or --select.threshold), a smaller weight of the "
-    "pool, a lower --optim.lr, or more labels"
-)
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,19 @@ class Watch:
 
     pixels: Pixels
     expected: float  # effective number of classes
+
+
+def _advice(method: Method) -> str:
+    """What may help, in the words of the command line: not every method has every setting."""
+    known, ways = vars(method), ["a lower --optim.lr", "more labels"]
+    if "weight" in known:
+        flag = "--weight" if name_of(method) == NOISY_STUDENT else "--options weight="
+        ways.insert(0, f"a smaller weight of the pool ({flag}, now {known['weight']:g})")
+    if "threshold" in known:
+        ways.insert(0, f"a higher threshold (--options threshold=, now {known['threshold']:g})")
+    if method.stored:
+        ways.insert(0, "a higher --select.threshold")
+    return f"try {', '.join(ways[:-1])}, or {ways[-1]}"
 
 
 def effective_classes(labels: Tensor, num_classes: int) -> float:
@@ -89,7 +101,7 @@ def exam_for(recipe: Recipe, prepared: Prepared, watched: Watch | None = None) -
                 raise GivenUp(
                     f"the answers have collapsed into {found['classes']:.1f} classes on "
                     f"{len(watched.pixels)} pool images, where {watched.expected:.1f} were "
-                    f"expected; {ADVICE}"
+                    f"expected; {_advice(recipe.method)}"
                 )
         return found
 
@@ -107,7 +119,8 @@ def check_against(baseline: Round, student: Round, run: Run, prepared: Prepared)
     if paired.outcome == "hurt":
         raise GivenUp(
             f"{student.name} is below the baseline on {paired.total} validation images: "
-            f"{paired.difference:+.1%} ({paired.low:+.1%} to {paired.high:+.1%}); {ADVICE}"
+            f"{paired.difference:+.1%} ({paired.low:+.1%} to {paired.high:+.1%}); "
+            f"{_advice(student.recipe.method)}"
         )
 
 

@@ -158,10 +158,10 @@ class Budget:
         if found.steps < FEWEST:
             needed = self.total - self.left + found.fixed + FEWEST * found.each
             raise UsageError(
-                f"a budget of {self.total:.0f} s leaves {max(found.steps, 0)} steps a round at "
+                f"--budget {self.total:.0f}s leaves {max(found.steps, 0)} steps a round at "
                 f"{found.each:.2f} s for one step of all rounds: give at least "
-                f"{math.ceil(max(needed * 1.2, self.total + 1))}s, a smaller network or images, "
-                "or fewer rounds"
+                f"{math.ceil(max(needed * 1.2, self.total + 1))}s, or take a smaller network, "
+                "smaller images or fewer rounds"
             )
 
 

@@ -18,6 +18,7 @@ from tutelage.data.source import Images
 from tutelage.data.split import split
 from tutelage.data.surveys import common_side
 from tutelage.files import write_json
+from tutelage.learner import choose_precision
 from tutelage.pipelines.check_data import look, say_counts
 from tutelage.pipelines.manifest import read_manifest, write_manifest
 from tutelage.progress import Screen
@@ -100,6 +101,7 @@ def prepare(
 
     Of the pool, a random share is taken. Raises DataProblem for what must be mended first.
     """
+    choose_precision(settings.precision, device)  # raises before minutes of reading
     data = run.path / "data"
     if not run.is_done("check"):
         with run.stage("check") as notes:

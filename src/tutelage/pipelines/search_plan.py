@@ -46,9 +46,9 @@ def planned(settings: SearchSettings, run: Run, prepared: Prepared, space: Space
         first = share / wanted
         if first < FEWEST:
             raise UsageError(
-                f"a budget of {settings.budget} leaves {max(0, first):.0f} steps for each of "
-                f"{wanted} networks at {each:.2f} s a step: give more, fewer --trials or --rungs, "
-                "smaller networks or smaller images"
+                f"--budget {settings.budget} leaves {max(0, first):.0f} steps for each of "
+                f"{wanted} networks at {each:.2f} s a step: give more time, fewer --trials or "
+                "--rungs, smaller networks or smaller images"
             )
         steps = round(first * settings.keep ** (settings.rungs - 1))
     elif steps == "auto":

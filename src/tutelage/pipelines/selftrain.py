@@ -35,7 +35,7 @@ from tutelage.pipelines.rounds import (
     with_init,
 )
 from tutelage.pipelines.selftrain_rounds import check_methods, selftrain_rounds
-from tutelage.pipelines.transfer import has_not_seen, open_init
+from tutelage.pipelines.transfer import check_init, has_not_seen, open_init
 from tutelage.progress import Screen
 from tutelage.recipes.make import check_model
 from tutelage.run import Run, write_config
@@ -47,6 +47,7 @@ def selftrain(settings: SelftrainSettings, run: Run, screen: Screen) -> None:
     Finished stages are not repeated. Raises what the stages raise.
     """
     _check_early(settings)
+    check_init(settings, settings.model, run)
     device = choose_device(settings.device)
     prepared = prepare(
         settings, run, device, screen, pool=settings.unlabeled, pool_share=settings.pool_share

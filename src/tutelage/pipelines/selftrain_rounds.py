@@ -157,7 +157,8 @@ def _starts_as_teacher(
     if before is None or nets[before] != model:
         raise UsageError(
             "--student-init teacher needs a teacher with the student's network, trained in this "
-            f"run; {nets.get(before or '', 'a given teacher')} teaches {model}"
+            f"run, and {nets.get(before or '', 'a given teacher')} teaches {model}: leave it out, "
+            "or let both be the same network"
         )
     return True
 

@@ -24,7 +24,7 @@ from tutelage.pipelines.rounds import (
     with_init,
 )
 from tutelage.pipelines.sharded import open_sharded, source_of
-from tutelage.pipelines.transfer import open_init
+from tutelage.pipelines.transfer import check_init, open_init
 from tutelage.progress import Screen
 from tutelage.recipes.make import check_model
 from tutelage.run import Run, write_config
@@ -40,6 +40,7 @@ def train(settings: TrainSettings, run: Run, screen: Screen) -> None:
     settings = replace(settings, method=settings.trained_by)
     method = method_of(settings)
     source = None if settings.labels is None else source_of(settings, method)
+    check_init(settings, settings.model, run)
     device = choose_device(settings.device)
     listed = settings.unlabeled if source is None else None
     prepared = prepare(settings, run, device, screen, pool=listed)

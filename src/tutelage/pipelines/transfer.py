@@ -28,6 +28,7 @@ from tutelage.networks import names
 from tutelage.networks.build import Net, Normalized, build, weight_digest
 from tutelage.networks.freeze import head_names
 from tutelage.networks.input_size import resample
+from tutelage.networks.pretrained import weights_source
 from tutelage.networks.squeeze_excite import SE, Gate, gates_in
 from tutelage.pipelines.manifest import contents_of, has_manifest
 from tutelage.pipelines.prepare import Prepared
@@ -50,11 +51,33 @@ class Begun:
     note: str
 
 
+def check_init(settings: Common, model: str, run: Run) -> None:
+    """Raises UsageError where there is nothing to begin with, before images are read."""
+    given = settings.begins_as
+    if given is None or run.is_done("check"):
+        return
+    if given == PRETRAINED:
+        weights_source(model)
+    _check_source(given)
+
+
+def _check_source(given: str) -> None:
+    """Raises UsageError where there is no such run, folder or file."""
+    path = Path(given)
+    elsewhere = given == PRETRAINED or given.startswith(HUB) or "=" in given
+    if not (elsewhere or path.is_file() or folder_of(path) is not None):
+        raise UsageError(
+            f"--init {given}: there is no such run, model folder, round or weights file; give one, "
+            f"or `{PRETRAINED}` for timm's own weights"
+        )
+
+
 def open_source(given: str, model: str, img_size: int) -> Found:
     """The network that `--init` names, on the CPU; `model` is the one to be trained.
 
     Raises UsageError where there is none, or it is damaged.
     """
+    _check_source(given)
     folder = folder_of(Path(given))
     if given == PRETRAINED:
         found = from_timm(model, img_size)
@@ -65,13 +88,8 @@ def open_source(given: str, model: str, img_size: int) -> Found:
     elif "=" in given:
         name, _, file = given.partition("=")
         found = from_file(name, Path(file), img_size)
-    elif given.startswith(HUB):
-        found = from_timm(given)
     else:
-        raise UsageError(
-            f"--init {given}: there is no such run, model folder, round or weights file; give one, "
-            f"or `{PRETRAINED}` for timm's own weights"
-        )
+        found = from_timm(given)
     return found
 
 

@@ -12,6 +12,7 @@ from tutelage.networks.build import (
     takes,
 )
 from tutelage.networks.squeeze_excite import SE, Gate, sites_of
+from tutelage.optimizers import check_optimizer
 from tutelage.progressive import stages_of
 from tutelage.recipe import Recipe
 from tutelage.settings import Auto, Noise
@@ -21,9 +22,10 @@ DROPOUT, DROP_PATH = 0.1, 0.05  # docs/results.md: 59.4 % with them, 57.1 % with
 
 
 def check_model(model: str, settings: Common) -> None:
-    """Raises UsageError for a name that timm doesn't know, and for a network that can't take
-    squeeze-and-excitation where it is asked."""
+    """Raises UsageError for a network or optimizer that timm doesn't know, and for a network that
+    can't take squeeze-and-excitation where it is asked."""
     names.check_name(model)
+    check_optimizer(settings.optim.name)
     if settings.se is not None:
         sites_of(model, settings.se_where)
 
@@ -98,8 +100,8 @@ def _check_mixing(method: Method, noise: Noise) -> None:
     """Raises UsageError where images would be mixed twice."""
     if (noise.mixup or noise.cutmix) and "mixup" in vars(method):
         raise UsageError(
-            "noise.mixup and noise.cutmix mix images that this method mixes itself: set its own "
-            "with --options mixup=…"
+            "--noise.mixup and --noise.cutmix mix images that this method mixes itself: set its "
+            "own with --options mixup=…"
         )
 
 

@@ -62,7 +62,9 @@ class CorruptedArrays(CorruptedRelease):
     def files(self) -> dict[str, Path]:
         """The array of each corruption; raises UsageError where there is none."""
         if not storage.is_local(self.address):
-            raise UsageError(f"{self.address}: arrays are mapped, so copy them to this machine")
+            raise UsageError(
+                f"{self.address} is not on this machine, as these arrays have to be: copy them here"
+            )
         root = Path(self.address)
         if not root.is_dir():
             beside = storage.names_in(str(root.parent))
@@ -87,7 +89,10 @@ class CorruptedArrays(CorruptedRelease):
             raise DataProblem(f"{path} has {labels.shape} {labels.dtype}: expected {LAYOUT}")
         total = {len(_images(file)) for file in self.files.values()}
         if len(total) > 1:
-            raise DataProblem(f"the arrays of {self.address} have {sorted(total)} images: as many?")
+            raise DataProblem(
+                f"the arrays of {self.address} have different numbers of images, "
+                f"{', '.join(f'{n:,}' for n in sorted(total))}: copy them again"
+            )
         (count,) = total
         each = count // len(SEVERITIES)
         blocks = np.array(labels).reshape(-1, each) if len(labels) in (each, count) else None

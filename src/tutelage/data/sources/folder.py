@@ -1,6 +1,7 @@
 """Folders of image files, here or at any address: one folder a class, or a pool at any depth."""
 
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -179,8 +180,7 @@ def _image_names(root: str, part: str) -> tuple[list[str], list[Issue]]:
             images.append(name)
         else:
             shown = _shown(storage.join(root, name))
-            detail = "the name is not UTF-8: rename the file"
-            issues.append(Issue("dropped", "file name", part, shown, detail))
+            issues.append(Issue("dropped", "file name", part, shown, why_unwritable(name)))
     for top, count in others.items():
         where = _shown(storage.join(root, top)) if top else root
         detail = f"{count} files below {where} are no images by their suffix"
@@ -197,6 +197,18 @@ def is_writable_name(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def why_unwritable(name: str) -> str:
+    """What is wrong with a name that tables can't hold, and what to do."""
+    try:
+        os.fsencode(name).decode()
+    except UnicodeError:
+        return "the name is not UTF-8: rename the file or folder"
+    return (
+        f"the name is UTF-8, and Python reads names as {sys.getfilesystemencoding()} here: set "
+        "PYTHONUTF8=1"
+    )
 
 
 def _shown(name: str) -> str:
@@ -225,12 +237,12 @@ def _by_class(
 
 def _unwritable(root: str, folders: list[str], part: str) -> list[Issue]:
     """Class folders whose names no table could hold; of a pool, its images are left out alone."""
-    shown = [_shown(storage.join(root, name)) for name in folders if not is_writable_name(name)]
+    odd = [name for name in folders if not is_writable_name(name)] if part != "pool" else []
     return [
-        Issue("fatal", "file name", part, folder,
-              f"the name of class folder {folder} is not UTF-8: rename it")
-        for folder in shown if part != "pool"
-    ]  # fmt: skip
+        Issue("fatal", "file name", part, folder, f"class folder {folder}: {why_unwritable(name)}")
+        for name in odd
+        for folder in [_shown(storage.join(root, name))]
+    ]
 
 
 def _are_splits(names: list[str]) -> bool:

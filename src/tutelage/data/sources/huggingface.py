@@ -101,7 +101,9 @@ class HuggingFace(Source):
                 elif int(value) < len(classes):
                     texts.append(classes[int(value)] if int(value) >= 0 else "")
                 else:
-                    raise broken(self, f"has label {value}, of {len(classes)} classes")
+                    raise broken(
+                        self, f"has label {value}, where 0 to {len(classes) - 1} are named"
+                    )
         return texts
 
     def _opened(self) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class ParquetImages(Source):
         if self._files is None:
             found = _parquet_files(self.address)
             if not found:
-                raise UsageError(f"there is no Parquet file at {self.address}: {self.layout}")
+                raise UsageError(f"no Parquet file at {self.address}; expected is {self.layout}")
             self._files = found
         if self._files == ("",):
             return (PurePosixPath(self.address).name,)
