@@ -57,7 +57,11 @@ def test_options_are_typed_and_win_over_what_is_usual():
     ("name", "option", "words"),
     [
         ("noisy-studnet", "weight=1", "did you mean noisy-student?"),
-        ("noisy-student", "wieght=1", "unknown setting noisy-student.wieght; did you mean weight?"),
+        (
+            "noisy-student",
+            "wieght=1",
+            "--options of noisy-student: unknown setting wieght; did you mean weight?",
+        ),
         ("noisy-student", "weight", "write NAME=VALUE"),
         ("fixmatch", "unlabeled_views=[weak,", "is no value"),
         ("fixmatch", "unlabeled_views=weak", "fixmatch looks at 2 views of the pool"),

@@ -10,6 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 from tutelage.cli import main
+from tutelage.data.find import open_source
 from tutelage.data.issues import Issue
 from tutelage.deploy.model_folder import load_model
 from tutelage.deploy.predict import find_images
@@ -105,7 +106,7 @@ def test_what_is_no_run_or_model_says_what_to_give(tmp_path):
 
 def test_a_budget_that_is_none_is_named():
     for text in ("1x", "0s"):
-        with pytest.raises(UsageError, match=f"budget '{text}' .*write 90s, 20m or 1h30m"):
+        with pytest.raises(UsageError, match=f"budget '{text}': .*write 90s, 20m or 1h30m"):
             seconds(text)
 
 
@@ -125,3 +126,73 @@ def test_more_students_than_rounds_are_answered_with_what_to_set():
             data="a", unlabeled="b", model="c", out="d", method=("noisy-student",),
             students=("x", "y", "z"),
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--optim.name", "sdg"], "there is no such optimizer; did you mean sgd"),
+        (["--init", "nothing"], "--init nothing: there is no such run"),
+        (["--precision", "fp16", "--device", "cpu"], "--precision fp16 is for accelerators"),
+        (["--device", "gpu"], "--device gpu: there is no such device; take cpu, cuda"),
+        (["--batch", "1"], "--batch is at least 2"),
+        (["--head-share", "0.5"], "--head-share is for --transfer head-first: give both, or leave"),
+        (["--optim.lr-end", "2"], "--optim.lr-end is 0 to 1, got 2"),
+        (["--options", "smothing=1"], "--options of supervised: unknown setting smothing; did you"),
+    ],
+)
+def test_a_wrong_setting_is_said_by_its_flag_before_images_are_read(tmp_path, capsys, flags, words):
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "0.png").write_bytes(b"no image")
+    needed = ["--data", str(tmp_path / "data"), "--model", "test_resnet"]
+    assert main(["train", *needed, "--out", str(tmp_path / "run"), *flags]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run" / "data").exists()
+
+
+def test_select_names_its_flags_without_the_prefix_that_selftrain_has(tmp_path, capsys):
+    assert main(["select", str(tmp_path), "--out", str(tmp_path / "out"), "--ood", "2"]) == 2
+    assert "select: --ood is at least 0 and below 1, got 2" in capsys.readouterr().err
+
+
+def test_a_settings_file_is_named_with_what_is_wrong_in_it(tmp_path, capsys):
+    file = tmp_path / "mine.yaml"
+    file.write_text("noise: {flipp: true}")
+    assert main(["train", "--config", str(file), "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert f"{file}: unknown setting noise.flipp; did you mean flip?" in said
+    assert main(["train", "--config", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
+    assert "give the path of a YAML file" in capsys.readouterr().err
+
+
+def test_a_single_image_is_no_data_set(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
+    with pytest.raises(UsageError, match=r"one\.png is a single image: give the folder"):
+        open_source(tmp_path / "one.png")
+
+
+def test_images_that_were_not_read_are_not_called_usable(tmp_path, capsys):
+    for name in ("cat", "Cat"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "data" / name / "0.png")
+    assert main(["check", "--data", str(tmp_path / "data"), "--out", str(tmp_path)]) == 3
+    said = capsys.readouterr()
+    assert "images found, not read: labeled 2" in said.out + said.err
+    assert "usable" not in said.out + said.err
+
+
+def test_a_name_in_utf_8_is_not_blamed_where_python_reads_ascii():
+    code = (
+        "import sys; from tutelage.data.sources.folder import why_unwritable as why; "
+        "print(why(sys.argv[1]), why(sys.argv[2]))"
+    )
+    names = [os.fsencode("h\u00fcnd"), b"h\xfcnd"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *names], capture_output=True, text=True, check=True,
+        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"},
+    )  # fmt: skip
+    assert done.stdout.strip() == (
+        "the name is UTF-8, and Python reads names as ascii here: set PYTHONUTF8=1 "
+        "the name is not UTF-8: rename the file or folder"
+    )

@@ -7,10 +7,11 @@ import torch
 import toy
 from torch import nn
 
+from tutelage.catalog import make, names
 from tutelage.cli import main
 from tutelage.data.pixels import InMemory
 from tutelage.errors import GivenUp
-from tutelage.pipelines.guard import Watch, effective_classes, exam_for
+from tutelage.pipelines.guard import Watch, advice, effective_classes, exam_for
 from tutelage.pipelines.prepare import Prepared
 from tutelage.progress import Screen
 from tutelage.verbs import selftrain
@@ -51,6 +52,7 @@ class Facts:
         img_size = 8
 
     precision = "fp32"
+    method = make("fixmatch", ("threshold=0.8",))
 
 
 def exam_of(watched, *, steps=1000):
@@ -67,6 +69,19 @@ def test_answers_that_collapse_end_the_training_but_not_at_its_beginning(watched
     assert exam_of(watched, steps=20)(Says(1), 0.9)["classes"] == pytest.approx(1)
     with pytest.raises(GivenUp, match=r"collapsed into 1\.0 classes on 64 pool images"):
         look(Says(1), 0.9)
+
+
+def test_advice_names_what_the_method_has(watched):
+    look = exam_of(watched)
+    with pytest.raises(GivenUp, match=r"threshold=, now 0\.8\), .*--options weight=") as caught:
+        look(Says(1), 0.9)
+    assert "--select" not in str(caught.value)
+    stored = advice(make("noisy-student"))
+    assert "--select.threshold" in stored
+    assert "--weight, now 1" in stored
+    assert "--options" not in stored
+    for name in names():
+        assert ("--options threshold=" in advice(make(name))) == ("threshold" in vars(make(name)))
 
 
 def test_nothing_to_look_at_is_no_exam():

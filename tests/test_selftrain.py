@@ -167,6 +167,8 @@ def test_methods_take_turns(images, tmp_path):
             ["--method", "fixmatch", "--rounds", "1", "--labels", "hard"],
             "--labels is for noisy-student",
         ),
+        (["--method", "fixmatch", "--select.ood", "0.1"], "--select.ood is for noisy-student"),
+        (["--method", "reduced-meta-pseudo-labels", "--order", "pretrain"], "--order is for"),
         (["--student-init", "teacher", "--teacher", "test_efficientnet"], "--student-init teacher"),
     ],
 )

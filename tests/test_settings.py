@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from tutelage.catalog import kind_of, names
 from tutelage.errors import UsageError
-from tutelage.jobs import DistillSettings, SelftrainSettings, TrainSettings
+from tutelage.jobs import REDUCED, DistillSettings, SelftrainSettings, TrainSettings
 from tutelage.settings import Noise, Optim, Select
-from tutelage.training_settings import seconds
+from tutelage.training_settings import NOISY_STUDENT, seconds
 
 NEEDED = {"data": "d", "model": "m", "out": Path("o")}
 
@@ -177,3 +178,10 @@ def test_small_images_are_shifted_and_photos_are_cropped_unless_told():
 def test_settings_are_read_without_loading_torch():
     code = "import sys, tutelage.settings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_selects_labels_is_read_by_all_methods_that_store_them():
+    stored = {name for name in names() if kind_of(name).stored}
+    assert stored == {NOISY_STUDENT, REDUCED}
+    for name in stored:
+        SelftrainSettings(**NEEDED, unlabeled="u", method=(name,), select=Select(threshold=0.1))

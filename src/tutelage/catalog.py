@@ -140,7 +140,7 @@ def make(
                 f"quotes, as in '{key}=[weak,strong]'"
             ) from None
     try:
-        method = from_plain(kind, values, f"{name}.")
+        method = from_plain(kind, values)
     except UsageError as error:
         raise UsageError(f"--options of {name}: {error}" if options else str(error)) from None
     _check_views(method, kind())

@@ -244,12 +244,16 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping; raises UsageError where the file is missing or holds something else."""
     try:
         if path.stat().st_size > LARGEST_YAML:
-            raise UsageError(f"{path} has {path.stat().st_size:,} bytes: that is no settings file")
+            raise UsageError(
+                f"{path} has {path.stat().st_size:,} bytes: no settings file has so many"
+            )
         loaded = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist: give the path of a YAML file") from None
     except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}") from error
+        raise UsageError(
+            f"{path} can't be read ({error.strerror}): give the path of a YAML file"
+        ) from error
     except UnicodeDecodeError:
         raise UsageError(f"{path} is no text in UTF-8: save it as such") from None
     except ValueError as error:

@@ -5,13 +5,14 @@ import inspect
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tutelage.data import sources, storage
+from tutelage.data.decode import SUFFIXES
 from tutelage.data.source import Source
 from tutelage.data.sources.folder import Folder, is_writable_name, why_unwritable
-from tutelage.data.sources.memory import as_source
+from tutelage.data.sources.memory import Memory, as_source
 from tutelage.errors import UsageError
 from tutelage.values import nearest
 
@@ -76,7 +77,9 @@ def source_of(images: Any) -> Source:
 def _nothing_at(address: str) -> str:
     """Why an address is of no kind."""
     if storage.is_file(address):
-        layouts = "\n".join(f"  {kind.layout}" for kind in kinds())
+        if PurePosixPath(address).suffix.lower() in SUFFIXES:
+            return f"{address} is a single image: give the folder that it is in, or a table"
+        layouts = "\n".join(f"  {kind.layout}" for kind in kinds() if kind is not Memory)
         return f"{address} is a file of no known kind; tutelage reads\n{layouts}"
     top = storage.top(address)
     if top != address and not storage.is_local(address) and not storage.is_folder(top):

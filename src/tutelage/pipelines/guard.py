@@ -38,7 +38,7 @@ class Watch:
     expected: float  # effective number of classes
 
 
-def _advice(method: Method) -> str:
+def advice(method: Method) -> str:
     """What may help, in the words of the command line: not every method has every setting."""
     known, ways = vars(method), ["a lower --optim.lr", "more labels"]
     if "weight" in known:
@@ -101,7 +101,7 @@ def exam_for(recipe: Recipe, prepared: Prepared, watched: Watch | None = None) -
                 raise GivenUp(
                     f"the answers have collapsed into {found['classes']:.1f} classes on "
                     f"{len(watched.pixels)} pool images, where {watched.expected:.1f} were "
-                    f"expected; {_advice(recipe.method)}"
+                    f"expected; {advice(recipe.method)}"
                 )
         return found
 
@@ -120,7 +120,7 @@ def check_against(baseline: Round, student: Round, run: Run, prepared: Prepared)
         raise GivenUp(
             f"{student.name} is below the baseline on {paired.total} validation images: "
             f"{paired.difference:+.1%} ({paired.low:+.1%} to {paired.high:+.1%}); "
-            f"{_advice(student.recipe.method)}"
+            f"{advice(student.recipe.method)}"
         )
 
 
