@@ -265,11 +265,11 @@ def test_stopped_between_sizes_goes_on_to_the_same(trained, monkeypatch, capsys)
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"epsilon": (-1.0,)}, "epsilon is 0 to 255"),
-        ({"epsilon": (float("nan"),)}, "epsilon is 0 to 255"),
-        ({"epsilon_l2": (float("inf"),)}, "epsilon_l2 is a length"),
+        ({"epsilon": (-1.0,)}, "--epsilon is 0 to 255"),
+        ({"epsilon": (float("nan"),)}, "--epsilon is 0 to 255"),
+        ({"epsilon_l2": (float("inf"),)}, "--epsilon-l2 is 0 to"),
         ({"restarts": 0}, "restarts is at least 1"),
-        ({"attack_steps": 0}, "attack_steps is at least 1"),
+        ({"attack_steps": 0}, "--attack-steps is at least 1"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings, words, tmp_path):

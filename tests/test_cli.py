@@ -353,7 +353,7 @@ def test_overwrite_leaves_a_folder_alone_that_is_no_run(images, tmp_path, capsys
 def test_options_that_would_do_nothing_are_refused(images, tmp_path, capsys):
     out = tmp_path / "run"
     assert selftrain(images, out, labels="hard", temperature=0.5) == 2
-    assert "the labels are hard" in capsys.readouterr().err
+    assert "--temperature is for --labels soft" in capsys.readouterr().err
 
 
 def test_a_run_without_anything_to_judge_on_is_refused(images, tmp_path, capsys):

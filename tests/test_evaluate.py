@@ -206,9 +206,9 @@ def test_validation_images_that_are_gone_can_be_given(images, tmp_path):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--val", "."), "--val is what --img-size auto chooses on"),
-        (("--img-size", "32", "--val", "."), "--val is what --img-size auto chooses on"),
-        (("--img-size", "0"), "img_size is at least 1"),
+        (("--val", "."), "--val is for --img-size auto"),
+        (("--img-size", "32", "--val", "."), "--val is for --img-size auto"),
+        (("--img-size", "0"), "--img-size is at least 1"),
     ],
 )
 def test_flags_that_mean_nothing_are_refused(more, words, small, images, capsys):

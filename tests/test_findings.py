@@ -269,7 +269,7 @@ def test_the_manifest_keeps_groups_and_needs_files(tmp_path):
     assert manifest.read_text().splitlines()[0] == "path,label,group"
     part = result.parts["labeled"]
     elsewhere = Part(replace(part.images, source=Folder(str(tmp_path / "shard.tar"))), part.facts)
-    with pytest.raises(UsageError, match="none of its own"):
+    with pytest.raises(UsageError, match="lies inside a larger file"):
         write_cleaned(tmp_path, {"labeled": elsewhere})
 
 
@@ -301,5 +301,5 @@ def test_images_within_other_files_are_in_no_table_wherever_they_lie(folders, ad
     result = survey(folders / "labeled")
     part = result.parts["labeled"]
     part.images = replace(part.images, source=HuggingFace(address))
-    with pytest.raises(UsageError, match="none of its own"):
+    with pytest.raises(UsageError, match="lies inside a larger file"):
         write_cleaned(folders / "out", {"labeled": part})

@@ -89,7 +89,7 @@ def test_class_names_are_those_of_the_meta_file(tmp_path):
         ({"images": RGB.reshape(12, -1), "labels": LABELS}, "shape"),
         ({"a": GRAY, "b": LABELS}, r"arrays a \(12, 32, 32\), b \(12,\)"),
         ({"images": GRAY}, "without labels"),
-        ({"images": GRAY, "labels": np.array(LABELS, object)}, "without pickles"),
+        ({"images": GRAY, "labels": np.array(LABELS, object)}, "an .npz file of plain arrays"),
         ({"images": GRAY, "labels": np.zeros((12, 3))}, "neither numbers nor one-hot"),
         ({"images": GRAY, "labels": LABELS, "classes": np.array(["a", "b"])}, "names 2 classes"),
     ],

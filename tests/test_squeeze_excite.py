@@ -144,7 +144,7 @@ def test_channels_are_not_weighed_twice(name):
 
 @pytest.mark.parametrize("name", ["test_vit", "mixer_s32_224", "swin_tiny_patch4_window7_224"])
 def test_what_has_no_convolution_maps_is_refused(name):
-    with pytest.raises(UsageError, match=f"{name} has no convolution maps.* leave it out"):
+    with pytest.raises(UsageError, match=f"{name} has no convolution maps.* leave out --se"):
         sites_of(name, "auto")
 
 

@@ -112,7 +112,7 @@ def test_a_base_without_known_stages_is_named(base):
 
 def test_a_base_too_narrow_for_squeeze_and_excitation_is_refused_at_once():
     StageSpace("efficientnet+stem1+er_r1_k3_s1_e4_c16+head8")
-    with pytest.raises(UsageError, match="raise se or width"):
+    with pytest.raises(UsageError, match="raise the stage's se"):
         StageSpace("efficientnet+stem1+er_r1_k3_s1_e4_c16+ir_r1_k3_s1_e4_c16_se0.25+head8")
 
 

@@ -436,7 +436,7 @@ def test_what_cannot_be_streamed_is_refused_with_what_to_do(images, tmp_path):
     refused("supervised doesn't look at a pool", method="supervised")
     refused("needs a teacher: use `tutelage selftrain`", method="meta-pseudo-labels")
     refused("give the --labels", method="noisy-student", labels=None, selected=None)
-    refused("temperature acts on soft targets", pool_targets="hard", temperature=2.0)
+    refused("--temperature is for --pool-targets soft", pool_targets="hard", temperature=2.0)
     refused("1 of the 3 parts|parts and the pool has 2", DataProblem,
             unlabeled=f"{images}/shards/pool-{{0..1}}.tar")  # fmt: skip
     other = write_labels(tmp_path / "other", names_of(WebDataset(str(images / "shards"))),

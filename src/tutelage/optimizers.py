@@ -33,7 +33,7 @@ SHARDABLE = (  # which give with parts of weights what they give with whole ones
 
 def check_optimizer(name: str) -> None:
     """Raises UsageError, with the nearest names, for an optimizer that timm doesn't know."""
-    known = list_optimizers()
+    known = list(map(str, list_optimizers()))
     if name != "auto" and plain_name(name) not in known:
         hint = nearest(plain_name(name), known) or "; `timm.optim.list_optimizers()` names all"
         raise UsageError(f"--optim.name {name!r}: there is no such optimizer{hint}")
