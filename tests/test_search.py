@@ -275,7 +275,7 @@ def test_a_search_learns_from_a_pool_too(images, tmp_path):
         ({"space": "timm:resnet*", "sizes": ("m",)}, "are for --space effnetv2"),
         ({"latency": "soon"}, "--latency 'soon': that is no time"),
         ({"rungs": 0}, "rungs"),
-        ({"time_weight": 0.07}, "time_weight"),
+        ({"time_weight": 0.07}, "--time-weight"),
         ({"base": "resnet18"}, "is no EfficientNet"),
         ({"val_fraction": 0}, "judges networks on validation images"),
         ({"method": "hinton"}, "needs a teacher"),

@@ -1,6 +1,5 @@
 """A network and all that updates it: optimizer, schedule, precision, and the weights' average."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -14,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tutelage.averages import Pairs, decay_at, move_average
 from tutelage.compilation import compiled
 from tutelage.core import Clock
-from tutelage.distributed.collectives import average_over_ranks, own_device
+from tutelage.distributed.collectives import average_over_ranks, named_device, own_device
 from tutelage.distributed.shards import (
     blocks_of,
     forget_forwards,
@@ -135,9 +134,7 @@ class Learner:
         Raises UsageError where no average is kept.
         """
         if self.average is None:
-            raise UsageError(
-                "this method asks the weights' average: leave --optim.ema on, as at 0.999"
-            )
+            raise UsageError("this method asks the weights' average: give --optim.ema, as 0.999")
         logits = answer(self.average, images, self.precision)
         if self.bare is not None:
             forget_forwards(self.average)
@@ -282,21 +279,7 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         return torch.device("cpu") if accelerator is None else own_device(accelerator)
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(
-            f"--device {name}: there is no such device; take cpu, cuda, cuda:1 or mps"
-        ) from error
-    try:
-        device = own_device(device)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        why = re.split(r"\. |\n", str(error))[0]
-        if isinstance(error, NotImplementedError):
-            why = "this torch was built without it"
-        raise UsageError(f"--device {name} can't be used here ({why}): take another") from error
-    return device
+    return named_device(name)
 
 
 def choose_precision(name: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:

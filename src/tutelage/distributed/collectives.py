@@ -6,11 +6,14 @@ over images is that of the whole batch. Alone, a process gets back what it gave.
 """
 
 import os
+import re
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from tutelage.errors import UsageError
 
 
 def world() -> int:
@@ -33,6 +36,26 @@ def own_device(kind: torch.device) -> torch.device:
     if world() == 1 or kind.type == "cpu":
         return kind
     return torch.device(kind.type, int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def named_device(name: str) -> torch.device:
+    """The device of that name, or of several alike this process's; raises UsageError where this
+    machine doesn't have it."""
+    try:
+        kind = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(
+            f"--device {name}: there is no such device; take cpu, cuda, cuda:1 or mps"
+        ) from error
+    try:
+        device = own_device(kind)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        why = re.split(r"\. |\n", str(error))[0]  # pages, for some
+        if isinstance(error, NotImplementedError):
+            why = "this torch was built without it"
+        raise UsageError(f"--device {name} can't be used here ({why}): take another") from error
+    return device
 
 
 def part_of(count: int) -> slice:
