@@ -430,7 +430,7 @@ def test_noise_of_the_network_is_on_where_it_can_be(images, tmp_path, capsys):
     assert not takes("vgg11", "drop_path_rate")
     out = tmp_path / "run"
     given = {"noise.drop-path": 0.2, "model": "vgg11", "img-size": 32}
-    assert refused(selftrain(images, out, **given), out, capsys, "drop_path_rate") == 2
+    assert refused(selftrain(images, out, **given), out, capsys, "take --noise.drop-path") == 2
 
 
 SIGNALLED = """

@@ -281,7 +281,7 @@ def test_chosen_images_are_spread_evenly_over_the_classes(most):
         (["--robust", "a="], "give the folder"),
         (["--robust", "pgd=x"], "doesn't know"),
         (["--reference", "x"], "--reference is for --robust"),
-        (["--robust", "c", "--robust-images", "0"], "robust_images"),
+        (["--robust", "c", "--robust-images", "0"], "--robust-images is at least 1, got 0"),
         (["--robust", "fgsm", "--epsilon", "-1"], "epsilon"),
         (["--robust", "c", "--reference", "nowhere"], "nowhere"),
     ],

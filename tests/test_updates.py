@@ -126,7 +126,7 @@ def test_a_teacher_that_learns_from_each_step_does_not_go_with_accumulation(tiny
     stages = (Stage(steps=2, size=32, magnitude=0),)
     values = {"net": tiny, "stages": stages, "noise": Noise(), "batch": 4}
     method = MetaPseudoLabels()
-    with pytest.raises(UsageError, match="MetaPseudoLabels needs an update each step"):
+    with pytest.raises(UsageError, match="this method needs an update each step"):
         Recipe(method=method, optim=Optim(accumulate=2), **values)
     with pytest.raises(UsageError, match="leave out --compile"):
         Recipe(method=method, optim=Optim(), compile=True, **values)
