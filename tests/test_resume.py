@@ -79,7 +79,7 @@ OTHERS = {  # method -> kills, each the how-manieth file written in a stage
 
 
 def flags_for(method: str, images: Path, out: Path) -> list[str]:
-    found = toy.selftrain_flags(images, out, method=method, rounds=1, steps=24)
+    found = toy.selftrain_flags(images, out, method=method, rounds=1, steps=10)
     at = found.index("--select.threshold")
     return ["selftrain", *found[:at], *found[at + 2 :]]
 
@@ -104,7 +104,7 @@ def test_every_kind_of_training_goes_on_where_it_was_killed(method, images, tmp_
 @pytest.mark.slow
 def test_a_distillation_goes_on_where_it_was_killed(images, tmp_path):
     teacher = tmp_path / "teacher"
-    sound = toy.selftrain_flags(images, teacher, method="fixmatch", rounds=1, steps=40)
+    sound = toy.selftrain_flags(images, teacher, method="fixmatch", rounds=1, steps=20)
     at = sound.index("--select.threshold")
     assert run_cli("selftrain", *sound[:at], *sound[at + 2 :]).returncode == 0
 
