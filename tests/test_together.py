@@ -34,8 +34,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def train_all(out: Path) -> None:
-    """Begun again by torchrun where a process dies: once in some fifty times a thread of gloo does,
-    in malloc, and what has been trained by then, or begun, is gone on with."""
+    """Begun again by torchrun where a process dies, as one once did in malloc of a thread of gloo:
+    what has been trained by then, or begun, is gone on with."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
                "--max-restarts=1", together.__file__, str(out / "two")]  # fmt: skip
     together.stop(out / "two" / "stopped-alone", "all")
