@@ -193,6 +193,7 @@ def _call(verb: str, arguments: list[str]) -> int:
     kind, run = (shared | alone)[verb]
     settings = (_settings if verb in TRAINING else _parse)(kind, verb, arguments)
     if verb in shared and settings.devices > 1 and not launcher.is_launched():
+        _begin(heavy=False)
         command = [sys.executable, "-m", "tutelage", verb, *arguments]
         return launcher.run_in_processes(settings.devices, command)
     _begin(heavy=True)
