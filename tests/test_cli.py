@@ -435,6 +435,7 @@ def test_noise_of_the_network_is_on_where_it_can_be(images, tmp_path, capsys):
 
 SIGNALLED = """
 import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where tests run in the background
 sys.path.insert(0, {folder!r})
 from tutelage import cli
 def importing(verb, arguments):
