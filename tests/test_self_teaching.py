@@ -30,6 +30,7 @@ from tutelage.methods.flexmatch import FlexMatch
 from tutelage.methods.freematch import FreeMatch, fairness_loss
 from tutelage.methods.mean_teacher import MeanTeacher
 from tutelage.methods.method import State
+from tutelage.methods.noisy_student import NoisyStudent
 from tutelage.methods.pseudo_label import PseudoLabel
 from tutelage.methods.softmatch import SoftMatch
 from tutelage.methods.supervised import Supervised
@@ -754,6 +755,10 @@ def test_mean_teacher_without_an_average_says_what_to_set():
         (FreeMatch, "fairness", -1, "fairness is at least 0"),
         (SoftMatch, "sigmas", 0, "sigmas is above 0, got 0"),
         (MeanTeacher, "ramp_end", 2, "ramp_end is 0 to 1"),
+        (NoisyStudent, "smoothing", 1.5, "smoothing is 0 to 1, got 1.5"),
+        (NoisyStudent, "labels_weight", -1, "labels_weight is at least 0, got -1"),
+        (NoisyStudent, "weight", float("inf"), "weight is at least 0, got inf"),
+        (Supervised, "smoothing", 2, "smoothing is 0 to 1, got 2"),
     ],
 )
 def test_a_value_out_of_range_is_said(kind, field, value, message):

@@ -370,6 +370,13 @@ def test_self_training_begins_with_the_weights_of_a_run(images, tmp_path, capsys
         assert all(torch.equal(before[key], after[key]) for key in learned)
 
 
+def test_a_stem_that_there_is_not_is_said_before_images_are_read(tmp_path):
+    wrong = {"pretrained": True, "transfer": "frozen-stem", "freeze": 9}
+    with pytest.raises(UsageError, match="give --freeze 1 to 5"):
+        tutelage.train(data=str(tmp_path / "none"), model="resnet18", out=tmp_path / "run", **wrong)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
 def test_weights_that_have_seen_the_judging_images_are_refused(images, tmp_path):
     tutelage.train(**asked(images, tmp_path / "run", data=images / "test", test=images / "labeled"))
     with pytest.raises(

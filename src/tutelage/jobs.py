@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from tutelage.errors import UsageError
-from tutelage.settings import Auto, Select, at_least, between, changed
+from tutelage.settings import Auto, Select, above, at_least, between, changed
 from tutelage.training_settings import NOISY_STUDENT, ByOneMethod, Common
 from tutelage.values import belongs, flag
 
@@ -96,8 +96,7 @@ class SelftrainSettings(Common):
         at_least("--ratio", self.ratio, 1)
         if self.rounds != "auto":
             at_least("--rounds", self.rounds, 1)
-        if not self.temperature > 0:
-            raise UsageError(f"--temperature is above 0, got {self.temperature:g}")
+        above("--temperature", self.temperature, 0)
         at_least("--weight", self.weight, 0)
         between("--pool-share", self.pool_share, 0, 1)
         if self.labels == "hard" and self.temperature != 1:

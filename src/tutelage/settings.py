@@ -3,6 +3,7 @@
 No torch here, so that help and typos are answered at once.
 """
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields, replace
@@ -155,8 +156,8 @@ class Optim:
         between("--optim.warmup", self.warmup, 0, 1)
         if self.ema is not None:
             between("--optim.ema", self.ema, 0, 1)
-        if self.clip is not None and not self.clip > 0:
-            raise UsageError(f"--optim.clip is above 0, got {self.clip:g}")
+        if self.clip is not None:
+            above("--optim.clip", self.clip, 0)
         between("--optim.lr-end", self.lr_end, 0, 1)
         if self.schedule != "step" and changed(self, ["milestones"]):
             raise belongs("optim.milestones", "--optim.schedule step")
@@ -288,12 +289,12 @@ def between(name: str, value: float, low: float, high: float) -> None:
 
 
 def at_least(name: str, value: float, low: float) -> None:
-    """Raises UsageError where the value is below `low`."""
-    if not value >= low:  # nan too
+    """Raises UsageError where the value is below `low`, or no number that there is."""
+    if not low <= value < math.inf:  # nan too
         raise UsageError(f"{name} is at least {low:g}, got {value:g}")
 
 
-def above(name: str, value: float, low: float) -> None:
-    """Raises UsageError where the value is not above `low`."""
-    if not value > low:
-        raise UsageError(f"{name} is above {low:g}, the size of the training, got {value:g}")
+def above(name: str, value: float, low: float, what: str = "") -> None:
+    """Raises UsageError where the value is not above `low`, which is said to be `what`."""
+    if not low < value < math.inf:  # nan too
+        raise UsageError(f"{name} is above {low:g}{what and f', {what}'}, got {value:g}")

@@ -140,7 +140,7 @@ class Common:
         if self.fix_size is None and idle:
             raise belongs(idle[0], "a --fix-size")
         if self.fix_size is not None and self.img_size != "auto":
-            above("--fix-size", self.fix_size, self.img_size)
+            above("--fix-size", self.fix_size, self.img_size, "the size of the training")
         self._check_gates()
         self._check_devices()
         if self.memory != "auto":
@@ -212,8 +212,7 @@ class ByOneMethod:
                 raise belongs(idle[0], "a pool with --labels")
         elif self.unlabeled is None:
             raise UsageError("--labels are those of a pool: give its shards with --unlabeled too")
-        if not self.temperature > 0:
-            raise UsageError(f"--temperature is above 0, got {self.temperature:g}")
+        above("--temperature", self.temperature, 0)
         if self.pool_targets == "hard" and self.temperature != 1:
             raise belongs("temperature", "--pool-targets soft")
 

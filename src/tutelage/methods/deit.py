@@ -20,11 +20,10 @@ import torch
 from torch import Tensor
 
 from tutelage.core import Batch, Clock, Metrics
-from tutelage.errors import UsageError
 from tutelage.losses import cross_entropy, distillation
 from tutelage.methods.method import Method, On, State, shown
 from tutelage.mixing import mixup_or_cutmix
-from tutelage.settings import at_least, between
+from tutelage.settings import above, at_least, between
 from tutelage.targets import hard, smooth
 
 
@@ -49,10 +48,10 @@ class Deit(Method):
 
     def __post_init__(self) -> None:
         """Reject what is out of range."""
+        between("smoothing", self.smoothing, 0, 1)
         between("weight", self.weight, 0, 1)
         between("soft_weight", self.soft_weight, 0, 1)
-        if not self.temperature > 0:
-            raise UsageError(f"temperature is above 0, got {self.temperature:g}")
+        above("temperature", self.temperature, 0)
         at_least("mixup", self.mixup, 0)
         at_least("cutmix", self.cutmix, 0)
         between("mix", self.mix, 0, 1)

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 
 from tutelage.core import Batch, Clock, Metrics
 from tutelage.distributed.collectives import moved_on
-from tutelage.errors import UsageError
 from tutelage.losses import distillation
 from tutelage.methods.method import Method, On, State, shown
 from tutelage.mixing import mixup
-from tutelage.settings import at_least
+from tutelage.settings import above, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +34,7 @@ class FunctionMatching(Method):
 
     def __post_init__(self) -> None:
         """Reject what is out of range."""
-        if not self.temperature > 0:
-            raise UsageError(f"temperature is above 0, got {self.temperature:g}")
+        above("temperature", self.temperature, 0)
         at_least("mixup", self.mixup, 0)
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:

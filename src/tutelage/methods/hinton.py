@@ -20,10 +20,9 @@ from dataclasses import dataclass
 import torch
 
 from tutelage.core import Batch, Clock, Metrics
-from tutelage.errors import UsageError
 from tutelage.losses import cross_entropy, distillation
 from tutelage.methods.method import Method, On, State, shown
-from tutelage.settings import at_least
+from tutelage.settings import above, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +39,7 @@ class Hinton(Method):
 
     def __post_init__(self) -> None:
         """Reject what is out of range."""
-        if not self.temperature > 0:
-            raise UsageError(f"temperature is above 0, got {self.temperature:g}")
+        above("temperature", self.temperature, 0)
         at_least("soft_weight", self.soft_weight, 0)
         at_least("hard_weight", self.hard_weight, 0)
 

@@ -30,13 +30,12 @@ import torch
 from torch import Tensor
 
 from tutelage.core import Batch, Clock, Metrics
-from tutelage.errors import UsageError
 from tutelage.feedback import Estimator, Kind, feedback, label_kind, pseudo_labels, teach
 from tutelage.gates import exceeds
 from tutelage.losses import cross_entropy, kl
 from tutelage.methods.method import Method, State, on_each
 from tutelage.schedules import linear_ramp
-from tutelage.settings import at_least, between
+from tutelage.settings import above, at_least, between
 from tutelage.targets import smooth, temper
 
 
@@ -65,8 +64,7 @@ class MetaPseudoLabels(Method):
         between("ramp_end", self.ramp_end, 0, 1)
         at_least("feedback_weight", self.feedback_weight, 0)
         at_least("weight", self.weight, 0)
-        if not self.temperature > 0:
-            raise UsageError(f"temperature is above 0, got {self.temperature:g}")
+        above("temperature", self.temperature, 0)
         label_kind(self.feedback, self.labels)
 
     @property

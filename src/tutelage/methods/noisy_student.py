@@ -18,6 +18,7 @@ from tutelage.errors import UsageError
 from tutelage.learner import modes
 from tutelage.losses import cross_entropy
 from tutelage.methods.method import Method, State, on_each
+from tutelage.settings import at_least, between
 from tutelage.targets import smooth
 
 
@@ -34,6 +35,12 @@ class NoisyStudent(Method):
     labels_weight: float = 1.0  # of the labels' loss; 0 to learn from the pool alone
     normalize: Literal["per_stream", "per_sample"] = "per_stream"  # see above
     dropout_on_pool: bool = True  # dropout and stochastic depth on pool images
+
+    def __post_init__(self) -> None:
+        """Reject what is out of range."""
+        between("smoothing", self.smoothing, 0, 1)
+        at_least("weight", self.weight, 0)
+        at_least("labels_weight", self.labels_weight, 0)
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One update on labels and pool together."""

@@ -18,11 +18,10 @@ from torch import Tensor
 
 from tutelage.core import Batch, Clock, Metrics
 from tutelage.distributed.collectives import from_all_ranks, mean_over_ranks
-from tutelage.errors import UsageError
 from tutelage.gates import truncated_gaussian
 from tutelage.losses import cross_entropy
 from tutelage.methods.method import Method, State, on_each
-from tutelage.settings import at_least, between
+from tutelage.settings import above, at_least, between
 from tutelage.targets import align, hard
 
 
@@ -40,8 +39,7 @@ class SoftMatch(Method):
         """Reject what is out of range."""
         at_least("weight", self.weight, 0)
         between("momentum", self.momentum, 0, 1)
-        if not self.sigmas > 0:
-            raise UsageError(f"sigmas is above 0, got {self.sigmas:g}")
+        above("sigmas", self.sigmas, 0)
 
     def memory(self, num_classes: int, pool_size: int) -> dict[str, Tensor]:
         """mu () and sigma^2 () of the confidence, and the mean answer (K,)."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tutelage.core import Batch, Clock, Metrics
 from tutelage.losses import cross_entropy
 from tutelage.methods.method import Method, State
+from tutelage.settings import between
 from tutelage.targets import smooth
 
 
@@ -17,6 +18,10 @@ class Supervised(Method):
 
     labeled_view: str = "strong"
     smoothing: float = 0.1  # epsilon
+
+    def __post_init__(self) -> None:
+        """Reject what is out of range."""
+        between("smoothing", self.smoothing, 0, 1)
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One update on the labeled images."""

@@ -17,12 +17,11 @@ from typing import Literal
 from torch import Tensor
 
 from tutelage.core import Batch, Clock, Metrics
-from tutelage.errors import UsageError
 from tutelage.gates import exceeds, unlearned
 from tutelage.losses import cross_entropy, kl
 from tutelage.methods.method import Method, State, on_each
 from tutelage.schedules import signal_annealing
-from tutelage.settings import at_least, between
+from tutelage.settings import above, at_least, between
 from tutelage.targets import temper
 
 
@@ -40,8 +39,7 @@ class UDA(Method):
         """Reject what is out of range."""
         between("threshold", self.threshold, 0, 1)
         at_least("weight", self.weight, 0)
-        if not self.temperature > 0:
-            raise UsageError(f"temperature is above 0, got {self.temperature:g}")
+        above("temperature", self.temperature, 0)
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One update on labels and both views of the pool."""

@@ -13,8 +13,9 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from tutelage.errors import UsageError
-from tutelage.networks.build import Normalized, device_of
+from tutelage.networks.build import Net, Normalized, build, device_of
 
+USUAL = 224  # pixels, of a network that is only looked at
 PROBE_SIZE = 128  # pixels of the one gray image that shows which batch norm comes last
 
 
@@ -55,6 +56,12 @@ def freeze(module: nn.Module, how: Freeze) -> None:
     else:
         module.at_rest = frozenset(_resting(module))
     module.train(module.training)
+
+
+def check_freeze(name: str, how: Freeze) -> None:
+    """Raises what `freeze` would for the network of that name, without weights."""
+    with torch.device("meta"):
+        freeze(build(Net(name=name, num_classes=2, img_size=USUAL)), how)
 
 
 def head_names(module: Normalized) -> tuple[str, ...]:

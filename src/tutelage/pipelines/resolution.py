@@ -45,7 +45,7 @@ def with_fix(rounds: Sequence[Round], settings: Common, prepared: Prepared) -> t
     if settings.fix_size is None:
         return tuple(rounds)
     last, number = rounds[-1], len(rounds)
-    above("--fix-size", settings.fix_size, prepared.size)
+    above("--fix-size", settings.fix_size, prepared.size, "the size of the training")
     assert settings.steps != "auto", "plan first"
     steps = share_of(settings.steps, settings.fix_share)
     recipe = replace(

@@ -7,7 +7,7 @@ from tutelage.errors import UsageError
 from tutelage.jobs import TrainSettings
 from tutelage.learner import choose_device, choose_precision
 from tutelage.methods.method import Method
-from tutelage.networks.freeze import Freeze
+from tutelage.networks.freeze import Freeze, check_freeze
 from tutelage.pipelines.guard import exam_for, watch
 from tutelage.pipelines.outcome import conclude
 from tutelage.pipelines.plan import planned
@@ -39,6 +39,8 @@ def train(settings: TrainSettings, run: Run, screen: Screen) -> None:
     check_model(settings.model, settings)
     settings = replace(settings, method=settings.trained_by)
     method = method_of(settings)
+    if settings.transfer == "frozen-stem":
+        check_freeze(settings.model, _freeze(settings))
     source = None if settings.labels is None else source_of(settings, method)
     check_init(settings, settings.model, run)
     device = choose_device(settings.device)
