@@ -152,6 +152,24 @@ def test_images_on_disk_and_in_memory_give_identical_batches(tmp_path):
         assert_equal_batches(from_disk.at(step), from_memory.at(step))
 
 
+def test_batches_from_files_are_made_on_one_core_each_and_leave_the_program_its_threads(
+    tmp_path, monkeypatch
+):
+    count, seen = torch.get_num_threads(), set()
+    real = Batches._make
+    torch.set_num_threads(2)
+    try:
+        monkeypatch.setattr(
+            Batches, "_make", lambda *a: seen.add(torch.get_num_threads()) or real(*a)
+        )
+        paths = sorted(write_pool(tmp_path, 6, first=50).iterdir())
+        disk = OnDisk(listed(paths), 8, torch.device("cpu"))
+        batches(LabeledSet(disk, torch.eye(6)), batch=3).at(0)
+        assert (seen, torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(count)
+
+
 def test_opened_pixels_are_the_same_both_ways(tmp_path):
     paths = listed(sorted(write_pool(tmp_path, 5, first=0, side=11).iterdir()))
     heard = []

@@ -5,7 +5,7 @@ Where several processes train together, each makes its part of the batch.
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -27,8 +27,9 @@ from tutelage.data.crops import Cropped, cut
 from tutelage.data.draws import OfBatch, of_batch
 from tutelage.data.pixels import InMemory, Pixels, WhenAsked
 from tutelage.data.sets import LabeledSet, Pool, positions
+from tutelage.data.threads import lone_threads
 from tutelage.data.views import VIEWS
-from tutelage.distributed.collectives import part_of, world
+from tutelage.distributed.collectives import neighbors, part_of, world
 from tutelage.errors import UsageError
 from tutelage.mixing import Mix, mixup_or_cutmix
 from tutelage.settings import Noise
@@ -36,7 +37,12 @@ from tutelage.training_settings import check_shared
 
 AHEAD = 2  # batches that are made while one is used
 OWN = ("threads", "ahead")  # what batches have in each process
-MAKERS = 2 if (os.cpu_count() or 1) > 2 else 1  # threads that make them, beside those that decode
+
+
+def makers() -> int:
+    """Threads that make batches, beside those that decode: of this process, where several share
+    the machine, half the cores, but no more than batches are made at once."""
+    return min(AHEAD + 1, max(1, (os.cpu_count() or 1) // (2 * neighbors())))
 
 
 class Batches:
@@ -74,7 +80,7 @@ class Batches:
         """The threads, where batches are made ahead."""
         labeled, pool = self.labeled, self.pool
         in_memory = isinstance(labeled.pixels, InMemory) and (pool is None or pool.in_memory)
-        self.threads = None if in_memory else ThreadPoolExecutor(MAKERS)
+        self.threads = None if in_memory else lone_threads(makers(), "batch")
         self.ahead: dict[int, Future[Batch]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
