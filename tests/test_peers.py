@@ -163,6 +163,23 @@ def test_an_arm_that_fails_is_named_with_its_last_words(tmp_path):
         Place((0,)).run("train", "peers_timm", job(tmp_path), python=python, limit=5.0)
 
 
+def test_an_arm_that_was_planned_too_long_is_trained_again_with_fewer_steps(tmp_path, monkeypatch):
+    tried = []
+
+    def run(self, verb, module, asked, *, python, limit):
+        tried.append((verb, asked.steps))
+        return {"seconds": limit, "ended": verb == "train" and asked.steps > 85}
+
+    monkeypatch.setattr(Place, "run", run)
+    monkeypatch.setattr(peers, "cost", lambda *_: Cost(start=0.0, step=0.57))
+    monkeypatch.setattr(peers, "job_of", lambda row, arm, out, given: job(tmp_path, out=str(out)))
+    monkeypatch.setattr(peers, "python", lambda arm, given: tmp_path)
+    given = argparse.Namespace(cores=(0,))
+    said = peers.trained({"minutes": 1}, peers.BY_NAME["timm, labels"], tmp_path / "w", given)
+    assert said == {"seconds": 60, "ended": False, "steps": 81}
+    assert tried == [("train", 100), ("train", 90), ("train", 81), ("predict", 81)]
+
+
 def test_what_was_trained_is_not_trained_again(tmp_path):
     folder = fresh(tmp_path / "work")
     assert done(folder) is None
