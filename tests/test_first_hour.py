@@ -133,6 +133,8 @@ def test_more_students_than_rounds_are_answered_with_what_to_set():
     [
         (["--optim.name", "sdg"], "there is no such optimizer; did you mean sgd"),
         (["--init", "nothing"], "--init nothing: there is no such run"),
+        (["--init", "{tmp}/dta"], "round or weights file; did you mean data?"),
+        (["--model", "levit_128", "--img-size", "31"], "levit_128 can't take images of 31 pixels"),
         (["--precision", "fp16", "--device", "cpu"], "--precision fp16 is for accelerators"),
         (["--device", "gpu"], "--device gpu: there is no such device; take cpu, cuda"),
         (["--batch", "1"], "--batch is at least 2"),
@@ -146,6 +148,7 @@ def test_a_wrong_setting_is_said_by_its_flag_before_images_are_read(tmp_path, ca
         (tmp_path / "data" / name).mkdir(parents=True)
         (tmp_path / "data" / name / "0.png").write_bytes(b"no image")
     needed = ["--data", str(tmp_path / "data"), "--model", "test_resnet"]
+    flags = [flag.format(tmp=tmp_path) for flag in flags]
     assert main(["train", *needed, "--out", str(tmp_path / "run"), *flags]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "run" / "data").exists()

@@ -11,6 +11,7 @@ from tutelage.catalog import make, names
 from tutelage.cli import main
 from tutelage.data.pixels import InMemory
 from tutelage.errors import GivenUp
+from tutelage.pipelines import selftrain as selftrain_module
 from tutelage.pipelines.guard import Watch, advice, effective_classes, exam_for
 from tutelage.pipelines.prepare import Prepared
 from tutelage.progress import Screen
@@ -115,6 +116,29 @@ def test_a_student_without_a_finite_loss_ends_the_run_with_the_baseline(images, 
     assert main(["selftrain", *wild]) == 0  # again: nothing is trained, the reason is told
     assert "gave up on 01-student" in capsys.readouterr().out
     assert baseline.stat().st_mtime_ns == before
+
+
+def test_a_round_that_passed_and_was_damaged_is_made_again_after_the_guard_gave_up(
+    images, tmp_path, monkeypatch
+):
+    real = selftrain_module.check_against
+
+    def check_against(baseline, student, run, prepared):
+        if student.name == "02-student":
+            raise GivenUp("it leads nowhere")
+        real(baseline, student, run, prepared)
+
+    monkeypatch.setattr(selftrain_module, "check_against", check_against)
+    out = tmp_path / "run"
+    asked = toy.selftrain_flags(images, out, **{"select.threshold": 0})
+    assert main(["selftrain", *asked]) == 0
+    assert json.loads((out / "run.json").read_text())["stages"]["guard"]["kept"] == "01-student"
+    weights = [out / part / "model.safetensors" for part in ("rounds/01-student", "model")]
+    before = [file.read_bytes() for file in weights]
+    for file in (*weights, out / "rounds" / "01-student" / "last.pt"):
+        file.write_bytes(b"damaged")
+    assert main(["selftrain", *asked]) == 0
+    assert [file.read_bytes() for file in weights] == before
 
 
 def test_a_student_below_its_baseline_on_validation_images_is_not_kept(images, tmp_path):

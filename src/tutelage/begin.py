@@ -85,14 +85,16 @@ def _copy(module: nn.Module) -> nn.Module:
 
 
 def enter(stage: Stage, state: State) -> None:
-    """Give the networks that learn the stage's dropout, stochastic depth and DropBlock."""
+    """Give the networks that learn the stage's dropout, stochastic depth and DropBlock; a teacher
+    that is a small network of the method's own has none of these."""
     rates = stage.network_noise()
     if set(rates.values()) == {None}:
         return
     for learner in (state.student, state.teacher):
         if isinstance(learner, Learner):
             for module in learner.noised():
-                set_noise(module, **rates)
+                if learner is state.student or isinstance(module, Normalized):
+                    set_noise(module, **rates)
 
 
 def spread_out(state: State, first: int, recipe: Recipe, device: torch.device) -> int:

@@ -14,7 +14,6 @@ from tutelage.data.source import Source
 from tutelage.data.sources.folder import Folder, is_writable_name, why_unwritable
 from tutelage.data.sources.memory import Memory, as_source
 from tutelage.errors import UsageError
-from tutelage.values import nearest
 
 Address = str | Path
 Given = Mapping[str, Source]  # sources made in Python, by their address
@@ -84,10 +83,8 @@ def _nothing_at(address: str) -> str:
     top = storage.top(address)
     if top != address and not storage.is_local(address) and not storage.is_folder(top):
         return f"there is no folder or file {address}, nor is there {top}"
-    name = address.rstrip("/").rpartition("/")[2]
-    beside = storage.names_in(storage.parent(address.rstrip("/")) or ".")
     where = (
         "" if not storage.is_local(address) or Path(address).is_absolute() else f" in {Path.cwd()}"
     )
-    near = nearest(name, beside) or ": write the path of a folder or file, see docs/data.md"
+    near = storage.nearby(address) or ": write the path of a folder or file, see docs/data.md"
     return f"there is no folder or file {address}{where}{near}"

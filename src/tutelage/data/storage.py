@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import TutelageError, UsageError
+from tutelage.values import nearest
 
 FILE = "file://"
 IN_MEMORY = "memory:"  # addresses of images that were given from Python; memory:// is fsspec's
@@ -128,6 +129,12 @@ def names_in(address: str) -> list[str]:
             return []
         found = files.ls(path, detail=False)
     return sorted({posixpath.basename(str(name).rstrip("/")) for name in found})
+
+
+def nearby(address: str) -> str:
+    """'; did you mean x?' for the nearest names in the folder of what is not there, or nothing."""
+    address = address.rstrip("/")
+    return nearest(posixpath.basename(address), names_in(parent(address) or "."))
 
 
 def matching(pattern: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.data import storage
 from tutelage.errors import Damaged, UsageError
 from tutelage.evaluation.calibrated import Calibration
 from tutelage.evaluation.image_size import canvas_at
@@ -84,7 +85,8 @@ def load_model(path: Path, device: torch.device | None = None) -> Model:
         state = "the run has not finished yet: the command that began it goes on"
         if folder == path:
             why = "it has no config.json" if path.exists() else "there is no such folder"
-            state = f"{why}; give a finished run, or its folder model/"
+            near = "" if path.exists() else storage.nearby(str(path))
+            state = f"{why}{near or '; give a finished run, or its folder model/'}"
         raise UsageError(f"{path} holds no model: {state}")
     config = _read_config(folder / "config.json")
     net, digest = from_plain(Net, config["net"]), str(config["weights"])

@@ -12,18 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.core import Advance
+from tutelage.data import storage
 from tutelage.data.decode import SUFFIXES, quiet
 from tutelage.data.find import kinds, source_of
 from tutelage.data.issues import in_words, stop_if_fatal
 from tutelage.data.pixels import OnDisk
 from tutelage.data.source import Images, Source
 from tutelage.data.sources.folder import Folder, images_below, is_writable_name, why_unwritable
-from tutelage.data.storage import is_local, plain
 from tutelage.deploy.model_folder import Model
 from tutelage.deploy.predictions import Predictions
 from tutelage.errors import DataProblem, UsageError
 from tutelage.evaluation.accuracy import predict
-from tutelage.values import nearest
 
 Say = Callable[[str], None]  # hears a line of what is left out on the way
 
@@ -74,16 +73,14 @@ def _nothing_of(pattern: str) -> str:
         return f"the folder {pattern} has no images, at any depth: {' '.join(sorted(SUFFIXES))}"
     if any(sign in pattern for sign in "*?["):
         return f"no image matches {pattern}: look at what lies there"
-    path = Path(pattern)
-    beside = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = nearest(path.name, beside) or ": name files, folders or globs"
+    near = storage.nearby(pattern) or ": name files, folders or globs"
     return f"there is no file or folder {pattern}{near}"
 
 
 def _is_other_source(address: str) -> bool:
     """Whether one address has images that are no files below it, or lie on no disk of here."""
-    address = plain(address)
-    if not is_local(address):
+    address = storage.plain(address)
+    if not storage.is_local(address):
         return True
     return any(kind.claims(address) for kind in kinds() if kind is not Folder)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tutelage.data import storage
 from tutelage.data.pixels import Chosen, Pixels
 from tutelage.deploy.teacher_check import check_teacher, folder_of, recorded_accuracy, run_of
 from tutelage.deploy.teacher_sources import (
@@ -120,7 +121,10 @@ def _found(given: str | Path | nn.Module, img_size: int, device: torch.device) -
     if sign:
         return from_file(name, Path(file), img_size)
     if len(Path(text).parts) > 1 and not text.startswith(HUB):
-        raise UsageError(f"the teacher {text}: there is no such run, model folder or round")
+        raise UsageError(
+            f"the teacher {text}: there is no such run, model folder or round"
+            + storage.nearby(text)
+        )
     return from_timm(text)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tutelage.data import storage
 from tutelage.deploy.model_folder import load_model
 from tutelage.deploy.teacher_check import folder_of, run_of
 from tutelage.deploy.teacher_sources import HUB
@@ -76,12 +77,13 @@ def _train_all(
     rounds: Sequence[Round], settings: SelftrainSettings, run: Run, prepared: Prepared,
     taken: Teacher | None,
 ) -> None:  # fmt: skip
-    """Every round, until one leads nowhere."""
-    baseline, *others = rounds
+    """Every round, until one leads nowhere; where one did before, those that passed, of which one
+    that was damaged is made again."""
+    baseline, *others = sound(rounds, run)
     train_once(baseline, run, prepared, exam=exam_for(baseline.recipe, prepared))
     watched = watch(prepared, run, baseline, seed=settings.seed)
     for one in others:
-        if run.is_done("guard") or run.is_done("evaluate"):
+        if run.is_done("evaluate"):
             return
         try:
             if not run.is_done(one.name):
@@ -90,10 +92,13 @@ def _train_all(
                     pool = stored_pool(settings, run, prepared, one, taken)
                 exam = exam_for(one.recipe, prepared, None if one.fixes else watched)
                 train_once(one, run, prepared, pool=pool, exam=exam)
-            if one.judged:  # also where a kill came between the training and this
+            if one.judged and not run.is_done(
+                "guard"
+            ):  # also where a kill came between the training and this
                 check_against(baseline, one, run, prepared)
         except GivenUp as reason:
             give_up(run, prepared, rounds, one, reason)
+            return
 
 
 def _check_early(settings: SelftrainSettings) -> None:
@@ -110,7 +115,10 @@ def _check_early(settings: SelftrainSettings) -> None:
             load_model(folder)
         return
     if len(path.parts) > 1:
-        raise UsageError(f"--teacher {path}: there is no such run, and no timm network either")
+        near = storage.nearby(str(path))
+        raise UsageError(
+            f"--teacher {path}: there is no such run, and no timm network either{near}"
+        )
     check_model(settings.teacher, settings)
 
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from tutelage.data import storage
 from tutelage.deploy.teacher_check import folder_of, run_of
 from tutelage.deploy.teacher_sources import (
     HUB,
@@ -67,8 +68,8 @@ def _check_source(given: str) -> None:
     elsewhere = given == PRETRAINED or given.startswith(HUB) or "=" in given
     if not (elsewhere or path.is_file() or folder_of(path) is not None):
         raise UsageError(
-            f"--init {given}: there is no such run, model folder, round or weights file; give one, "
-            f"or `{PRETRAINED}` for timm's own weights"
+            f"--init {given}: there is no such run, model folder, round or weights file"
+            + (storage.nearby(given) or f"; give one, or `{PRETRAINED}` for timm's own weights")
         )
 
 

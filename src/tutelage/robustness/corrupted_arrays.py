@@ -67,8 +67,7 @@ class CorruptedArrays(CorruptedRelease):
             )
         root = Path(self.address)
         if not root.is_dir():
-            beside = storage.names_in(str(root.parent))
-            raise UsageError(f"there is no folder {root}{nearest(root.name, beside)}")
+            raise UsageError(f"there is no folder {root}{storage.nearby(self.address)}")
         names = [name for name in (*TEST, *EXTRA) if (root / f"{name}.npy").is_file()]
         inside = storage.names_in(self.address)
         missing = "no corruption" if not names else f"no {LABELS}" if LABELS not in inside else ""

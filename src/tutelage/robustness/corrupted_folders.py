@@ -71,9 +71,7 @@ class CorruptedFolders(CorruptedRelease):
     def _nothing(self) -> str:
         """What is there instead."""
         if not storage.is_folder(self.address):
-            name = self.address.rstrip("/").rpartition("/")[2]
-            beside = storage.names_in(storage.parent(self.address.rstrip("/")) or ".")
-            return f"there is no folder {self.address}{nearest(name, beside)}"
+            return f"there is no folder {self.address}{storage.nearby(self.address)}"
         inside = storage.names_in(self.address)
         near = next((text for one in inside if (text := nearest(one, (*TEST, *EXTRA)))), "")
         return (

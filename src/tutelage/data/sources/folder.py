@@ -12,7 +12,6 @@ from tutelage.data.issues import Issue
 from tutelage.data.source import Listing, Raw, Source
 from tutelage.data.splits import split_name
 from tutelage.errors import UsageError
-from tutelage.values import nearest
 
 
 class Folder(Source):
@@ -116,9 +115,7 @@ def exists(root: str) -> None:
         return
     if storage.is_file(root):
         raise UsageError(f"{root} is a file: give a folder of images")
-    name = root.rstrip("/").rpartition("/")[2]
-    known = storage.names_in(storage.parent(root.rstrip("/")) or ".")
-    raise UsageError(f"there is no folder {root}{nearest(name, known)}")
+    raise UsageError(f"there is no folder {root}{storage.nearby(root)}")
 
 
 def images_below(folder: Path) -> Iterator[Path]:
