@@ -125,7 +125,7 @@ def test_teachers_may_be_several_and_a_round_or_a_module(images, teacher, tmp_pa
         ({"teacher": "no/such/run"}, "no/such/run"),
         ({"recipe": "ufi"}, "there is no recipe 'ufi'; did you mean usi?"),
         ({"options": "temperature=0"}, "temperature is above 0"),
-        ({"options": "on=pool", "unlabeled": None}, "give the recipe a pool"),
+        ({"options": "on=pool", "unlabeled": None}, "on=pool learns on a pool: give --unlabeled"),
     ],
 )
 def test_what_can_not_work_is_said(more, words, images, teacher, tmp_path, capsys):

@@ -157,6 +157,15 @@ def test_methods_take_turns(images, tmp_path):
     assert models == ["test_efficientnet", "test_resnet", "test_efficientnet"]
 
 
+def test_stages_disturb_the_student_and_not_a_small_teacher_of_the_methods_own(images, tmp_path):
+    flags = toy.selftrain_flags(
+        images, tmp_path / "run", rounds=1, steps=4, method="reduced-meta-pseudo-labels",
+        **{"img-size": 32, "progressive.stages": 2, "progressive.multiple": 16},
+    )  # fmt: skip
+    assert main(["selftrain", *flags]) == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "done"
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -170,6 +179,7 @@ def test_methods_take_turns(images, tmp_path):
         (["--method", "fixmatch", "--select.ood", "0.1"], "--select.ood is for noisy-student"),
         (["--method", "reduced-meta-pseudo-labels", "--order", "pretrain"], "--order is for"),
         (["--student-init", "teacher", "--teacher", "test_efficientnet"], "--student-init teacher"),
+        (["--method", "mean-teacher", "--optim.ema", "None"], "asks the weights' average: give"),
     ],
 )
 def test_what_does_not_go_together_is_said_before_training(flags, words, images, tmp_path, capsys):

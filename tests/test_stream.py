@@ -432,7 +432,7 @@ def test_what_cannot_be_streamed_is_refused_with_what_to_do(images, tmp_path):
     refused("--labels are those of a pool", unlabeled=None)
     refused("--selected is for a pool with --labels", labels=None)
     refused("has no tar shards to train from: `tutelage selftrain`", unlabeled=str(images / "pool"))
-    refused("flexmatch remembers each image", method="flexmatch")
+    refused("flexmatch remembers something of the pool", method="flexmatch")
     refused("supervised doesn't look at a pool", method="supervised")
     refused("needs a teacher: use `tutelage selftrain`", method="meta-pseudo-labels")
     refused("give the --labels", method="noisy-student", labels=None, selected=None)

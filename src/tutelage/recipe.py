@@ -34,7 +34,9 @@ class Recipe:
     spread: Spread = field(default_factory=Spread)  # may be another when a training goes on
 
     def __post_init__(self) -> None:
-        """Reject what a teacher that learns from its student's steps can't go with."""
+        """Reject what the method can't go with."""
+        if self.method.averaged and self.optim.ema is None:
+            raise UsageError("this method asks the weights' average: give --optim.ema, as 0.999")
         if self.method.teacher == "trained":
             if self.optim.accumulate > 1:
                 raise UsageError(

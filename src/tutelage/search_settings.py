@@ -55,6 +55,11 @@ class SearchSettings(ByOneMethod, Common):
         """Reject what is out of range, before anything is read."""
         super().__post_init__()
         self._check_pool()
+        if self.devices > 1:
+            raise UsageError(
+                "--devices is for one training: begin the same search several times instead, which "
+                "then share its trials"
+            )
         at_least("--rungs", self.rungs, 1)
         at_least("--keep", self.keep, 2)
         if self.trials != "auto":

@@ -1,6 +1,5 @@
 """The columns of a labels folder's parts that selection reads: streamed, several parts at once."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from tutelage.data.label_parts import (
 from tutelage.data.parquet_schema import statistics_of
 from tutelage.errors import DataProblem, UsageError
 from tutelage.labeling.rules import Answers, Array, T
+from tutelage.speed.machine import available_cores
 
 PORTION = 1 << 19  # rows in memory at once, of each thread
 LARGEST_ID_BITS = 63
@@ -98,7 +98,7 @@ def open_labels(folder: Path) -> LabelFiles:
                 f"{folder} has {len(found):,} parts, but no {part_path(folder, number).name}: let "
                 "`tutelage label` finish"
             )
-    threads = min(8, len(os.sched_getaffinity(0)))
+    threads = min(8, len(available_cores()))
     footers = list(in_order((part_path(folder, number) for number in found), _footer, threads))
     first = footers[0]
     for one in footers:

@@ -25,6 +25,7 @@ from tutelage.settings import at_least, between
 class MeanTeacher(Method):
     """Labels, and the distance to the averaged weights' answer on the pool."""
 
+    averaged = True
     unlabeled_views: tuple[str, ...] = ("weak", "strong")  # of the teacher, of the student
     weight: float = 5.0  # w, of the consistency cost after the ramp
     ramp_end: float = 0.4  # share of the run after which the weight is full

@@ -72,6 +72,7 @@ class Method(ABC):
     stored: ClassVar[bool] = False  # the pool's labels are written down before the training
     finetuned: ClassVar[bool] = False  # the student is to be fine-tuned on the labels afterwards
     two_heads: ClassVar[bool] = False  # a distillation token, where the network has one
+    averaged: ClassVar[bool] = False  # the weights' average is asked while the student learns
     labeled_view: str = "weak"
     unlabeled_views: tuple[str, ...] = ()
 

@@ -1,4 +1,4 @@
-"""`--method auto`: what measured best for this many labels and steps, and why."""
+"""`--method auto`: what measured best for this many labels, and why."""
 
 from dataclasses import replace
 

@@ -44,14 +44,9 @@ def distill(
     `modules` are teachers given as networks, beside those that the settings name. Raises what the
     stages raise.
     """
-    check_model(settings.student, settings)
-    method_kind = kind_of(settings.method)
-    if method_kind.teacher != "frozen":
-        verb = "selftrain" if method_kind().unlabeled_views else "train"
-        raise UsageError(f"{settings.method} is no distillation: use `tutelage {verb}`")
+    _check_early(settings)
     if sum(name.startswith(MODULE) for name in settings.teacher) != len(modules):
         raise UsageError("a teacher was given in Python: call tutelage.distill with it again")
-    make(settings.method, settings.options, {"smoothing": settings.smoothing})
     check_init(settings, settings.student, run)
     device = choose_device(settings.device)
     prepared = prepare(settings, run, device, screen, pool=settings.unlabeled)
@@ -85,6 +80,18 @@ def distill(
         pool = pool_for(one.recipe, prepared)
         train_once(one, run, prepared, pool=pool, teacher=asked, exam=exam)
     conclude(rounds, run, prepared)
+
+
+def _check_early(settings: DistillSettings) -> None:
+    """Raises UsageError for what is wrong before anything is read or trained."""
+    check_model(settings.student, settings)
+    kind = kind_of(settings.method)
+    if kind.teacher != "frozen":
+        verb = "selftrain" if kind().unlabeled_views else "train"
+        raise UsageError(f"{settings.method} is no distillation: use `tutelage {verb}`")
+    method = make(settings.method, settings.options, {"smoothing": settings.smoothing})
+    if settings.unlabeled is None and vars(method).get("on") == "pool":
+        raise UsageError("--options on=pool learns on a pool: give --unlabeled")
 
 
 def _teacher(

@@ -192,6 +192,9 @@ def _summary(content: dict[str, Any]) -> list[str]:
         test = f"McNemar p = {verdict['p_value']:.2g}"
         lines.append(f"  ({verdict['gained']} images gained, {verdict['lost']} lost, {test})")
         if verdict["outcome"] == "hurt" and guard is None:
-            lines.append("  the labels alone do better here: `tutelage train` makes that model")
+            best = outcome["rounds"][0]["name"]
+            lines.append(
+                f"  the labels alone do better here: their model is rounds/{best} of the run"
+            )
     kept = content["stages"].get("model", {})
     return [*lines, kept["calibration"]] if "calibration" in kept else lines

@@ -28,8 +28,8 @@ def source_of(settings: ByOneMethod, method: Method) -> WebDataset:
     assert settings.unlabeled is not None, "checked with the settings"
     if method.memory(2, 2):
         raise UsageError(
-            f"{settings.method} remembers each image of the pool, for which a pool in shards is "
-            "too large: take noisy-student, or `tutelage selftrain` with a pool in memory"
+            f"{settings.method} remembers something of the pool from step to step, which a pool in "
+            "shards has no place for: take noisy-student, or `tutelage selftrain` without shards"
         )
     source = open_source(settings.unlabeled)
     if not isinstance(source, WebDataset):

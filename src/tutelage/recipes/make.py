@@ -1,5 +1,7 @@
 """From a verb's settings to the Recipe of one training."""
 
+from dataclasses import replace
+
 from tutelage.core import Dice, Stage, fold
 from tutelage.errors import UsageError
 from tutelage.methods.method import Method
@@ -23,11 +25,13 @@ DROPOUT, DROP_PATH = 0.1, 0.05  # docs/results.md: 59.4 % with them, 57.1 % with
 
 def check_model(model: str, settings: Common) -> None:
     """Raises UsageError for a network or optimizer that timm doesn't know, and for a network that
-    can't take squeeze-and-excitation where it is asked."""
+    can't take the image size, noise or squeeze-and-excitation that is asked."""
     names.check_name(model)
     check_optimizer(settings.optim.name)
     if settings.se is not None:
         sites_of(model, settings.se_where)
+    if settings.img_size != "auto":
+        check_net(_net(settings, settings.img_size, model=model, num_classes=2))
 
 
 def se_of(settings: Common) -> SE | None:
@@ -51,18 +55,8 @@ def recipe_of(
     noise, how = settings.noise, settings.progressive
     assert settings.img_size != "auto", "look at the images first"
     assert settings.steps != "auto", "plan first"
-    net = Net(
-        name=model,
-        num_classes=num_classes,
-        img_size=settings.img_size,
-        small_stem=settings.stem == "auto",
-        dropout=_rate(noise.dropout, DROPOUT, model, "drop_rate"),
-        drop_path=_rate(noise.drop_path, DROP_PATH, model, "drop_path_rate"),
-        drop_block=noise.drop_block,
-        se=se_of(settings),
-        many_sizes=how.stages > 1 and has_fixed_size(model),
-        two_heads=method.two_heads and has_token(model),
-    )
+    net = _net(settings, settings.img_size, model=model, num_classes=num_classes)
+    net = replace(net, two_heads=method.two_heads and has_token(model))
     check_net(net)
     _check_mixing(method, noise)
     last = Stage(
@@ -86,6 +80,22 @@ def recipe_of(
         precision="fp32" if settings.precision == "auto" else settings.precision,
         compile=settings.compile,
         spread=settings.spread,
+    )
+
+
+def _net(settings: Common, size: int, *, model: str, num_classes: int) -> Net:
+    """The network that is asked, for images of that size in pixels."""
+    noise = settings.noise
+    return Net(
+        name=model,
+        num_classes=num_classes,
+        img_size=size,
+        small_stem=settings.stem == "auto",
+        dropout=_rate(noise.dropout, DROPOUT, model, "drop_rate"),
+        drop_path=_rate(noise.drop_path, DROP_PATH, model, "drop_path_rate"),
+        drop_block=noise.drop_block,
+        se=se_of(settings),
+        many_sizes=settings.progressive.stages > 1 and has_fixed_size(model),
     )
 
 
