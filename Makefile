@@ -42,7 +42,7 @@ fix: $(READY)
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: $(READY)
+bench: $(VENV)/.bench-ready
 	$(BIN)/python -m benchmarks.bench
 
 fuzz: $(READY)
@@ -60,6 +60,10 @@ $(READY): pyproject.toml constraints.txt
 $(TOOLS)/.ready: constraints.txt
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet --constraint constraints.txt cyclonedx-bom pip-audit
+	touch $@
+
+$(VENV)/.bench-ready: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	touch $@
 
 $(VENV)/.docs-ready: $(READY)
