@@ -223,7 +223,7 @@ def _profiled(run: Callable[[int], object], device: torch.device) -> dict[str, A
     """The operations that take longest a step: of the processor, and of the device."""
     on_device = device.type == "cuda"
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
-    with profile(activities=kinds) as profiler:
+    with profile(activities=kinds, acc_events=True) as profiler:
         wall = 1e3 * _seconds(run, range(SKIPPED, SKIPPED + PROFILED), device)
     events = profiler.key_averages()
     kernels = [event for event in events if event.device_type == DeviceType.CUDA]
