@@ -199,3 +199,13 @@ def test_a_name_in_utf_8_is_not_blamed_where_python_reads_ascii():
         "the name is UTF-8, and Python reads names as ascii here: set PYTHONUTF8=1 "
         "the name is not UTF-8: rename the file or folder"
     )
+
+
+@pytest.mark.parametrize(("wish", "colored"), [("", True), ("1", False)])
+def test_help_has_no_color_where_nobody_wants_it(wish, colored, monkeypatch, capsys):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", wish)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    assert ("\x1b[" in capsys.readouterr().out) == colored

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import re
 import textwrap
 import typing
@@ -53,6 +54,8 @@ def parse(
     registry = constructors.ConstructorRegistry()
     registry.struct_rule(_rule)
     asked = any(word in ("-h", "--help") for word in arguments)
+    if asked and os.environ.get("NO_COLOR"):  # no-color.org, which tyro doesn't look for
+        os.environ["TERM"] = "dumb"
     read = partial(
         cli, kind, prog=prog, description=about, args=arguments, registry=registry,
         **({} if default is None else {"default": default}),
