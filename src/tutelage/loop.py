@@ -3,6 +3,7 @@
 Where several processes train together, all of them run it; only the leading one has a desk.
 """
 
+import math
 import signal
 import threading
 import time
@@ -267,7 +268,7 @@ def _line(work: Work, meter: Meter, state: State, done: int) -> dict[str, Any]:
     """One line of metrics.jsonl; raises GivenUp where the loss is not finite."""
     line: dict[str, Any] = {"step": done, "total": work.recipe.steps}
     line |= meter.line(state)
-    if not torch.isfinite(torch.tensor(line["loss"])):
+    if not math.isfinite(line["loss"]):
         raise GivenUp(
             f"the loss became {line['loss']} before step {done} of {work.out}: lower --optim.lr "
             f"(now {work.recipe.optim.lr}) or set --optim.clip 1"
