@@ -140,7 +140,7 @@ def _readers(root: Path) -> list[tuple[Callable[[], object], tuple[str, ...]]]:
         (lambda: gather(run), ("run", "config", "starts", "classes", "sources", "issues",
                                "metrics", "predictions", "labels", "evaluation")),
         (lambda: summary(read_run(run)), ("run",)),
-        (lambda: content_of(run, "selftrain", read_run(run).get("settings", {})), ("run",)),
+        (lambda: content_of(run, "selftrain", read_run(other / "selftrain")["settings"]), ("run",)),
         (lambda: recorded_accuracy(run / "model"), ("run",)),
         (lambda: all_answers(stored, screen),
          ("run", "predictions", "manifest", "model", "evaluation")),
