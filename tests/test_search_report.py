@@ -8,7 +8,7 @@ from search_contents import content, network
 from test_report import HOSTILE, Page
 
 from tutelage.cli import main
-from tutelage.errors import UsageError
+from tutelage.errors import Damaged, UsageError
 from tutelage.files import write_json
 from tutelage.networks.published import V2
 from tutelage.reports import search_answer, search_figures
@@ -315,6 +315,12 @@ def test_report_writes_the_page_of_a_search_again(tmp_path, capsys):
     assert f"report: {path}" in capsys.readouterr().out
     assert path == run / "report" / "index.html"
     assert path.read_bytes() == before
+
+
+def test_a_search_whose_best_network_was_not_tried_is_damaged(tmp_path):
+    run = finished(tmp_path, CASES["usual"] | {"best": 999})
+    with pytest.raises(Damaged, match=r"search\.json is damaged.*KeyError: 999"):
+        write_report(run)
 
 
 @pytest.mark.parametrize("state", ["running", "interrupted", "failed"])
