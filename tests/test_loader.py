@@ -1,3 +1,5 @@
+import gc
+import threading
 from collections import Counter
 
 import numpy as np
@@ -12,6 +14,7 @@ from tutelage.data.loader import Batches
 from tutelage.data.pixels import InMemory, OnDisk, open_pixels
 from tutelage.data.pool import StoredTargets
 from tutelage.data.sets import LabeledSet, PoolSet, positions
+from tutelage.data.threads import lone_threads
 from tutelage.errors import DataProblem, UsageError
 from tutelage.settings import Noise
 from tutelage.targets import one_hot
@@ -168,6 +171,24 @@ def test_batches_from_files_are_made_on_one_core_each_and_leave_the_program_its_
         assert (seen, torch.get_num_threads()) == ({1}, 2)
     finally:
         torch.set_num_threads(count)
+
+
+def test_where_a_thread_can_not_begin_the_others_do_not_wait_for_it(monkeypatch):
+    real, begun, count = threading.Thread.start, [], torch.get_num_threads()
+
+    def start(thread):
+        if begun:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start"):
+        lone_threads(2)
+    gc.collect()
+    begun[0].join(10)
+    assert not begun[0].is_alive()
+    assert torch.get_num_threads() == count
 
 
 def test_opened_pixels_are_the_same_both_ways(tmp_path):

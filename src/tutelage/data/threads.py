@@ -21,9 +21,12 @@ def lone_threads(count: int, name: str = "") -> ThreadPoolExecutor:
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(count, name, _alone)
     together = Barrier(count)
-    for _ in pool.map(lambda _: together.wait(), range(count)):
-        pass
-    torch.set_num_threads(before)
+    try:
+        for _ in pool.map(lambda _: together.wait(), range(count)):
+            pass
+    finally:
+        together.abort()  # where one can't begin, the others wait for it no longer
+        torch.set_num_threads(before)
     return pool
 
 

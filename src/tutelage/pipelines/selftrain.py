@@ -92,9 +92,7 @@ def _train_all(
                     pool = stored_pool(settings, run, prepared, one, taken)
                 exam = exam_for(one.recipe, prepared, None if one.fixes else watched)
                 train_once(one, run, prepared, pool=pool, exam=exam)
-            if one.judged and not run.is_done(
-                "guard"
-            ):  # also where a kill came between the training and this
+            if one.judged and not run.is_done("guard"):  # also after a kill between the two
                 check_against(baseline, one, run, prepared)
         except GivenUp as reason:
             give_up(run, prepared, rounds, one, reason)
