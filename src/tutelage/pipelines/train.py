@@ -39,8 +39,7 @@ def train(settings: TrainSettings, run: Run, screen: Screen) -> None:
     check_model(settings.model, settings)
     settings = replace(settings, method=settings.trained_by)
     method = method_of(settings)
-    if settings.transfer == "frozen-stem":
-        check_freeze(settings.model, _freeze(settings))
+    check_freeze(settings.model, _freeze(settings))
     source = None if settings.labels is None else source_of(settings, method)
     check_init(settings, settings.model, run)
     device = choose_device(settings.device)
