@@ -41,7 +41,7 @@ LAYERS = [  # a module may import modules of lower rows, and of its own package
     {"jobs", "judging_settings"},
     {"training_settings"},
     {"settings", "flags"},
-    {"values", "files", "ends"},
+    {"values", "files", "ends", "heap"},
     {"distributed"},
     {"core"},
     {"errors"},
