@@ -22,7 +22,7 @@ LARGER = ["--fix-size", "48", "--optim.ema", "0.9"]
 COMMANDS = {
     "teacher": ["train", *SMALL, "--steps", "30", *STAGES],
     "larger": ["train", *SIZE, *EXACT, "--model", "test_convnext", *FEW, *LARGER],
-    "probe": ["train", *SMALL, *FEW, "--init", "{out}/teacher", "--transfer", "head-first"],
+    "probe": ["train", *SMALL, *FEW, "--init", "{out}/teacher", "--transfer", "probe"],
     "noisy": ["selftrain", *SMALL, *POOL, *KEPT, "--method", "noisy-student", "--rounds", "2",
               *SHORT],
     "mpl": ["selftrain", *SMALL, *POOL, *SHORT, "--method", "meta-pseudo-labels"],

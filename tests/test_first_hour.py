@@ -138,7 +138,7 @@ def test_more_students_than_rounds_are_answered_with_what_to_set():
         (["--precision", "fp16", "--device", "cpu"], "--precision fp16 is for accelerators"),
         (["--device", "gpu"], "--device gpu: there is no such device; take cpu, cuda"),
         (["--batch", "1"], "--batch is at least 2"),
-        (["--head-share", "0.5"], "--head-share is for --transfer head-first: give both, or leave"),
+        (["--freeze", "2"], "--freeze is for --transfer frozen-stem: give both, or leave"),
         (["--optim.lr-end", "2"], "--optim.lr-end is 0 to 1, got 2"),
         (["--options", "smothing=1"], "--options of supervised: unknown setting smothing; did you"),
     ],

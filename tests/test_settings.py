@@ -159,7 +159,7 @@ def test_usual_rates_follow_the_kind_of_optimizer(name, lr, decay):
         lambda: Optim(milestones=(0.5,)),
         lambda: Optim(scale_base=64),
         lambda: TrainSettings(**NEEDED, fix="shallow-frozen"),
-        lambda: TrainSettings(**NEEDED, head_share=0.5),
+        lambda: TrainSettings(**NEEDED, freeze=2),
     ],
 )
 def test_settings_that_nothing_would_read_are_refused(wrong):

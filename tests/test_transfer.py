@@ -6,6 +6,7 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import starts
 import timm
@@ -17,12 +18,14 @@ from torch import nn
 
 import tutelage
 from tutelage.core import Clock, Stage
+from tutelage.data.decode import decode
 from tutelage.data.loader import Batches
 from tutelage.data.pixels import InMemory
 from tutelage.data.sets import LabeledSet
 from tutelage.deploy.model_folder import Model, save_model
 from tutelage.deploy.teacher_sources import from_folder
 from tutelage.errors import RunMismatch, UsageError
+from tutelage.evaluation.probe import fit_head
 from tutelage.jobs import TrainSettings
 from tutelage.learner import Learner, modes
 from tutelage.loop import fit
@@ -86,7 +89,9 @@ def test_without_a_common_class_the_classifier_is_new(source, tiny):
     fresh = build(replace(tiny, num_classes=2), seed=3).state_dict()
     assert all(torch.equal(made.module.state_dict()[key], fresh[key]) for key in HEAD)
     assert same(trunk(made.module), trunk(build(tiny, seed=7)))
-    assert made.note.endswith("classes: all 2 new")
+    assert made.note.endswith("classes: all 2 new, fitted on the labels")
+    assert made.fitted
+    assert not begun(source, tiny, ("x", "bee")).fitted
 
 
 def test_a_network_that_does_not_fit_is_refused_with_tensor_and_shapes(source, tiny):
@@ -392,7 +397,7 @@ def test_weights_that_have_seen_the_judging_images_are_refused(images, tmp_path)
         {"pretrained": True, "freeze": 2},
         {"pretrained": True, "init": "run"},
         {"pretrained": True, "transfer": "frozen-stem", "freeze": 0},
-        {"pretrained": True, "transfer": "head-first", "head_share": 1.0},
+        {"batch_norm": "frozen"},
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(wrong):
@@ -400,29 +405,89 @@ def test_settings_that_do_not_go_together_are_refused(wrong):
         TrainSettings(**{"data": "d", "model": "m", "out": Path("o")} | wrong)
 
 
-@pytest.mark.slow
-def test_head_first_is_a_probe_and_then_all_and_goes_on_where_it_was_killed(images, tmp_path):
-    source = tmp_path / "source"
-    tutelage.train(**asked(images, source))
+@pytest.fixture
+def stranger(tmp_path, tiny) -> Path:
+    """A model folder with classes that nobody else has."""
+    net = replace(tiny, num_classes=4)
+    classes = ("u", "v", "w", "x")
+    save_model(tmp_path / "stranger", Model(build(net, seed=7), net, classes, 32), "a card")
+    return tmp_path / "stranger"
 
+
+def at_start(images, out, source, **more):
+    """Weights after one step that changes nothing but what isn't learned."""
+    still = {"optim": {"lr": 0.0, "ema": None, "weight_decay": 0.0}, "steps": 1}
+    tutelage.train(**asked(images, out, init=str(source), **still) | more)
+    return toy.weights_of(out, "00-supervised")
+
+
+def test_a_new_classifier_is_fitted_on_the_labels_before_the_training(images, tmp_path, stranger):
+    found = at_start(images, tmp_path / "out", stranger)
+    files = sorted((images / "labeled").glob("*/*.png"))
+    shown = torch.from_numpy(np.stack([decode(file.read_bytes(), 16) for file in files]))
+    labels = torch.tensor([toy.CLASSES.index(file.parent.name) for file in files])
+    module = tutelage.load_model(stranger).module
+    module.net.fc = nn.Identity()
+    head = fit_head(module(shown.permute(0, 3, 1, 2) / 255), labels, 4)
+    assert torch.allclose(head.weight, found["net.fc.weight"], atol=1e-3)
+    assert torch.allclose(head.bias, found["net.fc.bias"], atol=1e-3)
+
+
+def test_statistics_of_batch_norm_stay_as_given_weights_have_them(images, tmp_path, stranger):
+    before = tutelage.load_model(stranger).module.state_dict()
+    statistics = [key for key in before if "running" in key]
+    for how, kept in (("auto", True), ("frozen", True), ("moving", False)):
+        after = at_start(images, tmp_path / how, stranger, batch_norm=how)
+        assert {torch.equal(after[key], before[key]) for key in statistics} == {kept}
+
+
+def test_given_weights_are_trained_by_adamw_at_a_small_rate():
+    def chosen(name="auto", *, batch_norm=True, pretrained=True):
+        made = Optim(name=name).resolved(batch_norm=batch_norm, pretrained=pretrained)
+        return made.name, made.lr
+
+    assert chosen() == ("adamw", 3e-4)
+    assert chosen(batch_norm=False) == ("adamw", 1e-4)
+    assert chosen("sgd") == ("sgd", 0.003)
+    assert chosen(pretrained=False) == ("sgd", 0.1)
+
+
+def test_size_and_first_layers_are_those_that_given_weights_know(images, tmp_path, weights, capsys):
+    def config(out):
+        return json.loads((tmp_path / out / "model" / "config.json").read_text())["net"]
+
+    save_file(timm.create_model("test_resnet").state_dict(), weights / "test_resnet.safetensors")
+    free = {"img_size": "auto", "steps": 1}
+    tutelage.train(**asked(images, tmp_path / "new", **free))
+    tutelage.train(**asked(images, tmp_path / "published", pretrained=True, **free))
+    assert "are shown at 128 px, as given weights know larger ones" in capsys.readouterr().err
+    for init in ("new", "published"):
+        more = {"init": str(tmp_path / init), **free}
+        tutelage.train(**asked(images, tmp_path / f"of-{init}", **more))
+    sizes = {one: config(one)["img_size"] for one in ("new", "published", "of-new", "of-published")}
+    assert sizes == {"new": 32, "published": 128, "of-new": 32, "of-published": 128}
+    assert config("new")["small_stem"]
+    assert config("of-new")["small_stem"]
+    assert not config("published")["small_stem"]
+    assert not config("of-published")["small_stem"]
+
+
+@pytest.mark.slow
+def test_a_training_of_given_weights_goes_on_where_it_was_killed(images, tmp_path, stranger):
     def given(out):
-        more = {"init": str(source), "transfer": "head-first", "fix_size": 24, "fix_share": 0.2}
+        more = {"init": str(stranger), "transfer": "probe", "fix_size": 24, "fix_share": 0.2}
         return asked(images, out, steps=10, **more)
 
     calm, out = tmp_path / "calm", tmp_path / "killed"
     pairs = [(f"--{key.replace('_', '-')}", str(value)) for key, value in given(out).items()]
     flags = ["train", *(part for pair in pairs for part in pair)]
-    for stage, number in (("00-head", 2), ("01-supervised", 4), ("02-fix", 2)):
+    for stage, number in (("00-supervised", 4), ("01-fix", 2)):
         killed = starts.run(starts.KILLER, stage, number, *flags)
         assert killed.returncode == -signal.SIGKILL, f"{stage} {number}: {killed.stderr}"
     for path in (calm, out):
         tutelage.train(**given(path))
-    names = ("00-head", "01-supervised", "02-fix")
+    names = ("00-supervised", "01-fix")
     assert all(same(toy.weights_of(calm, name), toy.weights_of(out, name)) for name in names)
-    begin, head, after = (
-        toy.weights_of(source, "00-supervised"),
-        *(toy.weights_of(calm, n) for n in names[:2]),
-    )
-    moved = {key for key in begin if not torch.equal(begin[key], head[key])}
+    begin, after = tutelage.load_model(stranger).module, toy.weights_of(calm, names[0])
+    moved = {key for key, value in begin.state_dict().items() if not torch.equal(value, after[key])}
     assert moved == set(HEAD)
-    assert not any(torch.equal(head[k], after[k]) for k in head if k.endswith("conv1.weight"))

@@ -18,21 +18,16 @@ class TrainSettings(ByOneMethod, Common):
 
     model: str
     """Any name that `tutelage models` lists, one of docs/networks.md, or a YAML file of stages."""
-    transfer: Literal["full", "probe", "head-first", "frozen-stem"] = "full"
+    transfer: Literal["full", "probe", "frozen-stem"] = "full"
     """What learns of the weights that `init` gave. full: all; probe: the classifier alone;
-    head-first: the classifier, then all (LP-FT); frozen-stem: all but the first layers."""
+    frozen-stem: all but the first layers."""
     freeze: int | Auto = "auto"
     """Groups of layers that frozen-stem keeps: the stem, then each stage; auto: 2."""
-    head_share: float = 0.2
-    """Share of the steps that head-first spends on the classifier alone."""
 
     def __post_init__(self) -> None:
         """Reject what is out of range, before anything is read."""
         super().__post_init__()
         self._check_pool()
-        between("--head-share", self.head_share, 0.01, 0.99)
-        if self.transfer != "head-first" and changed(self, ["head_share"]):
-            raise belongs("head_share", "--transfer head-first")
         if self.transfer != "full" and self.begins_as is None:
             raise UsageError(
                 f"--transfer {self.transfer} keeps weights that were learned before: give --init, "

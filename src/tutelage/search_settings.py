@@ -119,4 +119,6 @@ class SearchSettings(ByOneMethod, Common):
         """How one of its networks is trained."""
         shared = {one.name for one in fields(TrainSettings)} & {one.name for one in fields(self)}
         values: dict[str, Any] = {name: getattr(self, name) for name in shared}
+        if self.begins_as is not None:
+            values["stem"] = "keep"  # as published
         return TrainSettings(model=network, **values | {"method": self.trained_by})

@@ -66,8 +66,7 @@ class Noise:
     dropout: float | Auto = "auto"
     """Dropout before the classifier; auto: 0.1 where the network can take it."""
     drop_path: float | Auto = "auto"
-    """Stochastic depth at the last block, growing linearly from 0 at the first; auto: 0.05 where
-    the network can take it."""
+    """Stochastic depth at the last block, growing from 0 at the first; auto: 0.05 where it can."""
     drop_block: float = 0.0
     """Share of the last feature maps that DropBlock sets to 0, in squares; 0: off."""
 
@@ -111,10 +110,9 @@ class Optim:
     """How weights are updated."""
 
     name: str = "auto"
-    """Any optimizer name of timm: sgd (Nesterov), adamw, lamb, rmsproptf, muon, …; auto: sgd for
-    networks with batch norm, adamw for others."""
+    """Any of timm's: sgd (Nesterov), lamb, muon, …; auto: sgd for new batch norm, else adamw."""
     lr: float | Auto = "auto"
-    """Peak learning rate; auto: 0.1 for sgd and 0.001 for others, a tenth where pre-trained."""
+    """Its peak; auto: sgd 0.1, others 0.001; for given weights 0.003, and 0.0003 or 0.0001."""
     momentum: float = 0.9
     """Momentum, where the optimizer has one."""
     weight_decay: float | Auto = "auto"
@@ -172,12 +170,13 @@ class Optim:
 
     def resolved(self, *, batch_norm: bool, pretrained: bool) -> "Optim":
         """The same without 'auto', for a network with or without batch norm."""
-        name = self.name if self.name != "auto" else "sgd" if batch_norm else "adamw"
-        lr, decay = _usual(name)
+        name = "sgd" if batch_norm and not pretrained else "adamw"
+        name = name if self.name == "auto" else self.name
+        new, given, decay = _usual(name, batch_norm=batch_norm)
         return replace(
             self,
             name=name,
-            lr=self.lr if self.lr != "auto" else lr / 10 if pretrained else lr,
+            lr=self.lr if self.lr != "auto" else given if pretrained else new,
             weight_decay=self.weight_decay if self.weight_decay != "auto" else decay,
         )
 
@@ -187,14 +186,15 @@ def plain_name(optimizer: str) -> str:
     return optimizer.lower().rpartition("_")[-1]
 
 
-def _usual(name: str) -> tuple[float, float]:
-    """Learning rate and weight decay for an optimizer of that name."""
+def _usual(name: str, *, batch_norm: bool) -> tuple[float, float, float]:
+    """Learning rates of new and of given weights, and weight decay, for an optimizer."""
     plain = plain_name(name)
     if plain in ("sgd", "nesterov", "momentum", "sgdw", "nesterovw"):
-        return 0.1, 1e-3
+        return 0.1, 0.003, 1e-3
     if plain.startswith("rmsprop"):
-        return 1e-3, 1e-5
-    return 1e-3, 0.0 if plain in ("adam", "nadam", "radam", "adamax") else 0.05
+        return 1e-3, 1e-4, 1e-5
+    decay = 0.0 if plain in ("adam", "nadam", "radam", "adamax") else 0.05
+    return 1e-3, 3e-4 if batch_norm else 1e-4, decay
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,8 @@ class Common:
     val_fraction: float = 0.2
     """Share of each class to split off where `val` is not given; 0: none."""
     img_size: int | Auto = "auto"
-    """Side of the network's input in pixels; auto: from the images, 32 to 224."""
+    """Side of the network's input in pixels; auto: from the images, 32 to 224, and for given
+    weights at least 128, or what they were trained at."""
     pretrained: bool = False
     """Start from timm's pre-trained weights, as `--init pretrained` does."""
     init: str | None = None
@@ -80,7 +81,11 @@ class Common:
     fix_share: float = 0.1
     """Steps of that fine-tuning over those of a round."""
     stem: Literal["auto", "keep"] = "auto"
-    """auto: small images are not shrunk by the first layers; keep: the network as published."""
+    """auto: the first layers of a new network don't shrink small images, and given weights get
+    them as they were learned; keep: the network as published."""
+    batch_norm: Literal["auto", "frozen", "moving"] = "auto"
+    """Its means and variances. frozen: as given weights have them; moving: those of the batches;
+    auto: frozen for given weights."""
     se: int | None = None
     """Squeeze-and-excitation on any convolutional network: channels over a gate's hidden units, as
     in --se 16; None: the network as published."""
@@ -141,6 +146,8 @@ class Common:
             raise belongs(idle[0], "a --fix-size")
         if self.fix_size is not None and self.img_size != "auto":
             above("--fix-size", self.fix_size, self.img_size, "the size of the training")
+        if self.batch_norm == "frozen" and self.begins_as is None:
+            raise belongs("batch_norm", "--init or --pretrained, where it is frozen")
         self._check_gates()
         self._check_devices()
         if self.memory != "auto":
@@ -171,6 +178,11 @@ class Common:
     def spread(self) -> Spread:
         """How processes share the training."""
         return Spread(sync_bn=self.sync_bn, shard=self.shard)
+
+    @property
+    def keeps_norms(self) -> bool:
+        """Whether the statistics of batch norm stay as given weights have them."""
+        return self.begins_as is not None and self.batch_norm != "moving"
 
     @property
     def begins_as(self) -> str | None:

@@ -29,12 +29,11 @@ from tutelage.deploy.teacher_sources import (
 )
 from tutelage.errors import UsageError
 from tutelage.evaluation.accuracy import accuracy, predict
-from tutelage.evaluation.probe import features, fit_head, held_out
+from tutelage.evaluation.probe import FITTED, features, fit_head, held_out
 from tutelage.networks.build import weight_digest
 from tutelage.networks.teachers import Probed, Reordered, Resized
 
 CHECKED = 2_000  # labeled images, spread over all, that a teacher is judged on
-FITTED = 50_000  # and that a head is fitted on, where there are so many
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,12 @@ class Freeze:
 
     body: all but the classifier. body-but-last-norm: the same, in eval mode as a whole but for the
     last batch norm before the pooling, whose statistics go on moving. stem: the first groups.
+    norms: the statistics of all batch norms, whose scale and shift may learn.
     """
 
     part: Literal["nothing", "body", "body-but-last-norm", "stem"] = "nothing"
     groups: int = 0  # of layers, by timm's coarse count: the stem, then each stage
+    norms: bool = False
 
     @property
     def words(self) -> str:
@@ -44,17 +46,18 @@ def freeze(module: nn.Module, how: Freeze) -> None:
 
     Raises UsageError where the network has no classifier or no such groups.
     """
-    if how.part == "nothing":
+    if how == Freeze():
         return
     assert isinstance(module, Normalized), "networks of build alone are frozen in parts"
-    frozen = _stem(module, how.groups) if how.part == "stem" else _body(module)
-    for name, parameter in module.named_parameters():
-        parameter.requires_grad_(name not in frozen)
+    if how.part != "nothing":
+        frozen = _stem(module, how.groups) if how.part == "stem" else _body(module)
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name not in frozen)
     if how.part == "body-but-last-norm":
         last = last_norm(module)
         module.at_rest = frozenset(name for name, _ in module.named_modules() if name != last)
     else:
-        module.at_rest = frozenset(_resting(module))
+        module.at_rest = frozenset(_resting(module)) | (_norms(module) if how.norms else set())
     module.train(module.training)
 
 
@@ -106,11 +109,11 @@ def last_norm(module: Normalized) -> str | None:
     def note(name: str) -> torch.utils.hooks.RemovableHandle:
         return layers[name].register_forward_hook(lambda *_: seen.append(name))
 
+    norms = _norms(module)
     layers = {
         name: layer
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm)
-        and not {"downsample", "shortcut"} & set(name.split("."))
+        if name in norms and not {"downsample", "shortcut"} & set(name.split("."))
     }
     handles = [note(name) for name in layers]
     modes = {layer: layer.training for layer in module.modules()}
@@ -141,6 +144,12 @@ def _stem(module: Normalized, count: int) -> set[str]:
             f"which the last has the classifier and learns; give --freeze 1 to {len(groups) - 1}"
         )
     return {name for group in range(count) for name in groups[group]}
+
+
+def _norms(module: Normalized) -> set[str]:
+    """Names of all batch norms."""
+    kind = nn.modules.batchnorm._BatchNorm
+    return {name for name, layer in module.named_modules() if isinstance(layer, kind)}
 
 
 def _resting(module: Normalized) -> Iterator[str]:

@@ -17,6 +17,8 @@ from tutelage.data.sets import LabeledSet
 from tutelage.data.source import Images
 from tutelage.data.split import split
 from tutelage.data.surveys import common_side
+from tutelage.deploy.model_folder import load_model
+from tutelage.deploy.teacher_check import folder_of
 from tutelage.files import write_json
 from tutelage.learner import choose_precision
 from tutelage.pipelines.check_data import look, say_counts
@@ -28,6 +30,7 @@ from tutelage.targets import one_hot
 from tutelage.training_settings import Common
 from tutelage.values import digest
 
+GIVEN_SIDE = 128  # pixels at which given weights are at least shown images (docs/results.md)
 CROP_SHARE = 0.875  # of the canvas that the clean center view shows, for photos; timm's default
 
 
@@ -142,7 +145,7 @@ def _check(
     counts = {name: len(part.images) for name, part in parts.items()}
     size = settings.img_size
     if size == "auto":
-        size = automatic_size(common_side(parts["labeled"].facts))
+        size = _size_for(settings, common_side(parts["labeled"].facts), screen)
     contents = {name: [fact.content for fact in part.facts] for name, part in parts.items()}
     return {"img_size": size, "images": counts, "fingerprint": digest(contents)}
 
@@ -169,6 +172,22 @@ def _split_off(parts: dict[str, Part], settings: Common) -> list[Issue]:
 def canvas_for(size: int) -> int:
     """Side that images are decoded to: photos get a margin for the clean center crop."""
     return size if size <= SMALL_IMAGE else math.ceil(size / CROP_SHARE)
+
+
+def _size_for(settings: Common, side: int, screen: Screen) -> int:
+    """Network input for images of that shorter side; of a run's weights, what they learned at."""
+    size, given = automatic_size(side), settings.begins_as
+    if given is None:
+        return size
+    folder = folder_of(Path(given))
+    if folder is not None:
+        return load_model(folder).net.img_size
+    if size < GIVEN_SIDE:
+        screen.say(
+            f"  images of {side} px are shown at {GIVEN_SIDE} px, as given weights know larger "
+            "ones; another --img-size may be faster, or better"
+        )
+    return max(size, GIVEN_SIDE)
 
 
 def automatic_size(side: int) -> int:

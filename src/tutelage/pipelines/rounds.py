@@ -78,12 +78,10 @@ def share_of(steps: int, share: float) -> int:
     return max(1, round(share * steps))
 
 
-def resolved_optim(settings: Common, model: str, *, head_alone: bool = False) -> Optim:
-    """The run's optimizer without 'auto', as suits its last network.
-
-    Weights that were learned before get a smaller rate; a classifier alone is as good as new.
-    """
-    learned = settings.begins_as is not None and not head_alone
+def resolved_optim(settings: Common, model: str) -> Optim:
+    """The run's optimizer without 'auto', as suits its last network; weights that were learned
+    before get a smaller rate."""
+    learned = settings.begins_as is not None
     return settings.optim.resolved(batch_norm=has_batch_norm(model), pretrained=learned)
 
 

@@ -19,7 +19,6 @@ from tutelage.pipelines.rounds import (
     pool_for,
     recipe_for,
     resolved_optim,
-    share_of,
     train_once,
     with_init,
 )
@@ -28,9 +27,7 @@ from tutelage.pipelines.transfer import check_init, open_init
 from tutelage.progress import Screen
 from tutelage.recipes.make import check_model
 from tutelage.run import Run, write_config
-from tutelage.settings import Progressive
 
-HEAD_RATE = 10  # of the peak learning rate, where the classifier learns alone before the rest
 STEM = 2  # groups that frozen-stem keeps: the stem and the first stage
 
 
@@ -47,8 +44,7 @@ def train(settings: TrainSettings, run: Run, screen: Screen) -> None:
     prepared = prepare(settings, run, device, screen, pool=listed)
     if source is not None:
         prepared.sharded = open_sharded(settings, source, run, prepared)
-    alone = settings.transfer == "probe"
-    optim = resolved_optim(settings, settings.model, head_alone=alone)
+    optim = resolved_optim(settings, settings.model)
     precision = choose_precision(settings.precision, device)
     settings = replace(settings, optim=optim, precision=precision)
     settings = open_init(settings, run, prepared, (settings.model,))
@@ -71,32 +67,13 @@ def train(settings: TrainSettings, run: Run, screen: Screen) -> None:
 
 
 def train_rounds(settings: TrainSettings, prepared: Prepared, method: Method) -> tuple[Round, ...]:
-    """The training, and before it that of the classifier alone where it is asked.
-
-    head-first: Kumar et al. 2022, Fine-tuning can distort pretrained features (arXiv 2202.10054):
-    linear probing, then fine-tuning from there. The paper tunes a rate for each and takes the best
-    probe; here both share the steps, and the probe has ten times the rate, that of new networks.
-    """
+    """The training."""
     assert settings.steps != "auto", "plan first"
-    assert settings.optim.lr != "auto", "resolved"
-    steps, made = settings.steps, []
-    if settings.transfer == "head-first":
-        share = min(share_of(steps, settings.head_share), max(1, steps - 1))
-        constant = replace(settings, progressive=Progressive())  # the trunk sees the last size
-        alone = make("supervised", (), _usual(settings))
-        recipe = recipe_for(
-            constant, prepared, model=settings.model, method=alone, number=0, steps=share
-        )
-        optim = replace(settings.optim, lr=HEAD_RATE * settings.optim.lr)
-        head = replace(recipe, optim=optim, freeze=Freeze(part="body"))
-        made, steps = [Round("00-head", head)], max(1, steps - share)
     recipe = recipe_for(
-        settings, prepared, model=settings.model, method=method, number=len(made), steps=steps,
+        settings, prepared, model=settings.model, method=method, number=0, steps=settings.steps,
         ratio=settings.ratio if method.unlabeled_views else 0,
     )  # fmt: skip
-    recipe = replace(recipe, freeze=_freeze(settings))
-    start = made[0].name if made else None
-    return (*made, Round(f"{len(made):02d}-{settings.method}", recipe, start=start))
+    return (Round(f"00-{settings.method}", replace(recipe, freeze=_freeze(settings))),)
 
 
 def _usual(settings: TrainSettings) -> dict[str, object]:
@@ -106,13 +83,14 @@ def _usual(settings: TrainSettings) -> dict[str, object]:
 
 
 def _freeze(settings: TrainSettings) -> Freeze:
-    """What stays as it was in the training proper."""
+    """What stays as it was."""
+    norms = settings.keeps_norms
     if settings.transfer == "probe":
-        return Freeze(part="body")
+        return Freeze(part="body", norms=norms)
     if settings.transfer == "frozen-stem":
         groups = STEM if settings.freeze == "auto" else settings.freeze
-        return Freeze(part="stem", groups=groups)
-    return Freeze()
+        return Freeze(part="stem", groups=groups, norms=norms)
+    return Freeze(norms=norms)
 
 
 def method_of(settings: TrainSettings) -> Method:

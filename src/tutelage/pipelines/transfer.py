@@ -2,7 +2,9 @@
 
 The trunk takes all weights. The classifier's rows are matched by the names of the classes, as
 teachers' answers are: the same classes in another order are put in order, classes that both know
-keep their row, and others get a new one.
+keep their row, and others get a new one. Where all are new, the classifier is fitted on the labels
+before the training, so that it doesn't spoil the trunk: Kumar et al. 2022, Fine-tuning can distort
+pretrained features (arXiv 2202.10054), which calls it LP-FT.
 """
 
 from collections.abc import Sequence
@@ -25,6 +27,7 @@ from tutelage.deploy.teacher_sources import (
     imagenet_names,
 )
 from tutelage.errors import RunMismatch, UsageError
+from tutelage.evaluation.probe import fit_classifier
 from tutelage.networks import names
 from tutelage.networks.build import Net, Normalized, build, weight_digest
 from tutelage.networks.freeze import head_names
@@ -50,6 +53,7 @@ class Begun:
 
     module: Normalized
     note: str
+    fitted: bool  # whether its classifier is to be fitted: a linear one of which no row was kept
 
 
 def check_init(settings: Common, model: str, run: Run) -> None:
@@ -122,7 +126,11 @@ def begin_as(found: Found, net: Net, classes: Sequence[str], *, seed: int, where
             for new, old in rows.items():
                 taken[key][new] = given[key][old]
     module.load_state_dict(taken)
-    return Begun(module, note + (words if rows else f"all {len(classes):,} new"))
+    linear = (isinstance(module.get_submodule(n), nn.Linear) for n in head_names(module))
+    fitted = not rows and all(linear)
+    if not rows:
+        words = f"all {len(classes):,} new" + (", fitted on the labels" if fitted else "")
+    return Begun(module, note + words, fitted)
 
 
 def _check_gates(where: str, given: SE | None, asked: SE | None) -> None:
@@ -186,9 +194,20 @@ def _at_size(found: Found, size: int, where: str) -> nn.Module:
     return module
 
 
+def begun_network(found: Found, recipe: Recipe, prepared: Prepared, *, where: str) -> Normalized:
+    """`begin_as` for a recipe, with a new classifier fitted on the labeled images."""
+    net = recipe.net
+    begun = begin_as(found, net, prepared.classes, seed=recipe.seed, where=where)
+    if begun.fitted:
+        labels = prepared.parts["labeled"].label_tensor()
+        pixels = prepared.labeled_set(net.img_size).pixels
+        fit_classifier(begun.module.to(prepared.device), pixels, labels, net)
+    return begun.module
+
+
 def open_init(settings: C, run: Run, prepared: Prepared, models: Sequence[str]) -> C:
     """Look at the source once, before anything is trained, and note its weights in the run; returns
-    the settings with the gate that suits them.
+    the settings with the gate and the first layers that suit them.
 
     Raises UsageError where it doesn't fit one of the networks to be trained, or has learned from
     the images that judge; RunMismatch where the weights have changed since the run began.
@@ -213,9 +232,14 @@ def open_init(settings: C, run: Run, prepared: Prepared, models: Sequence[str]) 
                 begun = begin_as(found, net, prepared.classes, seed=0, where=given)
                 digest = weight_digest(found.module)
                 gate = None if own.se is None else own.se_gate
-                notes[model] = {"digest": digest, "note": begun.note, "gate": gate}
+                notes[model] = {
+                    "digest": digest, "note": begun.note, "gate": gate,
+                    "small_stem": found.small_stem,
+                }  # fmt: skip
     for model in dict.fromkeys(models):
         prepared.screen.say(f"  {model} begins as {notes[model]['note']}")
+    if settings.stem == "auto" and not any(notes[model]["small_stem"] for model in models):
+        settings = replace(settings, stem="keep")
     gates = [notes[model].get("gate") for model in models]
     return _with_gate(settings, next((gate for gate in gates if gate), None))
 
@@ -247,8 +271,7 @@ def first_network(given: str, recipe: Recipe, prepared: Prepared) -> nn.Module:
             f"the weights of --init {given} have changed since the run began: put them back, "
             "choose another --out, or --overwrite to start anew"
         )
-    seed, net = recipe.seed, recipe.net
-    return begin_as(found, net, prepared.classes, seed=seed, where=given).module
+    return begun_network(found, recipe, prepared, where=given)
 
 
 def has_not_seen(name: str, run: Run, judge: str, *, what: str = "the teacher") -> None:

@@ -19,7 +19,7 @@ from tutelage.networks.build import weight_digest
 from tutelage.pipelines.prepare import Prepared, canvas_for
 from tutelage.pipelines.rounds import batches_of, pool_for, resolved_optim
 from tutelage.pipelines.train import method_of, train_rounds
-from tutelage.pipelines.transfer import begin_as, open_source
+from tutelage.pipelines.transfer import begun_network, open_source
 from tutelage.pipelines.trial_cost import Yardstick, within_memory
 from tutelage.progress import read_metrics, waited
 from tutelage.recipe import Recipe
@@ -141,8 +141,8 @@ def _given(
     if given is None:
         return None, recipe
     found = open_source(given, recipe.net.name, recipe.net.img_size)
-    begun = begin_as(found, recipe.net, prepared.classes, seed=recipe.seed, where=given)
-    return begun.module, replace(recipe, init=weight_digest(found.module))
+    module = begun_network(found, recipe, prepared, where=given)
+    return module, replace(recipe, init=weight_digest(found.module))
 
 
 def write_right(folder: Path, right: NDArray[np.bool_]) -> None:

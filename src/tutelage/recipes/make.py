@@ -13,6 +13,7 @@ from tutelage.networks.build import (
     has_token,
     takes,
 )
+from tutelage.networks.freeze import Freeze
 from tutelage.networks.squeeze_excite import SE, Gate, sites_of
 from tutelage.optimizers import check_optimizer
 from tutelage.progressive import stages_of
@@ -79,6 +80,7 @@ def recipe_of(
         seed=fold(settings.seed, Dice.ROUND, number),
         precision="fp32" if settings.precision == "auto" else settings.precision,
         compile=settings.compile,
+        freeze=Freeze(norms=settings.keeps_norms),
         spread=settings.spread,
     )
 
