@@ -6,6 +6,7 @@ CIFAR is a folder with labeled/, unlabeled/ and test/. Groups:
 progressive32  constant size 32 against 16 to 32 in four stages, with growing and constant noise
 progressive64  the same with the images shown at 64 pixels, 32 to 64
 noise          what each noise is worth to a Noisy Student, all of one teacher a seed
+published      fine-tuning published weights (peers_weights.py) on the labels at 96 pixels
 A row is kept in rows.jsonl as soon as it is there, so that a stopped benchmark goes on.
 """
 
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.journal import complete, machine
-from tutelage.settings import Noise, Progressive
+from benchmarks.peers_network import PUBLISHED
+from benchmarks.peers_weights import published
+from tutelage.settings import Noise, Optim, Progressive
 from tutelage.verbs import selftrain, train
 
 NETWORK = {"model": "test_resnet", "precision": "bf16", "device": "cpu", "val_fraction": 0.0}
@@ -46,8 +49,16 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         "none of these": {"noise": Noise(magnitude=0, cutout=0, dropout=0, drop_path=0)},
         "all noise, and a noised teacher": {"teacher_noise": True},
     },
+    "published": {
+        "defaults": {},
+        "the fitted classifier alone": {"transfer": "probe", "optim": Optim(lr=0.0)},
+        "a probe": {"transfer": "probe"},
+        "batch norm moves": {"batch_norm": "moving"},
+        "SGD at 0.003": {"optim": Optim(name="sgd")},
+        "weak views": {"views": "weak"},
+    },
 }
-STEPS = {"progressive32": 1500, "progressive64": 1500, "noise": 700}
+STEPS = {"progressive32": 1500, "progressive64": 1500, "noise": 700, "published": 150}
 
 
 def run(group: str, arm: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
@@ -59,7 +70,11 @@ def run(group: str, arm: str, seed: int, given: argparse.Namespace) -> dict[str,
         "steps": given.steps or STEPS[group], "out": folder / f"{tag}-{seed}",
     }  # fmt: skip
     asked |= GROUPS[group][arm]
-    if group == "noise":
+    if group == "published":
+        given_weights = {"model": PUBLISHED, "init": str(published(given.out)), "img_size": 96}
+        outcome = train(**asked | given_weights | {"precision": "fp32"})
+        training = "00-supervised"
+    elif group == "noise":
         teacher = folder / f"teacher-{seed}"
         first = asked | {"noise": Noise(), "out": teacher, "steps": 1500, "stem": "keep"}
         first.pop("teacher_noise", None)

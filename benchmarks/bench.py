@@ -43,6 +43,7 @@ GROUPS = {
     "evaluation": "evaluating",
     "looking at data": "check",
     "shards": "shards",
+    "heap": "heap",
     "memory": "memory",
 }
 

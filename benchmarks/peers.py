@@ -2,7 +2,7 @@
 
 python -m benchmarks.peers CIFAR [--sets cifar-400 cifar-4000 mnist-100] [--minutes 5 10 20]
     [--seeds 3] [--arms tutelage timm lightly semilearn sklearn] [--out bench-out/peers]
-    [--envs FOLDER] [--share-torch] [--cores 0,1] [--table]
+    [--envs FOLDER] [--share-torch] [--cores 0,1] [--published SIDE] [--table]
 
 CIFAR is the folder that has labelled_400/, labelled_4000.csv, unlabelled/ and test/. Every arm has
 the same labeled images and pool, the same small network (peers_network.py), new weights, batches of
@@ -12,6 +12,10 @@ test images once, after the time; no arm chose anything by them. Peers are insta
 environments of their own. What differs between arms is what is compared: views, loss, optimizer
 settings, loader, and how fast each is. How each peer is run, and with which settings, is the
 docstring of its file: peers_timm, peers_lightly, peers_semilearn, peers_sklearn, peers_tutelage.
+
+With --published all arms begin with the weights of an EfficientNet-Lite0 that learned on ImageNet
+(peers_weights.py), in float32, and see images at SIDE pixels; then give another --out. lightly-train
+has no part in it, as it was not made to take weights of others.
 
 tutelage has two rows, and both are shown: labels alone, which earlier measurements found best for
 so little compute, and what `selftrain --method auto` takes, whose time pays for a baseline too.
@@ -36,8 +40,10 @@ from benchmarks.peers_envs import python_of
 from benchmarks.peers_job import Job, answers_file, truth
 from benchmarks.peers_table import tables
 from benchmarks.peers_time import Cost, Failed, Place, calibrated, done, fresh, keep
+from benchmarks.peers_weights import published
 
 PREDICT_SECONDS = 900
+SIDE = 32  # pixels, of all arms that begin with new weights
 ATTEMPTS, FEWER = 3, 0.9  # of an arm that was planned too long, by us: with fewer steps each time
 REFERENCES = ("tutelage, labels", "tutelage, auto")
 
@@ -64,7 +70,11 @@ ARMS = {
     "sklearn": tuple(
         Arm(f"scikit-learn, {estimator} on {space}", "peers_sklearn", f"{key}-{space}")
         for space in ("features", "pixels")
-        for key, estimator in (("spreading", "LabelSpreading"), ("selftraining", "SelfTraining"))
+        for key, estimator in (
+            ("spreading", "LabelSpreading"),
+            ("selftraining", "SelfTraining"),
+            ("logistic", "LogisticRegression"),
+        )
     ),
 }
 BY_NAME = {arm.name: arm for arms in ARMS.values() for arm in arms}
@@ -79,6 +89,7 @@ def wanted(given: argparse.Namespace) -> list[Row]:
         for data in given.sets
         for name in given.arms
         for arm in ARMS[name]
+        if not (given.published and arm.answers.endswith("-pixels"))
     ]
 
 
@@ -104,6 +115,8 @@ def job_of(row: Row, arm: Arm, out: Path, given: argparse.Namespace) -> Job:
         seed=row["seed"],
         flip=flips(row["data"]),
         threads=len(given.cores),
+        side=given.published or SIDE,
+        weights=str(published(given.out).absolute()) if given.published else "",
     )
 
 
@@ -134,9 +147,10 @@ def trained(row: Row, arm: Arm, folder: Path, given: argparse.Namespace) -> Row:
     said = done(folder)
     if said is not None:
         return said
-    steps = 0 if arm.budget else cost(row, arm, given).steps_within(60 * row["minutes"])
+    free = arm.budget or (arm.module == "peers_sklearn" and given.published)  # it needs no steps
+    steps = 0 if free else cost(row, arm, given).steps_within(60 * row["minutes"])
     place, own = Place(given.cores), python(arm, given)
-    for _ in range(1 if arm.budget else ATTEMPTS):
+    for _ in range(1 if free else ATTEMPTS):
         job = Job(**vars(job_of(row, arm, fresh(folder), given)) | {"steps": steps})
         said = place.run("train", arm.module, job, python=own, limit=job.seconds)
         said |= {"steps": steps or planned_steps(folder)}
@@ -193,9 +207,12 @@ def main() -> None:
     parser.add_argument("--envs", type=Path, default=Path("bench-out/peers-envs"))
     parser.add_argument("--share-torch", action="store_true", help="this environment's torch, timm")
     parser.add_argument("--cores", default=",".join(map(str, sorted(os.sched_getaffinity(0)))))
+    parser.add_argument("--published", type=int, help="pixels; begin with published weights")
     parser.add_argument("--calibrate", type=float, default=60, help="seconds of the timed runs")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     given = parser.parse_args()
+    if given.published:
+        given.arms = [name for name in given.arms if name != "lightly"]
     given.cores = tuple(int(core) for core in given.cores.split(","))
     rows, failures = complete(given.out, [], lambda row: row), []
     keys = [] if given.table else wanted(given)

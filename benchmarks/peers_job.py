@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-SIDE = 32  # pixels, of all arms
 BATCH = 64  # labeled images a step, of all arms
 SAVE_SECONDS = 15  # between two saves of a training, of which the last one is judged at the limit
 
@@ -27,6 +26,8 @@ class Job:
     seed: int
     flip: bool  # whether a mirrored image is of the same class
     threads: int
+    side: int  # pixels, of all arms
+    weights: str = ""  # file of published ones to begin with; "": new weights
 
     def part(self, name: str) -> Path:
         """The folder of a part of the data."""

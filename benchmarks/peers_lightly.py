@@ -13,7 +13,7 @@ import lightly_train
 import torch
 from PIL import Image
 
-from benchmarks.peers_job import BATCH, SIDE, Job, classes, images, main_of, write_answers
+from benchmarks.peers_job import BATCH, Job, classes, images, main_of, write_answers
 from benchmarks.peers_network import MEAN, NETWORK, STD
 
 
@@ -27,7 +27,7 @@ def train(job: Job) -> None:
         if not (few / name / first.name).exists():
             os.symlink(first.resolve(), few / name / first.name)
     views = {
-        "image_size": (SIDE, SIDE), "normalize": {"mean": MEAN, "std": STD},
+        "image_size": (job.side, job.side), "normalize": {"mean": MEAN, "std": STD},
         "random_crop": {"min_scale": 0.6},
     }  # fmt: skip
     lightly_train.train_image_classification(

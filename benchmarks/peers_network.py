@@ -1,4 +1,5 @@
-"""The network that all arms train: timm's test_resnet with its stem's strides taken out.
+"""The network that all arms train: timm's test_resnet with its stem's strides taken out, or one
+that begins with published weights.
 
 tutelage does that to `--model test_resnet` at 32 pixels, where the published network would leave a
 last map of one position. Here it is a timm model of its own, so that peers which build by timm's
@@ -7,11 +8,13 @@ names train the same layers. Needs timm alone.
 
 import timm
 import torch
+from safetensors.torch import load_file
 from timm.models import register_model
 from torch import Tensor, nn
 
 NETWORK = "peers_resnet"
-MEAN = STD = (0.5, 0.5, 0.5)  # test_resnet's own, for images in [0, 1]
+PUBLISHED = "tf_efficientnet_lite0"  # timm's name
+MEAN = STD = (0.5, 0.5, 0.5)  # both networks' own, for images in [0, 1]
 
 
 @register_model
@@ -26,11 +29,17 @@ def peers_resnet(pretrained: bool = False, **options: object) -> nn.Module:
     return model
 
 
-def network(num_classes: int, *, dropout: float = 0.0, drop_path: float = 0.0) -> nn.Module:
-    """New weights."""
-    return timm.create_model(
-        NETWORK, num_classes=num_classes, drop_rate=dropout, drop_path_rate=drop_path
-    )
+def network(
+    num_classes: int, *, dropout: float = 0.0, drop_path: float = 0.0, weights: str = ""
+) -> nn.Module:
+    """New weights, or published ones under a new classifier; with no class, features alone."""
+    noise = {"drop_rate": dropout, "drop_path_rate": drop_path}
+    if not weights:
+        return timm.create_model(NETWORK, num_classes=num_classes, **noise)
+    model = timm.create_model(PUBLISHED, **noise)
+    model.load_state_dict(load_file(weights))
+    model.reset_classifier(num_classes)
+    return model
 
 
 def normalized(images: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
-"""scikit-learn's LabelSpreading and SelfTrainingClassifier on frozen features of labels and pool.
+"""scikit-learn's LabelSpreading and SelfTrainingClassifier on frozen features of labels and pool,
+and its LogisticRegression on those of the labels alone.
 
-There are no learned weights to take features from without a download, so the features are those of
-the network that `tutelage train` makes of the labels in the time that is left, and the first
-50 principal components of all training pixels. Each estimator is at its own settings: a graph of
-7 neighbors, and logistic regression on standardized features with a threshold of 0.75.
+The features are those of the published weights or, where all arms begin with new ones, of the
+network that `tutelage train` makes of the labels in the time that is left; and the first 50
+principal components of all training pixels. Each estimator is at its own settings: a graph of
+7 neighbors, and logistic regression on standardized features, for the pool with a threshold of
+0.75.
 """
 
 import pickle
@@ -19,11 +21,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
-from benchmarks.peers_job import SIDE, Job, images, main_of, truth, write_answers
+from benchmarks.peers_job import BATCH, Job, images, main_of, truth, write_answers
+from benchmarks.peers_network import network, normalized
 from benchmarks.peers_tutelage import command, newest_model
 from tutelage.deploy.model_folder import load_model
 
-COMPONENTS = 50
+COMPONENTS, PIXELS = 50, 32  # of images of so many pixels
 FITTED = "fitted.pickle"
 
 
@@ -33,29 +36,37 @@ def estimators(seed: int) -> dict[str, Any]:
     return {
         "spreading": LabelSpreading(kernel="knn", n_neighbors=7, max_iter=100),
         "selftraining": SelfTrainingClassifier(logistic),
+        "logistic": logistic,
     }
 
 
-def pixels(job: Job, part: str) -> np.ndarray:
-    """Images (N, 3, S, S) in [0, 1] of a part."""
+def pixels(job: Job, part: str, side: int) -> np.ndarray:
+    """Images (N, 3, S, S) of bytes, of a part."""
     found = []
     for path in images(job.part(part)):
         image = Image.open(path).convert("RGB")
-        if image.size != (SIDE, SIDE):
-            image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        if image.size != (side, side):
+            image = image.resize((side, side), Image.Resampling.BICUBIC)
         found.append(np.asarray(image, dtype=np.uint8))
     return np.stack(found).transpose(0, 3, 1, 2)
 
 
 @torch.inference_mode()
-def features(job: Job, seen: np.ndarray) -> np.ndarray:
-    """What the trained network's classifier sees (N, D)."""
-    module = load_model(newest_model(job.file("run"))).module.eval()
-    net = module.net
+def features(job: Job, parts: tuple[str, ...]) -> np.ndarray:
+    """What the classifier of the network sees (N, D)."""
+    if job.weights:
+        net = network(0, weights=job.weights).eval()
+        ask = lambda seen: net(normalized(seen))  # noqa: E731
+    else:
+        module = load_model(newest_model(job.file("run"))).module.eval()
+        own = module.net
+        ask = lambda seen: own.forward_head(  # noqa: E731
+            own.forward_features((seen - module.mean) / module.std), pre_logits=True
+        )
     found = []
-    for some in torch.from_numpy(seen).split(250):
-        normal = (some / 255 - module.mean) / module.std
-        found.append(net.forward_head(net.forward_features(normal), pre_logits=True))
+    for part in parts:
+        for some in torch.from_numpy(pixels(job, part, job.side)).split(BATCH):
+            found.append(ask((some / 255).contiguous(memory_format=torch.channels_last)))
     return torch.cat(found).float().numpy()
 
 
@@ -72,33 +83,41 @@ def save(job: Job, fitted: dict[str, Any]) -> None:
 
 
 def train(job: Job) -> None:
-    """Fit on pixels, train the network, fit on its features; keep each as soon as it is done."""
+    """Fit on pixels, train the network unless it is published, fit on its features; keep each as
+    soon as it is done."""
     torch.set_num_threads(job.threads)
     labels = np.array(truth(job, "labeled"))
-    seen = np.concatenate([pixels(job, "labeled"), pixels(job, "unlabeled")])
-    known = np.concatenate([labels, np.full(len(seen) - len(labels), -1)])
-    fitted: dict[str, Any] = {"pca": PCA(COMPONENTS, random_state=job.seed).fit(flat(seen))}
-    for space in ("pixels", "features"):
-        if space == "features":
+    known = np.concatenate([labels, np.full(len(images(job.part("unlabeled"))), -1)])
+    fitted: dict[str, Any] = {}
+    for space in ("features",) if job.weights else ("pixels", "features"):
+        if space == "features" and not job.weights:
             subprocess.run(command(job, "train"), check=True)
-        points = points_in(space, job, seen, fitted)
+        points = points_in(space, job, ("labeled", "unlabeled"), fitted)
         for name, estimator in estimators(job.seed).items():
-            fitted[f"{name}-{space}"] = estimator.fit(points, known)
+            some = slice(len(labels) if name == "logistic" else None)
+            fitted[f"{name}-{space}"] = estimator.fit(points[some], known[some])
             save(job, fitted)
 
 
-def points_in(space: str, job: Job, seen: np.ndarray, fitted: dict[str, Any]) -> np.ndarray:
-    """The images (N, D) as the estimators of that space see them."""
-    return features(job, seen) if space == "features" else fitted["pca"].transform(flat(seen))
+def points_in(space: str, job: Job, parts: tuple[str, ...], fitted: dict[str, Any]) -> np.ndarray:
+    """The images (N, D) of some parts as the estimators of that space see them."""
+    if space == "features":
+        return features(job, parts)
+    seen = flat(np.concatenate([pixels(job, part, PIXELS) for part in parts]))
+    if "pca" not in fitted:
+        fitted["pca"] = PCA(COMPONENTS, random_state=job.seed).fit(seen)
+    return fitted["pca"].transform(seen)
 
 
 def predict(job: Job) -> None:
     """Answers of each estimator that was fitted in time."""
+    torch.set_num_threads(job.threads)
     fitted = pickle.loads(job.file(FITTED).read_bytes())  # our own file
-    seen = pixels(job, "test")
-    for name in [name for name in fitted if name != "pca"]:
-        points = points_in(name.rpartition("-")[2], job, seen, fitted)
-        write_answers(job, name, fitted[name].predict(points))
+    names = [name for name in fitted if name != "pca"]
+    for space in dict.fromkeys(name.rpartition("-")[2] for name in names):
+        points = points_in(space, job, ("test",), fitted)
+        for name in [name for name in names if name.endswith(space)]:
+            write_answers(job, name, fitted[name].predict(points))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.peers_job import BATCH, SIDE, Job, classes, images, main_of, write_answers
+from benchmarks.peers_job import BATCH, Job, classes, images, main_of, write_answers
+from benchmarks.peers_network import PUBLISHED
 
 SHARE, START = 0.95, 8  # of the limit; seconds that Python and its imports take before the clock
 
@@ -21,10 +22,14 @@ def command(job: Job, verb: str) -> list[str]:
         ["--steps", str(job.steps)] if job.steps
         else ["--budget", f"{max(5, round(SHARE * job.seconds - START))}s"]
     )  # fmt: skip
+    network = (
+        ["--model", PUBLISHED, "--init", job.weights] if job.weights
+        else ["--model", "test_resnet", "--precision", "bf16"]
+    )  # fmt: skip
     return [
         sys.executable, "-m", "tutelage", verb, "--data", str(job.part("labeled")),
-        "--test", str(job.part("test")), "--val-fraction", "0", "--model", "test_resnet",
-        "--img-size", str(SIDE), "--batch", str(BATCH), "--precision", "bf16", "--device", "cpu",
+        "--test", str(job.part("test")), "--val-fraction", "0", *network,
+        "--img-size", str(job.side), "--batch", str(BATCH), "--device", "cpu",
         "--seed", str(job.seed), "--out", str(job.file("run")), *length,
         *([] if job.flip else ["--noise.no-flip"]),
         *([] if verb == "train" else ["--unlabeled", str(job.part("unlabeled"))]),

@@ -17,7 +17,7 @@ from tutelage.networks.build import Net, build
 
 def job(tmp_path, **changes):
     given = {"data": str(tmp_path), "out": str(tmp_path / "out"), "steps": 3, "seconds": 60,
-             "seed": 0, "flip": True, "threads": 1}  # fmt: skip
+             "seed": 0, "flip": True, "threads": 1, "side": 32}  # fmt: skip
     return Job(**given | changes)
 
 
@@ -65,17 +65,21 @@ def test_calibration_finds_any_step_and_runs_long_enough_to_see_it(step):
 
 def test_every_row_has_a_key_of_its_own_and_short_times_come_first():
     given = argparse.Namespace(
-        minutes=[20, 5], seeds=3, sets=["cifar-400", "mnist-100"], arms=list(peers.ARMS)
+        minutes=[20, 5],
+        seeds=3,
+        sets=["cifar-400", "mnist-100"],
+        arms=list(peers.ARMS),
+        published=None,
     )
     keys = peers.wanted(given)
     assert len({json.dumps(key, sort_keys=True) for key in keys}) == len(keys)
-    assert len(keys) == 2 * 3 * 2 * 9
+    assert len(keys) == 2 * 3 * 2 * 11
     assert [key["minutes"] for key in keys] == sorted(key["minutes"] for key in keys)
 
 
 def test_estimators_that_share_a_training_count_once():
     given = argparse.Namespace(
-        minutes=[5, 10], seeds=2, sets=["cifar-400"], arms=["sklearn", "timm"]
+        minutes=[5, 10], seeds=2, sets=["cifar-400"], arms=["sklearn", "timm"], published=None
     )
     found = peers.trainings(peers.wanted(given))
     assert len(found) == 2 * 2 * 2

@@ -460,12 +460,12 @@ def test_size_and_first_layers_are_those_that_given_weights_know(images, tmp_pat
     free = {"img_size": "auto", "steps": 1}
     tutelage.train(**asked(images, tmp_path / "new", **free))
     tutelage.train(**asked(images, tmp_path / "published", pretrained=True, **free))
-    assert "are shown at 128 px, as given weights know larger ones" in capsys.readouterr().err
+    assert "are shown at 160 px, as given weights know larger ones" in capsys.readouterr().err
     for init in ("new", "published"):
         more = {"init": str(tmp_path / init), **free}
         tutelage.train(**asked(images, tmp_path / f"of-{init}", **more))
     sizes = {one: config(one)["img_size"] for one in ("new", "published", "of-new", "of-published")}
-    assert sizes == {"new": 32, "published": 128, "of-new": 32, "of-published": 128}
+    assert sizes == {"new": 32, "published": 160, "of-new": 32, "of-published": 160}
     assert config("new")["small_stem"]
     assert config("of-new")["small_stem"]
     assert not config("published")["small_stem"]

@@ -15,7 +15,7 @@ from tutelage.frozen import Frozen
 from tutelage.learner import Learner
 from tutelage.methods.method import State
 from tutelage.networks.build import Normalized, build
-from tutelage.networks.freeze import freeze
+from tutelage.networks.freeze import Freeze, freeze
 from tutelage.networks.noise import set_noise
 from tutelage.recipe import Recipe
 from tutelage.training_settings import Part
@@ -60,7 +60,10 @@ def _teacher(
     if given is None:
         seed = fold(recipe.seed, Dice.TEACHER, 0)
         given = recipe.method.make_teacher(recipe.net, seed=seed)
-    return _learner(recipe, _copy(given).to(_home(recipe, "teacher", device)))
+    module = _copy(given)
+    if isinstance(module, Normalized):
+        freeze(module, Freeze(norms=recipe.freeze.norms))
+    return _learner(recipe, module.to(_home(recipe, "teacher", device)))
 
 
 def _home(recipe: Recipe, part: Part, device: torch.device) -> torch.device:

@@ -30,7 +30,7 @@ from tutelage.targets import one_hot
 from tutelage.training_settings import Common
 from tutelage.values import digest
 
-GIVEN_SIDE = 128  # pixels at which given weights are at least shown images (docs/results.md)
+GIVEN_SIDE = 160  # pixels at which given weights are at least shown images (docs/results.md)
 CROP_SHARE = 0.875  # of the canvas that the clean center view shows, for photos; timm's default
 
 

@@ -92,7 +92,8 @@ def _freeze(settings: Common, net: Net) -> Freeze:
     """What stays as it was."""
     if settings.fix == "classifier":
         return Freeze(part="body-but-last-norm")
-    return Freeze(part="stem", groups=len(groups_of(build(net))) // 2)
+    groups = len(groups_of(build(net))) // 2
+    return Freeze(part="stem", groups=groups, norms=settings.keeps_norms)
 
 
 def decided(rounds: Sequence[Round], run: Run, prepared: Prepared) -> tuple[Round, ...]:
