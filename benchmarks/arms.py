@@ -52,7 +52,6 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     "published": {
         "defaults": {},
         "the fitted classifier alone": {"transfer": "probe", "optim": Optim(lr=0.0)},
-        "a probe": {"transfer": "probe"},
         "batch norm moves": {"batch_norm": "moving"},
         "SGD at 0.003": {"optim": Optim(name="sgd")},
         "weak views": {"views": "weak"},

@@ -25,7 +25,7 @@ from tutelage.data.sets import LabeledSet
 from tutelage.deploy.model_folder import Model, save_model
 from tutelage.deploy.teacher_sources import from_folder
 from tutelage.errors import RunMismatch, UsageError
-from tutelage.evaluation.probe import fit_head
+from tutelage.evaluation.probe import can_fit, fit_classifier, fit_head
 from tutelage.jobs import TrainSettings
 from tutelage.learner import Learner, modes
 from tutelage.loop import fit
@@ -398,6 +398,8 @@ def test_weights_that_have_seen_the_judging_images_are_refused(images, tmp_path)
         {"pretrained": True, "init": "run"},
         {"pretrained": True, "transfer": "frozen-stem", "freeze": 0},
         {"batch_norm": "frozen"},
+        {"pretrained": True, "sync_bn": True},
+        {"pretrained": True, "optim": Optim(ema_buffers="recalibrate")},
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(wrong):
@@ -431,6 +433,37 @@ def test_a_new_classifier_is_fitted_on_the_labels_before_the_training(images, tm
     head = fit_head(module(shown.permute(0, 3, 1, 2) / 255), labels, 4)
     assert torch.allclose(head.weight, found["net.fc.weight"], atol=1e-3)
     assert torch.allclose(head.bias, found["net.fc.bias"], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["dla46x_c", "test_convnext"])  # a convolution, and a linear layer
+def test_a_classifier_of_any_kind_is_fitted_to_what_it_is_asked(name):
+    net = Net(name=name, num_classes=3, img_size=32)
+    module, labels = build(net, seed=0), torch.arange(12) % 3
+    dice = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 90, (12, 32, 32, 3), dtype=torch.uint8, generator=dice)
+    images[torch.arange(12), :, labels * 8] += 120  # a bar, at another place for each class
+    before = deepcopy(module).eval()
+    made = fit_classifier(module, InMemory(images), labels, net)
+    assert module.training
+    assert can_fit(module, 3)
+    assert not can_fit(module, 2_000)
+    assert {key.removesuffix(".weight").removesuffix(".bias") for key in made} == set(
+        head_names(module)
+    )
+    assert not module.load_state_dict(made, strict=False).unexpected_keys
+    shown = images.permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        answers = [one.eval()(shown).argmax(-1).eq(labels).sum() for one in (before, module)]
+    assert answers[1] > answers[0]
+
+
+def test_pretrained_is_no_folder_of_that_name(images, tmp_path, weights, monkeypatch):
+    save_file(timm.create_model("test_resnet").state_dict(), weights / "test_resnet.safetensors")
+    monkeypatch.chdir(tmp_path)
+    more = {"img_size": "auto", "steps": 1, "pretrained": True}
+    tutelage.train(**asked(images, Path("pretrained"), **more))
+    found = json.loads(Path("pretrained/model/config.json").read_text())
+    assert found["net"]["img_size"] == 160
 
 
 def test_statistics_of_batch_norm_stay_as_given_weights_have_them(images, tmp_path, stranger):
@@ -468,14 +501,19 @@ def test_size_and_first_layers_are_those_that_given_weights_know(images, tmp_pat
     assert sizes == {"new": 32, "published": 160, "of-new": 32, "of-published": 160}
     assert config("new")["small_stem"]
     assert config("of-new")["small_stem"]
+    more = {"init": str(tmp_path / "new"), "img_size": 64, "steps": 1}
+    tutelage.train(**asked(images, tmp_path / "larger", **more))
+    assert config("larger")["small_stem"]
+    assert config("larger")["stem_size"] == 32
     assert not config("published")["small_stem"]
     assert not config("of-published")["small_stem"]
 
 
 @pytest.mark.slow
-def test_a_training_of_given_weights_goes_on_where_it_was_killed(images, tmp_path, stranger):
+@pytest.mark.parametrize("transfer", ["probe", "full"])
+def test_given_weights_go_on_where_the_training_was_killed(images, tmp_path, stranger, transfer):
     def given(out):
-        more = {"init": str(stranger), "transfer": "probe", "fix_size": 24, "fix_share": 0.2}
+        more = {"init": str(stranger), "transfer": transfer, "fix_size": 24, "fix_share": 0.2}
         return asked(images, out, steps=10, **more)
 
     calm, out = tmp_path / "calm", tmp_path / "killed"
@@ -490,4 +528,5 @@ def test_a_training_of_given_weights_goes_on_where_it_was_killed(images, tmp_pat
     assert all(same(toy.weights_of(calm, name), toy.weights_of(out, name)) for name in names)
     begin, after = tutelage.load_model(stranger).module, toy.weights_of(calm, names[0])
     moved = {key for key, value in begin.state_dict().items() if not torch.equal(value, after[key])}
-    assert moved == set(HEAD)
+    own = {key for key in after if "running" in key or key.endswith("tracked")}
+    assert moved == (set(HEAD) if transfer == "probe" else set(after) - own - {"mean", "std"})

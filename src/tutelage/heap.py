@@ -26,6 +26,12 @@ def keep_freed_memory() -> bool:
     return bool(library.mallopt(MMAP_MAX, 0) and library.mallopt(TRIM_THRESHOLD, NEVER))
 
 
+def give_back_freed_memory() -> None:
+    """Give the system what this process keeps and doesn't use, so that others see it as free."""
+    if _glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _glibc() -> bool:
     """Whether the C library is GNU's."""
     try:

@@ -26,7 +26,6 @@ from tutelage.distributed.shards import (
 from tutelage.distributed.sync_norm import moving_statistics, separate, synchronize
 from tutelage.errors import UsageError
 from tutelage.frozen import answer, autocast
-from tutelage.heap import keep_freed_memory
 from tutelage.networks.build import Normalized, normalizes_batches
 from tutelage.optimizers import make_optimizer
 from tutelage.schedules import learning_rate, momentum, rate_for
@@ -276,15 +275,11 @@ def modes(module: nn.Module, *, noise: bool, statistics: bool) -> Iterator[None]
 
 def choose_device(name: str) -> torch.device:
     """The device of that name, of several alike the one of this process; raises UsageError where
-    this machine doesn't have it. On the CPU the process keeps its memory from now on."""
+    this machine doesn't have it."""
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
-        device = torch.device("cpu") if accelerator is None else own_device(accelerator)
-    else:
-        device = named_device(name)
-    if device.type == "cpu":
-        keep_freed_memory()
-    return device
+        return own_device(accelerator or torch.device("cpu"))
+    return named_device(name)
 
 
 def choose_precision(name: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:

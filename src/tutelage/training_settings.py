@@ -22,6 +22,7 @@ from tutelage.settings import (
 )
 from tutelage.values import belongs, flag
 
+PRETRAINED = "pretrained"  # as a source of weights: timm's own of whatever network is trained
 NOISY_STUDENT = "noisy-student"  # the method that the stored-label settings belong to
 Shard = Literal["none", "student", "teacher", "all"]
 Part = Literal["student", "teacher"]
@@ -138,7 +139,7 @@ class Common:
             value = getattr(self, name)
             if value != "auto" and value < 1:
                 raise UsageError(f"{flag(name)} is at least 1, got {value}")
-        if self.pretrained and self.init not in (None, "pretrained"):
+        if self.pretrained and self.init not in (None, PRETRAINED):
             raise UsageError(f"begin either with --pretrained or with --init {self.init}, not both")
         between("--fix-share", self.fix_share, 0, 1)
         idle = changed(self, ["fix", "fix_share"])
@@ -146,8 +147,7 @@ class Common:
             raise belongs(idle[0], "a --fix-size")
         if self.fix_size is not None and self.img_size != "auto":
             above("--fix-size", self.fix_size, self.img_size, "the size of the training")
-        if self.batch_norm == "frozen" and self.begins_as is None:
-            raise belongs("batch_norm", "--init or --pretrained, where it is frozen")
+        self._check_norms()
         self._check_gates()
         self._check_devices()
         if self.memory != "auto":
@@ -165,6 +165,15 @@ class Common:
             )
         at_least("--devices", self.devices, 1)
         check_shared(self.batch, self.devices, "devices")
+
+    def _check_norms(self) -> None:
+        """Reject settings of batch norm that have no effect."""
+        if self.batch_norm == "frozen" and self.begins_as is None:
+            raise belongs("batch_norm", "--init or --pretrained, where it is frozen")
+        if self.keeps_norms and self.sync_bn:
+            raise belongs("sync_bn", "statistics that move, as by --batch-norm moving")
+        if self.keeps_norms and changed(self.optim, ["ema_buffers"]):
+            raise belongs("optim.ema_buffers", "statistics that move, as by --batch-norm moving")
 
     def _check_gates(self) -> None:
         """Reject settings of gates where there are none."""
@@ -187,7 +196,7 @@ class Common:
     @property
     def begins_as(self) -> str | None:
         """The source of the weights to begin with; None: new weights."""
-        return "pretrained" if self.pretrained else self.init
+        return PRETRAINED if self.pretrained else self.init
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import torch
 
 from tutelage.distributed.collectives import neighbors
 from tutelage.errors import Exhausted
+from tutelage.heap import give_back_freed_memory
 from tutelage.training_settings import num_bytes
 
 MOST = 4 * 2**30  # bytes, where the user names none
@@ -65,6 +66,7 @@ def available() -> int:
 
 def free_bytes() -> int | None:
     """Bytes of main memory that are free now, and free to this container, as Linux says it."""
+    give_back_freed_memory()
     told = [_free_of_machine(), *(_free_of_container(*names) for names in CGROUPS)]
     return min((free for free in told if free is not None), default=None)
 

@@ -42,16 +42,17 @@ class Found:
     size: int | None = None  # pixels that its weights are made for, where that is known
     folder: Path | None = None  # where it was trained by this package
     se: SE | None = None  # gates that timm's network of that name doesn't have
-    small_stem: bool = False  # whether its first layers keep the resolution
+    stem_size: int | None = (
+        None  # pixels for which its first layers were changed; None: they weren't
+    )
 
 
 def from_folder(folder: Path, name: str, device: torch.device) -> Found:
     """The network of a run, model or round folder; raises UsageError where there is none."""
     model = load_model(folder, device)
     net, count = model.net, len(model.classes)
-    return Found(
-        model.module, name, count, model.classes, net.img_size, folder, net.se, net.small_stem
-    )
+    stem = (net.stem_size or net.img_size) if net.small_stem else None
+    return Found(model.module, name, count, model.classes, net.img_size, folder, net.se, stem)
 
 
 def from_timm(name: str, img_size: int | None = None) -> Found:

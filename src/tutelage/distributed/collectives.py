@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tutelage.errors import UsageError
+from tutelage.heap import keep_freed_memory
 
 
 def world() -> int:
@@ -32,7 +33,9 @@ def neighbors() -> int:
 
 
 def own_device(kind: torch.device) -> torch.device:
-    """The device of that kind that belongs to this process."""
+    """The device of that kind that belongs to this process; on the CPU it keeps its memory now."""
+    if kind.type == "cpu":
+        keep_freed_memory()
     if world() == 1 or kind.type == "cpu":
         return kind
     return torch.device(kind.type, int(os.environ.get("LOCAL_RANK", "0")))

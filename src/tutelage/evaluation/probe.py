@@ -15,6 +15,7 @@ from tutelage.networks.freeze import head_names
 PRIOR = 0.02
 FITTED = 50_000  # labeled images that a head is fitted on, where there are so many
 CELLS = 5_000_000  # and the most of images times classes: a minute or two of two cores
+MOST_CLASSES = 1_500  # beyond which those would be but two images a class
 BATCH = 256  # images
 FOLDS = 3
 
@@ -30,21 +31,23 @@ def features(body: nn.Module, pixels: Pixels, size: int) -> Tensor:
     return torch.cat(parts)
 
 
-def fit_classifier(module: Normalized, pixels: Pixels, labels: Tensor, net: Net) -> None:
-    """Give a network the linear classifier that `fit_head` finds on its features, in place, or both
-    where it has two; one that is asked at each place of a map stays as it is.
+def fit_classifier(
+    module: Normalized, pixels: Pixels, labels: Tensor, net: Net
+) -> dict[str, Tensor]:
+    """The weights, by name, of the linear classifier that `fit_head` finds on a network's features,
+    or of both where it has two; none for one that is asked at each place of a map, or token.
 
     `pixels` with `labels` (N,), of which at most `FITTED` are taken, spread evenly over all.
     """
-    most = min(len(labels), FITTED, max(1, CELLS // net.num_classes))
+    most = min(len(labels), FITTED, CELLS // net.num_classes)
     rows = torch.linspace(0, len(labels) - 1, most).long()
-    heads = [module.get_submodule(name) for name in head_names(module)]
-    seen: dict[nn.Module, list[Tensor]] = {head: [] for head in heads}
-
-    def note(head: nn.Module, given: tuple[Tensor, ...]) -> None:
-        seen[head].append(given[0].float().cpu())
-
-    hooks = [head.register_forward_pre_hook(note) for head in heads]
+    seen: dict[str, list[Tensor]] = {name: [] for name in head_names(module)}
+    hooks = [
+        module.get_submodule(name).register_forward_pre_hook(
+            lambda _, given, parts=parts: parts.append(given[0].float().cpu())
+        )
+        for name, parts in seen.items()
+    ]
     mode = module.training
     try:
         features(module, Chosen(pixels, rows), net.img_size)
@@ -52,10 +55,23 @@ def fit_classifier(module: Normalized, pixels: Pixels, labels: Tensor, net: Net)
         module.train(mode)
         for hook in hooks:
             hook.remove()
-    for head, parts in seen.items():
-        if parts and parts[0].ndim == 2:
-            found = fit_head(torch.cat(parts), labels.cpu()[rows], net.num_classes)
-            head.load_state_dict(found.state_dict())
+    own, made = module.state_dict(), {}
+    for name, parts in seen.items():
+        if parts and parts[0][0].numel() == parts[0].shape[1]:  # one vector an image
+            head = fit_head(torch.cat(parts).flatten(1), labels.cpu()[rows], net.num_classes)
+            made[f"{name}.weight"] = head.weight.view_as(own[f"{name}.weight"])
+            made[f"{name}.bias"] = head.bias
+    return made
+
+
+def can_fit(module: Normalized, num_classes: int) -> bool:
+    """Whether a network's classifier is one that `fit_classifier` knows to fit."""
+    heads = [module.get_submodule(name) for name in head_names(module)]
+    linear = all(
+        isinstance(head, nn.Linear) or (isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1))
+        for head in heads
+    )
+    return linear and all(head.bias is not None for head in heads) and num_classes <= MOST_CLASSES
 
 
 def fit_head(found: Tensor, labels: Tensor, num_classes: int) -> nn.Linear:

@@ -53,7 +53,7 @@ class Normalized(nn.Module):
         self.at_rest: frozenset[str] = frozenset()  # names of layers that stay in eval mode
 
     def resting(self) -> set[nn.Module]:
-        """The layers that stay in eval mode, because their weights are frozen."""
+        """The layers that stay in eval mode, because they are frozen."""
         return {layer for name, layer in self.named_modules() if name in self.at_rest}
 
     def train(self, mode: bool = True) -> Self:

@@ -16,6 +16,7 @@ from tutelage.distributed.collectives import own_device
 from tutelage.distributed.crew import everywhere
 from tutelage.distributed.words import from_leader
 from tutelage.errors import UsageError
+from tutelage.evaluation.probe import FITTED
 from tutelage.jobs import SelftrainSettings
 from tutelage.loop import EXAMS
 from tutelage.methods.method import State
@@ -30,6 +31,7 @@ LONG = 10**6  # steps of a whole round that is only measured
 WARM_UP = 3  # steps that are not counted: first calls choose kernels and fill caches
 TIMED = 24  # steps at most
 TIMED_SECONDS = 6.0  # at most, for each kind of round
+SMALL_BATCH = 16  # labeled images, which batch norm with given statistics is content with
 ENOUGH = 500  # steps a round; on the CIFAR-10 subset 350 gave 46 % where 770 gave 56 %
 FEWEST = 20  # steps a round, below which a budget is no budget
 RESERVE = 0.05  # of the budget, for evaluation, report, and a machine that gets slower
@@ -68,6 +70,13 @@ def planned(
     if "changed" in notes:
         prepared.resize(notes["img_size"])
         prepared.screen.say(f"  {notes['changed']}")
+    few = "step_seconds" in notes and notes["steps"] < ENOUGH
+    if few and settings.begins_as is not None and settings.batch > SMALL_BATCH:
+        prepared.screen.say(
+            f"  {notes['steps']:,} steps a round are few: --batch {SMALL_BATCH} would make about "
+            f"{notes['steps'] * settings.batch // SMALL_BATCH:,} smaller ones, which given weights "
+            "can learn from"
+        )
     return with_plan(settings, steps=notes["steps"], rounds=notes.get("rounds"))
 
 
@@ -184,20 +193,30 @@ def plan(
         per_round[one.name] = round(measured[kind].seconds, 5)
         fixed += measured[kind].first
     fixed += sum(_forward_seconds(one, prepared, per_round) for one in rounds)
+    fitting = {one.recipe.net: one for one in rounds if one.init is not None}
+    fixed += sum(_fit_seconds(one, prepared, per_round) for one in fitting.values())
     each = sum(per_round[one.name] * one.recipe.steps / LONG for one in rounds)
     return Plan(int((budget.left - fixed) / each), per_round, fixed, each)
 
 
 def _forward_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]) -> float:
-    """Time to label the pool before a student, and to look at validation and test images.
-
-    A forward pass costs a third of a step.
-    """
+    """Time to label the pool before a student, and to look at validation and test images."""
     sizes = {name: len(images) for name, images in prepared.parts.items()}
     asked = (EXAMS + 1) * sizes.get("val", 0) + sizes.get("test", 0)
     if one.recipe.method.stored:
         asked += sizes.get("pool", 0)  # none where it is in shards, with labels
-    return asked * per_round[one.name] / (one.recipe.batch * (1 + one.recipe.ratio)) / 3
+    return asked * _forward(one, per_round)
+
+
+def _fit_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]) -> float:
+    """Time to look at the labels that a new classifier is fitted on; all rounds of a network share
+    it."""
+    return min(FITTED, len(prepared.parts["labeled"])) * _forward(one, per_round)
+
+
+def _forward(one: Round, per_round: dict[str, float]) -> float:
+    """Time of an image's forward pass: a third of its step."""
+    return per_round[one.name] / (one.recipe.batch * (1 + one.recipe.ratio)) / 3
 
 
 def step_time(recipe: Recipe, prepared: Prepared, *, teacher: nn.Module | None = None) -> StepTime:

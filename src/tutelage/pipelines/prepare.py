@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tutelage.core import Dice, generator
 from tutelage.data.entries import ShardedPool
@@ -21,13 +22,14 @@ from tutelage.deploy.model_folder import load_model
 from tutelage.deploy.teacher_check import folder_of
 from tutelage.files import write_json
 from tutelage.learner import choose_precision
+from tutelage.networks.build import Net
 from tutelage.pipelines.check_data import look, say_counts
 from tutelage.pipelines.manifest import read_manifest, write_manifest
 from tutelage.progress import Screen
 from tutelage.run import Run
 from tutelage.settings import SMALL_IMAGE
 from tutelage.targets import one_hot
-from tutelage.training_settings import Common
+from tutelage.training_settings import PRETRAINED, Common
 from tutelage.values import digest
 
 GIVEN_SIDE = 160  # pixels at which given weights are at least shown images (docs/results.md)
@@ -44,6 +46,7 @@ class Prepared:
     screen: Screen
     memory: Memory = field(default_factory=lambda: Memory(MOST))
     opened: dict[tuple[str, int], Pixels] = field(default_factory=dict)
+    classifiers: dict[tuple[str, Net], dict[str, Tensor]] = field(default_factory=dict)  # fitted
     sharded: ShardedPool | None = None  # a pool that is no part, as its images are never listed
 
     @property
@@ -179,7 +182,7 @@ def _size_for(settings: Common, side: int, screen: Screen) -> int:
     size, given = automatic_size(side), settings.begins_as
     if given is None:
         return size
-    folder = folder_of(Path(given))
+    folder = None if given == PRETRAINED else folder_of(Path(given))
     if folder is not None:
         return load_model(folder).net.img_size
     if size < GIVEN_SIDE:

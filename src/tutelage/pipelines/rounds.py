@@ -23,7 +23,7 @@ from tutelage.loop import Exam, fit
 from tutelage.methods.method import Method
 from tutelage.networks.build import has_batch_norm
 from tutelage.pipelines.prepare import Prepared, canvas_for
-from tutelage.pipelines.transfer import digest_of, first_network
+from tutelage.pipelines.transfer import as_learned, digest_of, first_network
 from tutelage.progress import duration, waited
 from tutelage.progressive import table
 from tutelage.recipe import Recipe
@@ -88,15 +88,16 @@ def resolved_optim(settings: Common, model: str) -> Optim:
 def with_init(rounds: Sequence[Round], settings: Common, run: Run) -> tuple[Round, ...]:
     """The rounds, of which those with new weights begin with the given ones, where any are."""
     given = settings.begins_as
-    return tuple(
-        one if given is None or one.start is not None else
-        replace(
-            one,
-            init=given,
-            recipe=replace(one.recipe, init=digest_of(settings, run, one.recipe.net.name)),
-        )
-        for one in rounds
-    )  # fmt: skip
+    if given is None:
+        return tuple(rounds)
+    made = []
+    for one in rounds:
+        recipe = replace(one.recipe, net=as_learned(one.recipe.net, settings, run))
+        if one.start is None:
+            recipe = replace(recipe, init=digest_of(settings, run, recipe.net.name))
+            one = replace(one, init=given)
+        made.append(replace(one, recipe=recipe))
+    return tuple(made)
 
 
 def batches_of(recipe: Recipe, prepared: Prepared, pool: Pool | None = None) -> Batches:

@@ -27,9 +27,9 @@ from tutelage.deploy.teacher_sources import (
     imagenet_names,
 )
 from tutelage.errors import RunMismatch, UsageError
-from tutelage.evaluation.probe import fit_classifier
+from tutelage.evaluation.probe import can_fit, fit_classifier
 from tutelage.networks import names
-from tutelage.networks.build import Net, Normalized, build, weight_digest
+from tutelage.networks.build import Net, Normalized, build, normalizes_batches, weight_digest
 from tutelage.networks.freeze import head_names
 from tutelage.networks.input_size import resample
 from tutelage.networks.pretrained import weights_source
@@ -39,11 +39,10 @@ from tutelage.pipelines.prepare import Prepared
 from tutelage.recipe import Recipe
 from tutelage.recipes.make import se_of
 from tutelage.run import Run
-from tutelage.training_settings import Common
+from tutelage.training_settings import PRETRAINED, Common
 
 C = TypeVar("C", bound=Common)
 
-PRETRAINED = "pretrained"  # as a source: timm's own weights of whatever network is trained
 SHOWN = 3  # classes that are named on the screen
 
 
@@ -126,8 +125,7 @@ def begin_as(found: Found, net: Net, classes: Sequence[str], *, seed: int, where
             for new, old in rows.items():
                 taken[key][new] = given[key][old]
     module.load_state_dict(taken)
-    linear = (isinstance(module.get_submodule(n), nn.Linear) for n in head_names(module))
-    fitted = not rows and all(linear)
+    fitted = not rows and can_fit(module, len(classes))
     if not rows:
         words = f"all {len(classes):,} new" + (", fitted on the labels" if fitted else "")
     return Begun(module, note + words, fitted)
@@ -198,11 +196,15 @@ def begun_network(found: Found, recipe: Recipe, prepared: Prepared, *, where: st
     """`begin_as` for a recipe, with a new classifier fitted on the labeled images."""
     net = recipe.net
     begun = begin_as(found, net, prepared.classes, seed=recipe.seed, where=where)
-    if begun.fitted:
+    module, key = begun.module, (weight_digest(found.module), net)
+    if begun.fitted and key not in prepared.classifiers:
         labels = prepared.parts["labeled"].label_tensor()
         pixels = prepared.labeled_set(net.img_size).pixels
-        fit_classifier(begun.module.to(prepared.device), pixels, labels, net)
-    return begun.module
+        made = fit_classifier(module.to(prepared.device), pixels, labels, net)
+        prepared.classifiers[key] = made
+    if begun.fitted:
+        module.load_state_dict(prepared.classifiers[key], strict=False)
+    return module
 
 
 def open_init(settings: C, run: Run, prepared: Prepared, models: Sequence[str]) -> C:
@@ -230,15 +232,15 @@ def open_init(settings: C, run: Run, prepared: Prepared, models: Sequence[str]) 
                     se=se_of(own),
                 )  # fmt: skip
                 begun = begin_as(found, net, prepared.classes, seed=0, where=given)
-                digest = weight_digest(found.module)
-                gate = None if own.se is None else own.se_gate
+                kept = settings.keeps_norms and normalizes_batches(begun.module)
                 notes[model] = {
-                    "digest": digest, "note": begun.note, "gate": gate,
-                    "small_stem": found.small_stem,
+                    "digest": weight_digest(found.module), "stem_size": found.stem_size,
+                    "note": begun.note + ("; batch norm keeps its statistics" if kept else ""),
+                    "gate": None if own.se is None else own.se_gate,
                 }  # fmt: skip
     for model in dict.fromkeys(models):
         prepared.screen.say(f"  {model} begins as {notes[model]['note']}")
-    if settings.stem == "auto" and not any(notes[model]["small_stem"] for model in models):
+    if settings.stem == "auto" and not any(notes[model].get("stem_size") for model in models):
         settings = replace(settings, stem="keep")
     gates = [notes[model].get("gate") for model in models]
     return _with_gate(settings, next((gate for gate in gates if gate), None))
@@ -258,6 +260,14 @@ def _with_gate(settings: C, learned: Gate | None) -> C:
 def digest_of(settings: Common, run: Run, model: str) -> str:
     """Digest of the weights that the network begins with; "" where they are new."""
     return "" if settings.begins_as is None else str(run.notes("init")[model]["digest"])
+
+
+def as_learned(net: Net, settings: Common, run: Run) -> Net:
+    """The network with its first layers as given weights know them, whatever its image size."""
+    if settings.begins_as is None or not net.small_stem:
+        return net
+    side = run.notes("init").get(net.name, {}).get("stem_size")
+    return net if side in (None, net.img_size) else replace(net, stem_size=side)
 
 
 def first_network(given: str, recipe: Recipe, prepared: Prepared) -> nn.Module:
