@@ -14,8 +14,8 @@ settings, loader, and how fast each is. How each peer is run, and with which set
 docstring of its file: peers_timm, peers_lightly, peers_semilearn, peers_sklearn, peers_tutelage.
 
 With --published all arms begin with the weights of an EfficientNet-Lite0 that learned on ImageNet
-(peers_weights.py), in float32, and see images at SIDE pixels; then give another --out. lightly-train
-has no part in it, as it was not made to take weights of others.
+(peers_weights.py), in float32, and see images at SIDE pixels; then give another --out.
+lightly-train has no part in it, as it was not made to take weights of others.
 
 tutelage has two rows, and both are shown: labels alone, which earlier measurements found best for
 so little compute, and what `selftrain --method auto` takes, whose time pays for a baseline too.
