@@ -1,12 +1,14 @@
 """Every method on the same images, network, batch and steps: accuracy, spread and time.
 
 python -m benchmarks.methods digits50 [--steps 400 | --budget 10m] [--seeds 5]
-    [--methods fixmatch uda] [--out bench-out/methods] [--dev] [--threads 1] [--table]
+    [--methods fixmatch uda] [--out bench-out/methods] [--dev] [--threads 1]
+    [--published SIDE] [--table]
 
 Data: digits20 and digits50 are scikit-learn's handwritten digits with 2 and 5 labels a class, a new
 split for each seed; any other name is a folder with labeled/, unlabeled/ and test/, one split and a
 new seed of training. All trainings of a run share its steps: two rounds of Noisy Student get half
-of them each. A row is kept in rows.jsonl as soon as it is there, so a stopped benchmark goes on.
+of them each, and one where all begin with published weights (peers_weights.py), at SIDE pixels with
+batches of 16 labels in float32. A row is kept in rows.jsonl as soon as it is there, so a stopped benchmark goes on.
 --dev judges on pool images that are kept apart from the pool, to choose settings without the test.
 """
 
@@ -21,6 +23,8 @@ from typing import Any
 import torch
 
 from benchmarks.journal import complete, machine
+from benchmarks.peers_network import PUBLISHED
+from benchmarks.peers_weights import published
 from tutelage.catalog import describe, names
 from tutelage.data.digits import digits, split_digits, write_digits
 from tutelage.settings import Noise
@@ -77,9 +81,13 @@ def settings_for(data: str, given: argparse.Namespace) -> dict[str, Any]:
             "noise": Noise(flip=False),
             "precision": "bf16",
         }
+    elif given.published:
+        weights = str(published(given.out))
+        own = {"batch": 16, "ratio": 4, "init": weights, "img_size": given.published}
     else:
         own = {"batch": 64, "ratio": 4, "precision": "bf16"}
-    return own | {"model": given.model, "val_fraction": 0.0, "device": "cpu"}
+    model = PUBLISHED if given.published else given.model
+    return own | {"model": model, "val_fraction": 0.0, "device": "cpu"}
 
 
 def run(method: str, data: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
@@ -92,7 +100,7 @@ def run(method: str, data: str, seed: int, given: argparse.Namespace) -> dict[st
         "out": given.out / Path(data).name / f"{tag}-{seed}",
         "options": tuple(option for option in options.split(",") if option),
     }  # fmt: skip
-    rounds = ROUNDS if name == "noisy-student" else 1
+    rounds = ROUNDS if name == "noisy-student" and not given.published else 1
     asked |= {"budget": given.budget} if given.budget else {"steps": given.steps // rounds}
     if name == "supervised":
         del asked["ratio"]
@@ -163,6 +171,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench-out/methods"))
     parser.add_argument("--dev", action="store_true")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--published", type=int, help="pixels")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     given = parser.parse_args()
     seeds = range(given.first_seed, given.first_seed + given.seeds) if not given.table else ()
