@@ -7,8 +7,9 @@ python -m benchmarks.methods digits50 [--steps 400 | --budget 10m] [--seeds 5]
 Data: digits20 and digits50 are scikit-learn's handwritten digits with 2 and 5 labels a class, a new
 split for each seed; any other name is a folder with labeled/, unlabeled/ and test/, one split and a
 new seed of training. All trainings of a run share its steps: two rounds of Noisy Student get half
-of them each, and one where all begin with published weights (peers_weights.py), at SIDE pixels with
-batches of 16 labels in float32. A row is kept in rows.jsonl as soon as it is there, so a stopped benchmark goes on.
+of them each. With --published all begin with published weights (peers_weights.py), at SIDE pixels,
+in float32 with batches of 16 labels, and Noisy Student has one round. A row is kept in rows.jsonl
+as soon as it is there, so a stopped benchmark goes on.
 --dev judges on pool images that are kept apart from the pool, to choose settings without the test.
 """
 
