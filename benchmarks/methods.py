@@ -8,7 +8,7 @@ Data: digits20 and digits50 are scikit-learn's handwritten digits with 2 and 5 l
 split for each seed; any other name is a folder with labeled/, unlabeled/ and test/, one split and a
 new seed of training. All trainings of a run share its steps: two rounds of Noisy Student get half
 of them each. With --published all begin with published weights (peers_weights.py), at SIDE pixels,
-in float32 with batches of 16 labels, and Noisy Student has one round. A row is kept in rows.jsonl
+in float32, and Noisy Student has one round. A row is kept in rows.jsonl
 as soon as it is there, so a stopped benchmark goes on.
 --dev judges on pool images that are kept apart from the pool, to choose settings without the test.
 """
@@ -84,7 +84,7 @@ def settings_for(data: str, given: argparse.Namespace) -> dict[str, Any]:
         }
     elif given.published:
         weights = str(published(given.out))
-        own = {"batch": 16, "ratio": 4, "init": weights, "img_size": given.published}
+        own = {"batch": 64, "ratio": 4, "init": weights, "img_size": given.published}
     else:
         own = {"batch": 64, "ratio": 4, "precision": "bf16"}
     model = PUBLISHED if given.published else given.model

@@ -23,6 +23,8 @@ COMMANDS = {
     "teacher": ["train", *SMALL, "--steps", "30", *STAGES],
     "larger": ["train", *SIZE, *EXACT, "--model", "test_convnext", *FEW, *LARGER],
     "probe": ["train", *SMALL, *FEW, "--init", "{out}/teacher", "--transfer", "probe"],
+    "given": ["train", *SIZE, *EXACT, "--model", "test_resnet", *FEW,
+              "--init", "{images}/given.safetensors"],
     "noisy": ["selftrain", *SMALL, *POOL, *KEPT, "--method", "noisy-student", "--rounds", "2",
               *SHORT],
     "mpl": ["selftrain", *SMALL, *POOL, *SHORT, "--method", "meta-pseudo-labels"],

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pipelines_together
 import pytest
+import timm
+import torch
 import toy
 from once import made_once
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 COMMANDS = pipelines_together.COMMANDS
 
@@ -24,6 +26,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def run_all(out: Path) -> None:
     images = str(toy.write_toy(out / "toy", labeled=2, pool=24, test=2))
+    torch.manual_seed(0)
+    strange = timm.create_model("test_resnet", num_classes=7).state_dict()
+    save_file(strange, Path(images) / "given.safetensors")  # whose classifier is fitted anew
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
                pipelines_together.__file__, images, str(out / "two")]  # fmt: skip
     with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:

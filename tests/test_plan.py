@@ -114,16 +114,6 @@ def test_images_stay_where_they_must(why, photos, tmp_path, monkeypatch):
     assert made.steps < 60 / 0.2
 
 
-@pytest.mark.parametrize(("batch", "said"), [(64, True), (16, False)])
-def test_few_steps_of_given_weights_are_said_with_the_batch_that_has_more(
-    batch, said, photos, tmp_path, monkeypatch, capsys
-):
-    changes = {"img_size": SIDE, "pretrained": True, "batch": batch, "budget": "60s"}
-    made, _ = fit_budget(photos, tmp_path / "run", 0.2, monkeypatch, resizable=False, **changes)
-    words = f"{made.steps:,} steps a round are few: --batch 16 would make about {4 * made.steps:,}"
-    assert (words in capsys.readouterr().err) == said
-
-
 def test_far_too_small_a_budget_is_refused_with_one_that_would_do(photos, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"--budget 5s leaves \d+ steps .* give at least \d+s"):
         fit_budget(photos, tmp_path / "run", 2.0, monkeypatch, budget="5s")

@@ -31,7 +31,6 @@ LONG = 10**6  # steps of a whole round that is only measured
 WARM_UP = 3  # steps that are not counted: first calls choose kernels and fill caches
 TIMED = 24  # steps at most
 TIMED_SECONDS = 6.0  # at most, for each kind of round
-SMALL_BATCH = 16  # labeled images, which batch norm with given statistics is content with
 ENOUGH = 500  # steps a round; on the CIFAR-10 subset 350 gave 46 % where 770 gave 56 %
 FEWEST = 20  # steps a round, below which a budget is no budget
 RESERVE = 0.05  # of the budget, for evaluation, report, and a machine that gets slower
@@ -70,13 +69,6 @@ def planned(
     if "changed" in notes:
         prepared.resize(notes["img_size"])
         prepared.screen.say(f"  {notes['changed']}")
-    few = "step_seconds" in notes and notes["steps"] < ENOUGH
-    if few and settings.begins_as is not None and settings.batch > SMALL_BATCH:
-        prepared.screen.say(
-            f"  {notes['steps']:,} steps a round are few: --batch {SMALL_BATCH} would make about "
-            f"{notes['steps'] * settings.batch // SMALL_BATCH:,} smaller ones, which given weights "
-            "can learn from"
-        )
     return with_plan(settings, steps=notes["steps"], rounds=notes.get("rounds"))
 
 
