@@ -110,9 +110,9 @@ class Optim:
     """How weights are updated."""
 
     name: str = "auto"
-    """Any of timm's: sgd (Nesterov), lamb, muon, …; auto: sgd for new batch norm, else adamw."""
+    """Any of timm's: sgd (Nesterov), lamb, muon, …; auto: adamw, but sgd for a new batch norm."""
     lr: float | Auto = "auto"
-    """Its peak; auto: sgd 0.1, others 0.001; for given weights 0.003, and 0.0003 or 0.0001."""
+    """Peak learning rate; auto: sgd 0.1, else 0.001; given weights 0.003, else 0.0003 or 0.0001."""
     momentum: float = 0.9
     """Momentum, where the optimizer has one."""
     weight_decay: float | Auto = "auto"

@@ -67,7 +67,7 @@ class Common:
     """Share of each class to split off where `val` is not given; 0: none."""
     img_size: int | Auto = "auto"
     """Side of the network's input in pixels; auto: from the images, 32 to 224, and for given
-    weights at least 160, or what they were trained at."""
+    weights at least 160, or for those of a run the run's."""
     pretrained: bool = False
     """Start from timm's pre-trained weights, as `--init pretrained` does."""
     init: str | None = None
