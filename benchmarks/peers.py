@@ -13,9 +13,9 @@ environments of their own. What differs between arms is what is compared: views,
 settings, loader, and how fast each is. How each peer is run, and with which settings, is the
 docstring of its file: peers_timm, peers_lightly, peers_semilearn, peers_sklearn, peers_tutelage.
 
-With --published all arms begin with the weights of an EfficientNet-Lite0 that learned on ImageNet
-(peers_weights.py), in float32, and see images at SIDE pixels; then give another --out.
-lightly-train has no part in it, as it was not made to take weights of others.
+With --published the arms of tutelage, timm and scikit-learn begin with the weights of an
+EfficientNet-Lite0 that learned on ImageNet (peers_weights.py), in float32, and see images at SIDE
+pixels; then give another --out. The others have no part in it.
 
 tutelage has two rows, and both are shown: labels alone, which earlier measurements found best for
 so little compute, and what `selftrain --method auto` takes, whose time pays for a baseline too.
@@ -45,6 +45,7 @@ from benchmarks.peers_weights import published
 PREDICT_SECONDS = 900
 SIDE = 32  # pixels, of all arms that begin with new weights
 ATTEMPTS, FEWER = 3, 0.9  # of an arm that was planned too long, by us: with fewer steps each time
+TAKING = ("tutelage", "timm", "sklearn")  # arms that can begin with published weights
 REFERENCES = ("tutelage, labels", "tutelage, auto")
 
 
@@ -212,7 +213,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only print what is there")
     given = parser.parse_args()
     if given.published:
-        given.arms = [name for name in given.arms if name != "lightly"]
+        given.arms = [name for name in given.arms if name in TAKING]
     given.cores = tuple(int(core) for core in given.cores.split(","))
     rows, failures = complete(given.out, [], lambda row: row), []
     keys = [] if given.table else wanted(given)

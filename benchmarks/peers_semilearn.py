@@ -27,8 +27,6 @@ from torchvision import transforms as t
 from benchmarks.peers_job import BATCH, Job, Saver, classes, images, main_of, truth, write_answers
 from benchmarks.peers_network import MEAN, STD, network, normalized
 
-NEW = {"optim": "SGD", "lr": 0.03, "weight_decay": 5e-4}  # of its own settings for CIFAR-10
-GIVEN = {"optim": "AdamW", "lr": 3e-4, "weight_decay": 0.05}
 RATIO = 4  # pool images for each labeled one
 EMPTY = ("torchaudio", "aim", "wandb")
 WEIGHTS = "weights.pt"
@@ -64,10 +62,10 @@ def without_cuda() -> None:
 class Adapted(nn.Module):
     """The network as semilearn calls it."""
 
-    def __init__(self, num_classes: int, weights: str) -> None:
-        """New weights, or those of a file."""
+    def __init__(self, num_classes: int) -> None:
+        """New weights."""
         super().__init__()
-        self.net = network(num_classes, weights=weights)
+        self.net = network(num_classes)
 
     def forward(self, seen: Tensor) -> dict[str, Tensor]:
         """Logits (B, K) and features (B, D)."""
@@ -81,12 +79,12 @@ def config_of(job: Job) -> dict[str, object]:
         "algorithm": "fixmatch", "net": "wrn_28_2", "dataset": "none", "gpu": 0, "rank": 0,
         "num_classes": len(classes(job)), "num_train_iter": job.steps, "epoch": 1,
         "num_eval_iter": job.steps + 1, "num_log_iter": job.steps + 1, "batch_size": BATCH,
-        "uratio": RATIO, "eval_batch_size": BATCH, "momentum": 0.9,
-        "ema_m": min(0.999, 1 - 10 / max(job.steps, 20)), "amp": False,
+        "uratio": RATIO, "eval_batch_size": BATCH, "optim": "SGD", "lr": 0.03, "momentum": 0.9,
+        "weight_decay": 5e-4, "ema_m": min(0.999, 1 - 10 / max(job.steps, 20)), "amp": False,
         "img_size": job.side, "crop_ratio": 0.875, "save_dir": str(job.file("run")),
         "save_name": "fixmatch", "distributed": False, "world_size": 1, "num_workers": 1,
         "hard_label": True, "T": 0.5, "p_cutoff": 0.95,
-    } | (GIVEN if job.weights else NEW)  # fmt: skip
+    }  # fmt: skip
 
 
 def views(job: Job) -> tuple[t.Compose, t.Compose]:
@@ -156,7 +154,7 @@ def train(job: Job) -> None:
     config = semilearn.get_config(config_of(job))
 
     def builder(num_classes: int, pretrained: bool = False, pretrained_path: str = "") -> Adapted:
-        return Adapted(num_classes, job.weights)
+        return Adapted(num_classes)
 
     algorithm = semilearn.get_algorithm(config, builder, tb_log=None, logger=None)
     algorithm.amp_cm = lambda: torch.autocast("cpu", torch.bfloat16)
@@ -169,7 +167,7 @@ def train(job: Job) -> None:
 
 def predict(job: Job) -> None:
     """Answers of the averaged weights."""
-    model = network(len(classes(job)), weights=job.weights)
+    model = network(len(classes(job)))
     model.load_state_dict(torch.load(job.file(WEIGHTS), weights_only=True))
     model.eval()
     see = t.Compose([t.Resize(job.side), t.ToTensor()])

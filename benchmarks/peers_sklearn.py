@@ -22,9 +22,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
 from benchmarks.peers_job import BATCH, Job, images, main_of, truth, write_answers
-from benchmarks.peers_network import network, normalized
+from benchmarks.peers_network import MEAN, STD, network
 from benchmarks.peers_tutelage import command, newest_model
 from tutelage.deploy.model_folder import load_model
+from tutelage.networks.build import Normalized
 
 COMPONENTS, PIXELS = 50, 32  # of images of so many pixels
 FITTED = "fitted.pickle"
@@ -55,18 +56,14 @@ def pixels(job: Job, part: str, side: int) -> np.ndarray:
 def features(job: Job, parts: tuple[str, ...]) -> np.ndarray:
     """What the classifier of the network sees (N, D)."""
     if job.weights:
-        net = network(0, weights=job.weights).eval()
-        ask = lambda seen: net(normalized(seen))  # noqa: E731
+        module = Normalized(network(0, weights=job.weights), MEAN, STD).eval()
     else:
-        module = load_model(newest_model(job.file("run"))).module.eval()
-        own = module.net
-        ask = lambda seen: own.forward_head(  # noqa: E731
-            own.forward_features((seen - module.mean) / module.std), pre_logits=True
-        )
+        module = load_model(newest_model(job.file("run"))).module
+        module.net.reset_classifier(0)
     found = []
     for part in parts:
         for some in torch.from_numpy(pixels(job, part, job.side)).split(BATCH):
-            found.append(ask((some / 255).contiguous(memory_format=torch.channels_last)))
+            found.append(module((some / 255).contiguous(memory_format=torch.channels_last)))
     return torch.cat(found).float().numpy()
 
 

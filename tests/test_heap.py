@@ -26,6 +26,28 @@ def pages(**more: str) -> int:
     return int(told.stdout)
 
 
+GIVEN = """
+import torch
+from pathlib import Path
+from tutelage.heap import give_back_freed_memory
+from tutelage.learner import choose_device
+choose_device("cpu")
+def held():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+some = [torch.ones(16_000_000) for _ in range(4)]  # 256 MB
+keep = torch.ones(1000)
+del some
+before = held()
+give_back_freed_memory()
+print(before - held())
+"""
+
+
+def test_what_is_kept_is_given_back_where_it_is_asked_for():
+    told = subprocess.run([sys.executable, "-c", GIVEN], capture_output=True, text=True, check=True)
+    assert int(told.stdout) > 200e6
+
+
 def test_a_tensor_takes_the_memory_of_the_one_before():
     assert "glibc" in os.confstr("CS_GNU_LIBC_VERSION")
     assert pages() < 1_000

@@ -457,6 +457,20 @@ def test_a_classifier_of_any_kind_is_fitted_to_what_it_is_asked(name):
     assert answers[1] > answers[0]
 
 
+def test_all_rounds_share_one_fit(images, tmp_path, stranger, monkeypatch):
+    fits = []
+
+    def counted(*given):
+        fits.append(given)
+        return fit_classifier(*given)
+
+    monkeypatch.setattr("tutelage.pipelines.transfer.fit_classifier", counted)
+    more = {"unlabeled": images / "pool", "method": "fixmatch", "ratio": 1, "init": str(stranger)}
+    tutelage.selftrain(**asked(images, tmp_path / "out", **more))
+    assert (tmp_path / "out" / "rounds" / "01-student").exists()
+    assert len(fits) == 1
+
+
 def test_pretrained_is_no_folder_of_that_name(images, tmp_path, weights, monkeypatch):
     save_file(timm.create_model("test_resnet").state_dict(), weights / "test_resnet.safetensors")
     monkeypatch.chdir(tmp_path)

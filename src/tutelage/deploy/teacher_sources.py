@@ -42,9 +42,7 @@ class Found:
     size: int | None = None  # pixels that its weights are made for, where that is known
     folder: Path | None = None  # where it was trained by this package
     se: SE | None = None  # gates that timm's network of that name doesn't have
-    stem_size: int | None = (
-        None  # pixels for which its first layers were changed; None: they weren't
-    )
+    stem_size: int | None = None  # pixels that its first layers were changed for, where they were
 
 
 def from_folder(folder: Path, name: str, device: torch.device) -> Found:

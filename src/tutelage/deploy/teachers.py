@@ -29,7 +29,7 @@ from tutelage.deploy.teacher_sources import (
 )
 from tutelage.errors import UsageError
 from tutelage.evaluation.accuracy import accuracy, predict
-from tutelage.evaluation.probe import FITTED, features, fit_head, held_out
+from tutelage.evaluation.probe import FITTED, evenly, features, fit_head, held_out
 from tutelage.networks.build import weight_digest
 from tutelage.networks.teachers import Probed, Reordered, Resized
 
@@ -60,7 +60,7 @@ class Marked:
         """At most `count` of them, spread evenly over all."""
         if len(self.labels) <= count:
             return self
-        rows = torch.linspace(0, len(self.labels) - 1, count).long()
+        rows = evenly(len(self.labels), count)
         pixels = Chosen(self.pixels, rows)
         return Marked(pixels, self.labels[rows], self.num_classes, self.img_size)
 

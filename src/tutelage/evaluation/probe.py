@@ -20,6 +20,11 @@ BATCH = 256  # images
 FOLDS = 3
 
 
+def evenly(total: int, most: int) -> Tensor:
+    """At most so many of all rows, spread evenly."""
+    return torch.linspace(0, total - 1, min(total, most)).long()
+
+
 @torch.no_grad()
 def features(body: nn.Module, pixels: Pixels, size: int) -> Tensor:
     """What the network answers to the clean center view, flattened (N, D), on the CPU."""
@@ -39,8 +44,7 @@ def fit_classifier(
 
     `pixels` with `labels` (N,), of which at most `FITTED` are taken, spread evenly over all.
     """
-    most = min(len(labels), FITTED, CELLS // net.num_classes)
-    rows = torch.linspace(0, len(labels) - 1, most).long()
+    rows = evenly(len(labels), min(FITTED, CELLS // net.num_classes))
     seen: dict[str, list[Tensor]] = {name: [] for name in head_names(module)}
     hooks = [
         module.get_submodule(name).register_forward_pre_hook(

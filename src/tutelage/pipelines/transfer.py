@@ -193,18 +193,18 @@ def _at_size(found: Found, size: int, where: str) -> nn.Module:
 
 
 def begun_network(found: Found, recipe: Recipe, prepared: Prepared, *, where: str) -> Normalized:
-    """`begin_as` for a recipe, with a new classifier fitted on the labeled images."""
-    net = recipe.net
+    """`begin_as` for a recipe that has the source's digest, with a new classifier fitted on the
+    labeled images, once for all recipes that begin alike."""
+    net, key = recipe.net, (recipe.init, recipe.net)
     begun = begin_as(found, net, prepared.classes, seed=recipe.seed, where=where)
-    module, key = begun.module, (weight_digest(found.module), net)
-    if begun.fitted and key not in prepared.classifiers:
-        labels = prepared.parts["labeled"].label_tensor()
-        pixels = prepared.labeled_set(net.img_size).pixels
-        made = fit_classifier(module.to(prepared.device), pixels, labels, net)
-        prepared.classifiers[key] = made
     if begun.fitted:
-        module.load_state_dict(prepared.classifiers[key], strict=False)
-    return module
+        if key not in prepared.classifiers:
+            labels = prepared.parts["labeled"].label_tensor()
+            pixels = prepared.labeled_set(net.img_size).pixels
+            made = fit_classifier(begun.module.to(prepared.device), pixels, labels, net)
+            prepared.classifiers[key] = made
+        begun.module.load_state_dict(prepared.classifiers[key], strict=False)
+    return begun.module
 
 
 def open_init(settings: C, run: Run, prepared: Prepared, models: Sequence[str]) -> C:

@@ -141,8 +141,8 @@ def _given(
     if given is None:
         return None, recipe
     found = open_source(given, recipe.net.name, recipe.net.img_size)
-    module = begun_network(found, recipe, prepared, where=given)
-    return module, replace(recipe, init=weight_digest(found.module))
+    recipe = replace(recipe, init=weight_digest(found.module))
+    return begun_network(found, recipe, prepared, where=given), recipe
 
 
 def write_right(folder: Path, right: NDArray[np.bool_]) -> None:
