@@ -44,6 +44,7 @@ GROUPS = {
     "looking at data": "check",
     "shards": "shards",
     "heap": "heap",
+    "weak view": "weak_view",
     "memory": "memory",
 }
 

@@ -35,13 +35,14 @@ from tutelage.methods.pseudo_label import PseudoLabel
 from tutelage.methods.softmatch import SoftMatch
 from tutelage.methods.supervised import Supervised
 from tutelage.methods.uda import UDA
-from tutelage.networks.build import build
+from tutelage.networks.build import build, mixes_images
 from tutelage.schedules import linear_ramp, sigmoid_ramp, signal_annealing
 from tutelage.settings import Optim
 from tutelage.targets import align, hard, one_hot, temper
 
 CLASSES, POOL = 3, 40
 SAME = ("weak", "weak")  # one view for both roles
+TWO_VIEWS = [UDA(threshold=0.4), FixMatch(threshold=0.4), FlexMatch(threshold=0.4), FreeMatch()]
 METHODS = [  # with gates that a new student passes with some images and not with others
     PseudoLabel(threshold=0.4, ramp_end=0),
     PseudoLabel(selection="confidence", gamma=2, ramp_end=0),
@@ -764,3 +765,27 @@ def test_mean_teacher_without_an_average_says_what_to_set():
 def test_a_value_out_of_range_is_said(kind, field, value, message):
     with pytest.raises(UsageError, match=message.replace(".", r"\.")):
         kind(**{field: value})
+
+
+def normed(method, *, moving):
+    """The state of a student behind a batch norm whose statistics move, or stay as they are."""
+    state = state_of(method, nn.Sequential(nn.BatchNorm2d(3), Plain()))
+    state.student.module[0].train(moving)
+    state.student.mixes_images = mixes_images(state.student.module)
+    return state
+
+
+@pytest.mark.parametrize("method", TWO_VIEWS, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("moving", [True, False], ids=["moving", "frozen"])
+def test_the_view_that_gives_labels_is_in_the_backward_pass_only_for_batch_norm(method, moving):
+    state, together, seen = normed(method, moving=moving), normed(method, moving=moving), []
+    together.student.mixes_images = True  # all in one pass, as the reference codes do
+    state.student.module.register_forward_pre_hook(
+        lambda _, images: seen.append((len(images[0]), torch.is_grad_enabled()))
+    )
+    losses = [method.step(one, batch_of(), Clock(5, 10))["loss"] for one in (state, together)]
+    assert seen == ([(16, True)] if moving else [(6, False), (10, True)])
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(
+        list(state.student.module.parameters()), list(together.student.module.parameters())
+    )

@@ -26,7 +26,7 @@ from tutelage.distributed.shards import (
 from tutelage.distributed.sync_norm import moving_statistics, separate, synchronize
 from tutelage.errors import UsageError
 from tutelage.frozen import answer, autocast
-from tutelage.networks.build import Normalized, normalizes_batches
+from tutelage.networks.build import Normalized, mixes_images, normalizes_batches
 from tutelage.optimizers import make_optimizer
 from tutelage.schedules import learning_rate, momentum, rate_for
 from tutelage.settings import Optim, Precision
@@ -47,6 +47,7 @@ class Learner:
         """Take over the module, on whatever device it is; raises UsageError for an optimizer
         name that timm doesn't know, and where the rate is to be scaled to an unknown batch."""
         self.module = module.to(memory_format=torch.channels_last).train()
+        self.mixes_images = mixes_images(self.module)
         self.optim = optim.resolved(batch_norm=normalizes_batches(module), pretrained=False)
         self.peak = float(self.optim.lr) * _scaling(optim, batch)
         self.precision = precision

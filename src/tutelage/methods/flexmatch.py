@@ -19,7 +19,7 @@ from tutelage.core import Batch, Clock, Metrics, sent
 from tutelage.distributed.collectives import from_all_ranks
 from tutelage.gates import convex, learning_status, reaches
 from tutelage.losses import cross_entropy
-from tutelage.methods.method import Method, State, on_each
+from tutelage.methods.method import Method, State, on_both_views
 from tutelage.settings import at_least, between
 from tutelage.targets import hard
 
@@ -43,8 +43,8 @@ class FlexMatch(Method):
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One update on labels and both views of the pool."""
-        on_labels, on_weak, on_strong = on_each(state.student, batch, self.unlabeled_views)
-        probs = on_weak.detach().softmax(-1)
+        on_labels, on_weak, on_strong = on_both_views(state.student, batch, self.unlabeled_views)
+        probs = on_weak.softmax(-1)
         beta = learning_status(state.memory["sure_of"], probs.shape[-1])
         sure = reaches(probs, self.threshold * convex(beta))
         self._remember(state.memory["sure_of"], batch.pool().rows, probs)

@@ -21,7 +21,7 @@ from tutelage.core import Batch, Clock, Metrics
 from tutelage.distributed.collectives import mean_over_ranks
 from tutelage.gates import class_thresholds, reaches
 from tutelage.losses import cross_entropy
-from tutelage.methods.method import Method, State, on_each
+from tutelage.methods.method import Method, State, on_both_views
 from tutelage.settings import at_least, between
 from tutelage.targets import hard
 
@@ -49,8 +49,8 @@ class FreeMatch(Method):
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One update on labels and both views of the pool."""
-        on_labels, on_weak, on_strong = on_each(state.student, batch, self.unlabeled_views)
-        probs = on_weak.detach().softmax(-1)
+        on_labels, on_weak, on_strong = on_both_views(state.student, batch, self.unlabeled_views)
+        probs = on_weak.softmax(-1)
         tau, marginal, histogram = (state.memory[n] for n in ("tau", "marginal", "histogram"))
         tau.lerp_(mean_over_ranks(probs.amax(-1).mean()), 1 - self.momentum)
         marginal.lerp_(mean_over_ranks(probs.mean(0)), 1 - self.momentum)

@@ -33,7 +33,7 @@ from tutelage.core import Batch, Clock, Metrics
 from tutelage.feedback import Estimator, Kind, feedback, label_kind, pseudo_labels, teach
 from tutelage.gates import exceeds
 from tutelage.losses import cross_entropy, kl
-from tutelage.methods.method import Method, State, on_each
+from tutelage.methods.method import Method, State, on_both_views
 from tutelage.schedules import linear_ramp
 from tutelage.settings import above, at_least, between
 from tutelage.targets import smooth, temper
@@ -80,9 +80,9 @@ class MetaPseudoLabels(Method):
         """One lesson for the student, and one update of the teacher."""
         student, teacher = state.student, state.learning_teacher()
         labeled, strong = batch.labeled, batch.pool().views[self.unlabeled_views[1]]
-        on_labels, on_weak, on_strong = on_each(teacher, batch, self.unlabeled_views)
+        on_labels, on_weak, on_strong = on_both_views(teacher, batch, self.unlabeled_views)
         labels = cross_entropy(on_labels, smooth(labeled.targets, self.smoothing))
-        probs = on_weak.detach().softmax(-1)
+        probs = on_weak.softmax(-1)
         sure = exceeds(probs, self.threshold)
         uda = kl(on_strong, temper(probs, self.temperature), sure)
         weight = self.weight * linear_ramp(clock.fraction, start=0, end=self.ramp_end)

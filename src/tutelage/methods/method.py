@@ -101,6 +101,25 @@ def on_each(learner: Learner, batch: Batch, views: Sequence[str]) -> tuple[Tenso
     return learner(torch.cat(parts)).split([len(part) for part in parts])
 
 
+def on_both_views(
+    learner: Learner, batch: Batch, views: Sequence[str]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits of the labeled images, then of the pool in the view that gives labels, without
+    gradient, and in the view that learns them.
+
+    The view that gives labels has no part in the backward pass, unless batch norm has to see all
+    images together.
+    """
+    giving, learning = views
+    if learner.mixes_images:
+        on_labels, given, learned = on_each(learner, batch, views)
+        return on_labels, given.detach(), learned
+    with torch.no_grad():
+        given = learner(batch.pool().views[giving])
+    on_labels, learned = on_each(learner, batch, (learning,))
+    return on_labels, given, learned
+
+
 On = Literal["both", "labels", "pool"]
 
 

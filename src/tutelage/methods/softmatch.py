@@ -20,7 +20,7 @@ from tutelage.core import Batch, Clock, Metrics
 from tutelage.distributed.collectives import from_all_ranks, mean_over_ranks
 from tutelage.gates import truncated_gaussian
 from tutelage.losses import cross_entropy
-from tutelage.methods.method import Method, State, on_each
+from tutelage.methods.method import Method, State, on_both_views
 from tutelage.settings import above, at_least, between
 from tutelage.targets import align, hard
 
@@ -48,8 +48,8 @@ class SoftMatch(Method):
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One update on labels and both views of the pool."""
-        on_labels, on_weak, on_strong = on_each(state.student, batch, self.unlabeled_views)
-        probs = on_weak.detach().softmax(-1)
+        on_labels, on_weak, on_strong = on_both_views(state.student, batch, self.unlabeled_views)
+        probs = on_weak.softmax(-1)
         sure = self._sure(state.memory, probs)
         labels = cross_entropy(on_labels, batch.labeled.targets)
         pseudo = cross_entropy(on_strong, hard(probs), sure)

@@ -19,7 +19,7 @@ from torch import Tensor
 from tutelage.core import Batch, Clock, Metrics
 from tutelage.gates import exceeds, unlearned
 from tutelage.losses import cross_entropy, kl
-from tutelage.methods.method import Method, State, on_each
+from tutelage.methods.method import Method, State, on_both_views
 from tutelage.schedules import signal_annealing
 from tutelage.settings import above, at_least, between
 from tutelage.targets import temper
@@ -43,8 +43,8 @@ class UDA(Method):
 
     def step(self, state: State, batch: Batch, clock: Clock) -> Metrics:
         """One update on labels and both views of the pool."""
-        on_labels, on_weak, on_strong = on_each(state.student, batch, self.unlabeled_views)
-        probs = on_weak.detach().softmax(-1)
+        on_labels, on_weak, on_strong = on_both_views(state.student, batch, self.unlabeled_views)
+        probs = on_weak.softmax(-1)
         sure = exceeds(probs, self.threshold)
         counted = self._unlearned(on_labels.detach().softmax(-1), batch.labeled.targets, clock)
         labels = cross_entropy(on_labels, batch.labeled.targets, counted, over="kept")

@@ -110,6 +110,12 @@ def normalizes_batches(module: nn.Module) -> bool:
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
 
 
+def mixes_images(module: nn.Module) -> bool:
+    """Whether an answer depends on the other images of its batch, as by batch norm in training."""
+    norms = (m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    return any(norm.training or norm.running_mean is None for norm in norms)
+
+
 @cache
 def check_net(net: Net, at: int | None = None) -> None:
     """Raises UsageError where the network can't take its image size, or the size of a stage, or
