@@ -127,8 +127,8 @@ def announce(rounds: Sequence[Round], prepared: Prepared, run: Run) -> None:
             f"{recipe.steps:,} steps of {images} images at {recipe.net.img_size} px "
             f"on {prepared.device}"
         )
-        if recipe.freeze.words:
-            line += f", {recipe.freeze.words}"
+        line += f", beginning as {one.start}" if one.start else ""
+        line += f", {recipe.freeze.words}" if recipe.freeze.words else ""
         if one.name in planned:
             line += f", about {duration(planned[one.name] * recipe.steps)}"
         prepared.screen.say(line + (" (done)" if run.is_done(one.name) else ""))
