@@ -99,7 +99,7 @@ def _run(verb: str, settings: Any, pipeline: Any, given: Given | None) -> Outcom
     def work() -> Outcome:
         named = _named(settings)
         check_devices(named.devices)
-        check_shared(named.batch, world())
+        check_shared(named.batch_size, world())
         with open_run(verb, named, overwrite=named.overwrite, given=given) as run:
             screen = Screen(log=run.path / "logs" / "log.txt")
             pipeline(named, run, screen)

@@ -22,6 +22,7 @@ from tutelage.settings import (
 )
 from tutelage.values import belongs, flag
 
+BATCH = 64  # labeled images a step, where memory takes them
 PRETRAINED = "pretrained"  # as a source of weights: timm's own of whatever network is trained
 NOISY_STUDENT = "noisy-student"  # the method that the stored-label settings belong to
 Shard = Literal["none", "student", "teacher", "all"]
@@ -100,8 +101,8 @@ class Common:
     """Training steps a round; auto: from the budget, or 2,000."""
     budget: str | None = None
     """Time for the whole run, such as 90s, 20m or 1h30m, instead of steps."""
-    batch: int = 64
-    """Labeled images a step."""
+    batch: int | Auto = "auto"
+    """Labeled images a step; auto: 64, or as many as memory takes."""
     smoothing: float = 0.1
     """Label smoothing of hard labels."""
     seed: int = 0
@@ -159,12 +160,12 @@ class Common:
 
     def _check_devices(self) -> None:
         """Reject a batch that is no batch, or that the devices can't share."""
-        if self.batch < 2:
+        if self.batch_size < 2:
             raise UsageError(
                 f"--batch is at least 2, as batch norm needs more than one image, got {self.batch}"
             )
         at_least("--devices", self.devices, 1)
-        check_shared(self.batch, self.devices, "devices")
+        check_shared(self.batch_size, self.devices, "devices")
 
     def _check_norms(self) -> None:
         """Reject settings of batch norm that have no effect."""
@@ -182,6 +183,11 @@ class Common:
             return
         for name in changed(self, ["se_where", "se_gate"]):
             raise belongs(name, "--se, as in --se 16")
+
+    @property
+    def batch_size(self) -> int:
+        """Labeled images a step, before memory is looked at."""
+        return BATCH if self.batch == "auto" else self.batch
 
     @property
     def spread(self) -> Spread:

@@ -21,6 +21,7 @@ from tutelage.jobs import SelftrainSettings
 from tutelage.loop import EXAMS
 from tutelage.methods.method import State
 from tutelage.pipelines.prepare import Prepared
+from tutelage.pipelines.room import batch_that_fits
 from tutelage.pipelines.rounds import Round, batches_of, example_pool
 from tutelage.recipe import Recipe
 from tutelage.run import Run
@@ -63,13 +64,25 @@ def planned(
     if not run.is_done("plan"):
         with run.stage("plan") as notes:
             notes["steps"] = DEFAULT_STEPS if settings.steps == "auto" else settings.steps
+            notes["batch"], notes["room"] = batch_that_fits(
+                settings, prepared, lambda batch: rounds(_of_batch(settings, batch))
+            )
             if settings.budget is not None:
+                settings = replace(settings, batch=notes["batch"])
                 notes |= _within_budget(settings, run, prepared, rounds, teacher, resizable)
     notes = run.notes("plan")
+    if notes.get("room"):
+        prepared.screen.say(f"  {notes['room']}")
     if "changed" in notes:
         prepared.resize(notes["img_size"])
         prepared.screen.say(f"  {notes['changed']}")
+    settings = replace(settings, batch=notes.get("batch", settings.batch_size))
     return with_plan(settings, steps=notes["steps"], rounds=notes.get("rounds"))
+
+
+def _of_batch(settings: S, batch: int) -> S:
+    """The settings with that batch, and steps in the place of a budget."""
+    return with_plan(replace(settings, batch=batch), steps=LONG, rounds=None)
 
 
 def with_plan(settings: S, *, steps: int, rounds: int | None) -> S:

@@ -80,7 +80,8 @@ def _optim(settings: Common) -> Optim:
     """How the fix learns: as the public code of its paper, or as other fine-tunings."""
     if settings.fix == "classifier":
         return replace(
-            settings.optim, name="sgd", lr=FIX_RATE * settings.batch * settings.optim.accumulate,
+            settings.optim, name="sgd",
+            lr=FIX_RATE * settings.batch_size * settings.optim.accumulate,
             momentum=0.9, weight_decay=FIX_DECAY, schedule="cosine", warmup=0.0, clip=None,
             scale="none", scale_base=Optim().scale_base, lr_end=0.0, milestones=Optim().milestones,
         )  # fmt: skip

@@ -67,7 +67,7 @@ def recipe_of(
         drop_path=net.drop_path if how.start_drop < 1 else None,
         drop_block=net.drop_block if how.start_drop < 1 else None,
     )  # fmt: skip
-    stages = stages_of(last, how, batch=settings.batch)
+    stages = stages_of(last, how, batch=settings.batch_size)
     _check_sizes(net, stages)
     return Recipe(
         net=net,
@@ -75,7 +75,7 @@ def recipe_of(
         stages=stages,
         optim=settings.optim,
         noise=noise,
-        batch=settings.batch,
+        batch=settings.batch_size,
         ratio=ratio,
         seed=fold(settings.seed, Dice.ROUND, number),
         precision="fp32" if settings.precision == "auto" else settings.precision,
