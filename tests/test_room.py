@@ -1,5 +1,6 @@
 """Whether a training step fits into memory, and what a run makes of it."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -12,29 +13,42 @@ from tutelage.catalog import make
 from tutelage.core import Stage
 from tutelage.data.memory import Memory
 from tutelage.errors import UsageError
-from tutelage.networks.build import Net
+from tutelage.jobs import TrainSettings
+from tutelage.networks.build import Net, build, parameters
 from tutelage.networks.freeze import Freeze
 from tutelage.pipelines import room
 from tutelage.pipelines.prepare import canvas_for
-from tutelage.pipelines.room import ROOM, batch_that_fits
+from tutelage.pipelines.room import ROOM, Fit, batch_that_fits
 from tutelage.recipe import Recipe
 from tutelage.settings import Noise, Optim
 from tutelage.speed.training_memory import images_learned, least_bytes
+from tutelage.training_settings import Spread
 
 CPU = torch.device("cpu")
 OPTIM = Optim().resolved(batch_norm=True, pretrained=False)
+WEIGHTS = 8 * parameters(build(Net(name="test_resnet", num_classes=4, img_size=32)))
 
 
-def recipe_of(method="supervised", *, batch=64, ratio=0, frozen=False, options=()):
+def recipe_of(method="supervised", *, batch=64, ratio=0, frozen=False, options=(), **more):
     return Recipe(
         net=Net(name="test_resnet", num_classes=4, img_size=32), method=make(method, options),
-        stages=(Stage(steps=5, size=32, magnitude=5.0),), optim=OPTIM, noise=Noise(),
-        batch=batch, ratio=ratio, freeze=Freeze(norms=frozen),
+        stages=more.pop("stages", (stage(32),)), optim=OPTIM, noise=Noise(),
+        batch=batch, ratio=ratio, freeze=Freeze(norms=frozen), **more,
     )  # fmt: skip
 
 
-def round_of(batch):
-    return (SimpleNamespace(recipe=recipe_of(batch=batch)),)
+def stage(size, batch=None):
+    return Stage(steps=5, size=size, magnitude=5.0, batch=batch)
+
+
+def rounds_of(method="supervised", **more):
+    return lambda batch: (SimpleNamespace(recipe=recipe_of(method, batch=batch, **more)),)
+
+
+def asked(batch="auto", usual=64, batches=()):
+    return SimpleNamespace(
+        batch=batch, batch_size=usual, progressive=SimpleNamespace(batches=batches)
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,7 +59,10 @@ def round_of(batch):
         ("flexmatch", False, (), 8 + 2 * 24),
         ("flexmatch", True, (), 8 + 24),
         ("mean-teacher", False, (), 8 + 24),
+        ("meta-pseudo-labels", False, (), 8 + 2 * 24 + 8 + 24),
+        ("reduced-meta-pseudo-labels", False, (), 8 + 24),
         ("hinton", False, ("on=labels",), 8),
+        ("function-matching", False, ("on=pool",), 24),
     ],
 )
 def test_images_of_a_backward_pass(method, frozen, options, images):
@@ -53,8 +70,19 @@ def test_images_of_a_backward_pass(method, frozen, options, images):
     recipe = recipe_of(method, batch=8, ratio=ratio, frozen=frozen, options=options)
     assert images_learned(recipe) == images
     alone = least_bytes(recipe_of(batch=images, frozen=frozen))
-    assert least_bytes(recipe) == alone
+    assert least_bytes(recipe) == alone + (WEIGHTS if method == "meta-pseudo-labels" else 0)
     assert least_bytes(recipe, among=2) < alone
+
+
+def test_the_stage_of_most_pixels_counts():
+    stages = (stage(32, 128), stage(48, 64), stage(64, 16))
+    assert images_learned(recipe_of(stages=stages)) == 64
+    assert least_bytes(recipe_of(stages=stages)) == least_bytes(recipe_of(stages=(stage(48),)))
+
+
+def test_weights_that_are_spread_over_devices_are_left_out():
+    spread = recipe_of(spread=Spread(shard="student"))
+    assert least_bytes(spread) == least_bytes(recipe_of()) - WEIGHTS
 
 
 @pytest.mark.parametrize(
@@ -63,25 +91,48 @@ def test_images_of_a_backward_pass(method, frozen, options, images):
 def test_a_batch_that_nobody_named_is_halved_until_it_fits(monkeypatch, share, batch):
     needed = ROOM * least_bytes(recipe_of())
     monkeypatch.setattr(room, "_free", lambda _: int(share * needed))
-    found, words = batch_that_fits(SimpleNamespace(batch="auto", batch_size=64), None, round_of)
-    assert found == batch
-    assert bool(words) == (batch < 64)
+    found = batch_that_fits(asked(), None, rounds_of())
+    assert (found.batch, found.gathered) == (batch, 64 // batch)
+    assert bool(found.words) == (batch < 64)
     if batch < 64:
-        assert f"batches of {batch} labeled images, as a step of 64 images at 32 px may" in words
+        assert found.words.startswith(
+            f"{batch} labeled images a step, and {64 // batch} of them an update, as a step of 64 "
+            "images at 32 px may take"
+        )
+
+
+def test_a_teacher_that_learns_has_an_update_each_step(monkeypatch):
+    rounds = rounds_of("meta-pseudo-labels", ratio=3)
+    needed = ROOM * least_bytes(rounds(64)[0].recipe)
+    monkeypatch.setattr(room, "_free", lambda _: int(0.4 * needed))
+    found = batch_that_fits(asked(), None, rounds)
+    assert (found.batch, found.gathered) == (16, 1)
+
+
+def test_batches_of_stages_are_named(monkeypatch):
+    rounds = rounds_of(stages=(stage(32, 64),))
+    monkeypatch.setattr(room, "_free", lambda _: int(1.2 * least_bytes(recipe_of())))
+    found = batch_that_fits(asked(batches=(64,)), None, rounds)
+    assert (found.batch, found.gathered) == (64, 1)
+    assert "if it fails, give a smaller --img-size" in found.words
 
 
 def test_a_batch_that_was_named_is_kept_or_refused(monkeypatch):
     least = least_bytes(recipe_of())
-    asked = SimpleNamespace(batch=64, batch_size=64)
     monkeypatch.setattr(room, "_free", lambda _: int(1.2 * least))
-    found, words = batch_that_fits(asked, None, round_of)
-    assert found == 64
-    assert "if it fails, give --batch 38, a smaller --img-size or another network" in words
+    found = batch_that_fits(asked(64), None, rounds_of())
+    assert (found.batch, found.gathered) == (64, 1)
+    fits = int(re.search(r"if it fails, give --batch (\d+), a smaller --img-size", found.words)[1])
+    first, second = (ROOM * least_bytes(recipe_of(batch=fits + more)) for more in (0, 1))
+    assert first <= int(1.2 * least) < second
     monkeypatch.setattr(room, "_free", lambda _: int(0.5 * least))
-    with pytest.raises(UsageError, match=r"--batch 64: a step of 64 images at 32 px takes .* free"):
-        batch_that_fits(asked, None, round_of)
+    with pytest.raises(UsageError, match=r"^a step of 64 images at 32 px takes .* --batch \d+, a"):
+        batch_that_fits(asked(64), None, rounds_of())
+    monkeypatch.setattr(room, "_free", lambda _: 1)  # less than the weights take
+    with pytest.raises(UsageError, match=r"kept: give a smaller --img-size or another network"):
+        batch_that_fits(asked(), None, rounds_of())
     monkeypatch.setattr(room, "_free", lambda _: None)  # where the system doesn't tell
-    assert batch_that_fits(asked, None, round_of) == (64, "")
+    assert batch_that_fits(asked(64), None, rounds_of()) == Fit(64)
 
 
 def test_images_that_will_be_kept_have_their_place(monkeypatch):
@@ -95,12 +146,16 @@ def test_images_that_will_be_kept_have_their_place(monkeypatch):
     assert room._free(few) == 10**9 - 10**6
 
 
+@pytest.mark.parametrize(("devices", "batch"), [(1, 64), (2, 64), (3, 63), (48, 96)])
+def test_devices_can_share_a_batch_that_nobody_named(tmp_path, devices, batch):
+    settings = TrainSettings(data=tmp_path, model="test_resnet", out=tmp_path, devices=devices)
+    assert settings.batch_size == batch
+
+
 def test_processes_share_what_a_batch_becomes(monkeypatch):
-    monkeypatch.setattr(room, "world", lambda: 6)
-    needed = ROOM * least_bytes(recipe_of(batch=48), among=6)
-    monkeypatch.setattr(room, "_free", lambda _: int(0.6 * needed))
-    asked = SimpleNamespace(batch="auto", batch_size=48)
-    assert batch_that_fits(asked, None, round_of)[0] == 12  # 6 would leave each one image
+    monkeypatch.setattr(room, "world", lambda: 8)
+    monkeypatch.setattr(room, "_free", lambda _: least_bytes(recipe_of(), among=8))
+    assert batch_that_fits(asked(), None, rounds_of()).batch == 16  # 8 leave each one image
 
 
 def test_a_run_keeps_the_batch_that_it_began_with(images, tmp_path, monkeypatch, capsys):
@@ -109,8 +164,9 @@ def test_a_run_keeps_the_batch_that_it_began_with(images, tmp_path, monkeypatch,
     monkeypatch.setattr(room, "_free", lambda _: int(ROOM * 17 * 10**6))
     outcome = tutelage.train(**given)
     assert outcome.content["stages"]["plan"]["batch"] == 16
-    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["batch"] == 16
-    assert "3 steps of 16 images" in capsys.readouterr().err
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (config["batch"], config["optim"]["accumulate"], config["steps"]) == (16, 4, 12)
+    assert "12 steps of 16 images" in capsys.readouterr().err
     monkeypatch.setattr(room, "_free", lambda _: 10**12)
     tutelage.train(**given)
-    assert "batches of 16 labeled images" in capsys.readouterr().err
+    assert "16 labeled images a step, and 4 of them an update" in capsys.readouterr().err

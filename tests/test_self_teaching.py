@@ -42,7 +42,9 @@ from tutelage.targets import align, hard, one_hot, temper
 
 CLASSES, POOL = 3, 40
 SAME = ("weak", "weak")  # one view for both roles
-TWO_VIEWS = [UDA(threshold=0.4), FixMatch(threshold=0.4), FlexMatch(threshold=0.4), FreeMatch()]
+TWO_VIEWS = [
+    UDA(threshold=0.4), FixMatch(threshold=0.4), FlexMatch(threshold=0.4), FreeMatch(), SoftMatch(),
+]  # fmt: skip
 METHODS = [  # with gates that a new student passes with some images and not with others
     PseudoLabel(threshold=0.4, ramp_end=0),
     PseudoLabel(selection="confidence", gamma=2, ramp_end=0),

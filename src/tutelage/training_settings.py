@@ -102,7 +102,8 @@ class Common:
     budget: str | None = None
     """Time for the whole run, such as 90s, 20m or 1h30m, instead of steps."""
     batch: int | Auto = "auto"
-    """Labeled images a step; auto: 64, or as many as memory takes."""
+    """Labeled images a step; auto: 64, or where memory is short fewer in as many more steps, of
+    which several make an update."""
     smoothing: float = 0.1
     """Label smoothing of hard labels."""
     seed: int = 0
@@ -160,11 +161,11 @@ class Common:
 
     def _check_devices(self) -> None:
         """Reject a batch that is no batch, or that the devices can't share."""
+        at_least("--devices", self.devices, 1)
         if self.batch_size < 2:
             raise UsageError(
                 f"--batch is at least 2, as batch norm needs more than one image, got {self.batch}"
             )
-        at_least("--devices", self.devices, 1)
         check_shared(self.batch_size, self.devices, "devices")
 
     def _check_norms(self) -> None:
@@ -186,8 +187,9 @@ class Common:
 
     @property
     def batch_size(self) -> int:
-        """Labeled images a step, before memory is looked at."""
-        return BATCH if self.batch == "auto" else self.batch
+        """Labeled images a step, before memory is looked at; devices can share them."""
+        shared = max(2, BATCH // self.devices) * self.devices
+        return shared if self.batch == "auto" else self.batch
 
     @property
     def spread(self) -> Spread:

@@ -73,8 +73,8 @@ def separate(module: nn.Module) -> None:
 
 
 def moving_statistics(module: nn.Module) -> list[Tensor]:
-    """The moving means and variances of all batch norms."""
-    norms = [layer for layer in module.modules() if isinstance(layer, Norm)]
+    """The means and variances of all batch norms that move."""
+    norms = [layer for layer in module.modules() if isinstance(layer, Norm) and layer.training]
     found = [tensor for norm in norms for tensor in (norm.running_mean, norm.running_var)]
     return [tensor for tensor in found if tensor is not None]
 

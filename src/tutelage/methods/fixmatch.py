@@ -3,7 +3,8 @@
 Paper: Sohn et al. 2020, FixMatch (arXiv 2001.07685), equations 3 and 4 and algorithm 1:
 (1/B) sum H(y, p(y | weak x)) + lambda_u (1/(mu B)) sum 1[max q >= tau] H(argmax q, p(y | strong u))
 with q = p(y | weak u) and no gradient through it. The mean counts images below the threshold.
-One forward over all three streams shares the batch-norm statistics, as in the reference code.
+One forward over all three streams shares the batch-norm statistics, as in the reference code; where
+they don't move, the weak stream is asked alone.
 `align` adds distribution alignment (ReMixMatch, Berthelot et al. 2020, arXiv 1911.09785): q times
 the labels' marginal over that of the student's lately, renormalized, before it is judged.
 Deviations: the strong view is RandAugment with a square of Cutout at this package's strength.

@@ -63,26 +63,33 @@ def planned(
     """
     if not run.is_done("plan"):
         with run.stage("plan") as notes:
-            notes["steps"] = DEFAULT_STEPS if settings.steps == "auto" else settings.steps
-            notes["batch"], notes["room"] = batch_that_fits(
-                settings, prepared, lambda batch: rounds(_of_batch(settings, batch))
-            )
+            fit = batch_that_fits(settings, prepared, lambda size: rounds(_long(settings, size)))
+            notes |= {"batch": fit.batch, "gathered": fit.gathered, "room": fit.words}
+            asked = DEFAULT_STEPS if settings.steps == "auto" else settings.steps
+            notes["steps"] = notes["gathered"] * asked
             if settings.budget is not None:
-                settings = replace(settings, batch=notes["batch"])
-                notes |= _within_budget(settings, run, prepared, rounds, teacher, resizable)
+                its = _gathering(settings, notes)
+                notes |= _within_budget(its, run, prepared, rounds, teacher, resizable)
     notes = run.notes("plan")
     if notes.get("room"):
         prepared.screen.say(f"  {notes['room']}")
     if "changed" in notes:
         prepared.resize(notes["img_size"])
         prepared.screen.say(f"  {notes['changed']}")
-    settings = replace(settings, batch=notes.get("batch", settings.batch_size))
+    settings = _gathering(settings, notes)
     return with_plan(settings, steps=notes["steps"], rounds=notes.get("rounds"))
 
 
-def _of_batch(settings: S, batch: int) -> S:
-    """The settings with that batch, and steps in the place of a budget."""
+def _long(settings: S, batch: int) -> S:
+    """The settings with that batch, and many steps in the place of a budget."""
     return with_plan(replace(settings, batch=batch), steps=LONG, rounds=None)
+
+
+def _gathering(settings: S, notes: dict[str, Any]) -> S:
+    """The settings with the batch that fits, and the updates of the usual one."""
+    optim, gathered = settings.optim, notes.get("gathered", 1)
+    optim = replace(optim, accumulate=gathered * optim.accumulate)
+    return replace(settings, batch=notes.get("batch", settings.batch_size), optim=optim)
 
 
 def with_plan(settings: S, *, steps: int, rounds: int | None) -> S:

@@ -1,4 +1,8 @@
-"""Whether a training step fits into memory, and the batch that does, where nobody named one."""
+"""Whether a training step fits into memory, and the batch that does, where nobody named one.
+
+A smaller batch learns as the usual one does: the gradients of as many steps as make it up are
+averaged for an update, and there are as many times the steps.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,11 +15,20 @@ from tutelage.distributed.collectives import neighbors, world
 from tutelage.errors import UsageError
 from tutelage.pipelines.prepare import Prepared, canvas_for
 from tutelage.pipelines.rounds import Round
-from tutelage.speed.training_memory import images_learned, least_bytes
+from tutelage.speed.training_memory import images_learned, largest_stage, least_bytes
 from tutelage.training_settings import Common
 
 ROOM = 2.0  # of what shapes say: up to 1.95 was measured (docs/results.md)
 FEWEST = 8  # labeled images, below which a batch is not made smaller by itself
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A batch that fits."""
+
+    batch: int  # labeled images a step
+    gathered: int = 1  # steps whose gradients make an update, for each that was asked
+    words: str = ""  # what to say about it
 
 
 @dataclass(frozen=True)
@@ -34,45 +47,51 @@ class Need:
 
 def batch_that_fits(
     settings: Common, prepared: Prepared, rounds: Callable[[int], Sequence[Round]]
-) -> tuple[int, str]:
-    """Labeled images a step, and what to say about it, or nothing.
+) -> Fit:
+    """The usual batch or the named one; where nobody named one, and memory is short, half of it
+    again and again.
 
     `rounds(batch)` makes the rounds. Raises UsageError where a step can't fit: on a CPU the system
     would end the process there, and say nothing.
     """
-    batch, free = settings.batch_size, _free(prepared)
+    usual, free = settings.batch_size, _free(prepared)
     if free is None:
-        return batch, ""
-    first = need = _need(rounds(batch))
-    while settings.batch == "auto" and ROOM * need.bytes > free and _can_be_halved(batch):
+        return Fit(usual)
+    needs = {usual: _need(rounds(usual))}
+    batch, first = usual, needs[usual]
+    open_to_us = settings.batch == "auto" and not settings.progressive.batches
+    while open_to_us and ROOM * needs[batch].bytes > free and _can_be_halved(batch):
         batch //= 2
-        need = _need(rounds(batch))
+        needs[batch] = _need(rounds(batch))
+    need = needs[batch]
+    here = f"{said(free)} were free beside images that are kept"
     if need.bytes > free:
         raise UsageError(
-            f"--batch {batch}: {need.words} takes {said(need.bytes)} of memory or more, and "
-            f"{said(free)} are free: {_advice(batch, need, free)}"
+            f"{need.words} takes {said(need.bytes)} of memory or more, and {here}: "
+            f"{_advice(batch, rounds, free)}"
         )
-    if batch < settings.batch_size:
-        return batch, (
-            f"batches of {batch} labeled images, as {first.words} may take "
-            f"{said(ROOM * first.bytes)} of memory, and {said(free)} are free; give --batch to "
-            "have it otherwise"
-        )
+    if batch < usual:
+        gathered = usual // batch if _may_gather(rounds(batch)) else 1
+        each = f", and {gathered} of them an update" if gathered > 1 else ""
+        return Fit(batch, gathered, (
+            f"{batch} labeled images a step{each}, as {first.words} may take "
+            f"{said(ROOM * first.bytes)} of memory, and {here}; give --batch to have it otherwise"
+        ))  # fmt: skip
     if ROOM * need.bytes > free:
-        return batch, (
-            f"{need.words} may take {said(ROOM * need.bytes)} of memory, and {said(free)} are "
-            f"free: if it fails, {_advice(batch, need, free)}"
-        )
-    return batch, ""
+        return Fit(batch, words=(
+            f"{need.words} may take {said(ROOM * need.bytes)} of memory, and {here}: if it fails, "
+            f"{_advice(batch, rounds, free)}"
+        ))  # fmt: skip
+    return Fit(batch)
 
 
 def _need(rounds: Sequence[Round]) -> Need:
     """What the largest step needs."""
     recipes = {(one.recipe.net, one.recipe.method, one.recipe.stages): one.recipe for one in rounds}
-    found = []
-    for recipe in recipes.values():
-        last = recipe.stages[-1]
-        found.append(Need(least_bytes(recipe, among=world()), images_learned(recipe), last.size))
+    found = [
+        Need(least_bytes(one, among=world()), images_learned(one), largest_stage(one).size)
+        for one in recipes.values()
+    ]
     return max(found, key=lambda need: need.bytes)
 
 
@@ -81,9 +100,17 @@ def _can_be_halved(batch: int) -> bool:
     return batch // 2 >= max(FEWEST, 2 * world()) and batch // 2 % world() == 0
 
 
-def _advice(batch: int, need: Need, free: int) -> str:
-    """What would fit."""
-    fits = int(batch * free / (ROOM * need.bytes)) // world() * world()
+def _may_gather(rounds: Sequence[Round]) -> bool:
+    """Whether an update may take several steps; a teacher that learns asks one each step."""
+    return all(one.recipe.method.teacher != "trained" for one in rounds)
+
+
+def _advice(batch: int, rounds: Callable[[int], Sequence[Round]], free: int) -> str:
+    """What would fit: the need grows evenly with the batch, but for the weights."""
+    half = batch // 2
+    whole, less = _need(rounds(batch)).bytes, _need(rounds(half)).bytes
+    each = (whole - less) / (batch - half)
+    fits = int((free / ROOM - whole) / each + batch) // world() * world() if each else 0
     smaller = f"--batch {fits}, " if 2 * world() <= fits < batch else ""
     return f"give {smaller}a smaller --img-size or another network"
 

@@ -116,7 +116,9 @@ def _prepared(shared: SharedRun, settings: SearchSettings, space: Space) -> Sear
             )
         if source is not None:
             prepared.sharded = open_sharded(asked, source, run, prepared)
-        settings = replace(settings, img_size=prepared.size, device=str(device))
+        settings = replace(
+            settings, img_size=prepared.size, device=str(device), batch=settings.batch_size
+        )
         if not run.is_done(PREPARED):
             with run.stage(PREPARED) as notes:
                 notes |= planned(settings, run, prepared, space)

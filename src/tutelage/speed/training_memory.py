@@ -3,20 +3,36 @@
 import torch
 from torch import Tensor
 
+from tutelage.core import Stage
 from tutelage.networks.build import Normalized, build, mixes_images
 from tutelage.networks.freeze import freeze
 from tutelage.recipe import Recipe
 
 
+def largest_stage(recipe: Recipe) -> Stage:
+    """The stage whose steps see most pixels."""
+    return max(recipe.stages, key=lambda one: (one.batch or recipe.batch) * one.size**2)
+
+
 def images_learned(recipe: Recipe) -> int:
-    """Images that the backward pass of the last stage's step goes through, at least: of two views
-    of the pool one, unless batch norm has to see both."""
-    labeled, method = recipe.stages[-1].batch or recipe.batch, recipe.method
-    views = len(method.unlabeled_views)
-    if not recipe.ratio or not views or vars(method).get("on") == "labels":
+    """Images that the backward passes of a step of the largest stage go through, at least: of two
+    views of the pool one, unless batch norm has to see both."""
+    labeled, method = largest_stage(recipe).batch or recipe.batch, recipe.method
+    on = vars(method).get("on", "both")  # of the distillations
+    views = method.unlabeled_views if recipe.ratio and on != "labels" else ()
+    if not views:
         return labeled
     together = not method.averaged and mixes_images(_network(recipe))
-    return labeled * (1 + recipe.ratio * (views if together else 1))
+    seen = 0 if on == "pool" else labeled
+    seen += labeled * recipe.ratio * (len(views) if together else 1)
+    if _has_lessons(recipe):
+        seen += labeled * (recipe.ratio + 1)  # of the student: its lesson and its exam
+    return seen
+
+
+def _has_lessons(recipe: Recipe) -> bool:
+    """Whether a teacher of the student's size learns beside it."""
+    return recipe.method.teacher == "trained" and not recipe.method.stored
 
 
 def _network(recipe: Recipe) -> Normalized:
@@ -28,17 +44,18 @@ def _network(recipe: Recipe) -> Normalized:
 
 
 def least_bytes(recipe: Recipe, *, among: int = 1) -> int:
-    """Bytes of weights, gradients, and what the backward pass of a step needs, in one of so many
-    processes.
+    """Bytes of weights, gradients, and what the backward passes of a step need, in one of so many
+    processes; weights that are spread over devices are left out.
 
     A lower bound: kernels, the optimizer and teachers need more. 0 where it isn't known: a compiled
     network may keep less, and some operations need numbers.
     """
     if recipe.compile:
         return 0
-    side, module = recipe.stages[-1].size, _network(recipe)
+    side, module = largest_stage(recipe).size, _network(recipe)
     images = torch.zeros(images_learned(recipe) // among, 3, side, side, device="meta")
     weights = sum(one.nbytes * (2 if one.requires_grad else 1) for one in module.parameters())
+    weights *= 0 if recipe.spread.shards("student") else 2 if _has_lessons(recipe) else 1
     own = {one.untyped_storage()._cdata for one in (*module.parameters(), *module.buffers())}
     kept: dict[int, Tensor] = {}  # which keeps storages alive, so that none is counted as another
 
