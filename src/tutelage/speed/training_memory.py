@@ -1,11 +1,13 @@
 """The memory that a training step needs in any case, told by shapes alone."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 from tutelage.core import Stage
-from tutelage.networks.build import Normalized, build, mixes_images
-from tutelage.networks.freeze import freeze
+from tutelage.networks.build import Net, Normalized, build, mixes_images
+from tutelage.networks.freeze import Freeze, freeze
 from tutelage.recipe import Recipe
 
 
@@ -22,7 +24,7 @@ def images_learned(recipe: Recipe) -> int:
     views = method.unlabeled_views if recipe.ratio and on != "labels" else ()
     if not views:
         return labeled
-    together = not method.averaged and mixes_images(_network(recipe))
+    together = not method.averaged and mixes_images(_network(recipe.net, recipe.freeze))
     seen = 0 if on == "pool" else labeled
     seen += labeled * recipe.ratio * (len(views) if together else 1)
     if _has_lessons(recipe):
@@ -35,11 +37,12 @@ def _has_lessons(recipe: Recipe) -> bool:
     return recipe.method.teacher == "trained" and not recipe.method.stored
 
 
-def _network(recipe: Recipe) -> Normalized:
+@lru_cache(maxsize=8)  # as several batches of the same rounds are asked
+def _network(net: Net, frozen: Freeze) -> Normalized:
     """The network as it trains, without numbers."""
     with torch.device("meta"):
-        module = build(recipe.net).train()
-    freeze(module, recipe.freeze)
+        module = build(net).train()
+    freeze(module, frozen)
     return module
 
 
@@ -52,7 +55,7 @@ def least_bytes(recipe: Recipe, *, among: int = 1) -> int:
     """
     if recipe.compile:
         return 0
-    side, module = largest_stage(recipe).size, _network(recipe)
+    side, module = largest_stage(recipe).size, _network(recipe.net, recipe.freeze)
     images = torch.zeros(images_learned(recipe) // among, 3, side, side, device="meta")
     weights = sum(one.nbytes * (2 if one.requires_grad else 1) for one in module.parameters())
     weights *= 0 if recipe.spread.shards("student") else 2 if _has_lessons(recipe) else 1
