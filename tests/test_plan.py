@@ -19,6 +19,7 @@ from tutelage.pipelines.selftrain_rounds import selftrain_rounds
 from tutelage.pipelines.train import train_rounds
 from tutelage.progress import Screen
 from tutelage.run import open_run
+from tutelage.settings import Optim
 
 SIDE = 96
 CPU = torch.device("cpu")
@@ -83,6 +84,14 @@ def test_steps_fill_the_budget(photos, tmp_path, monkeypatch):
     assert made.budget is None
     assert size == SIDE
     assert 8000 < made.steps <= 9500
+
+
+def test_a_budget_is_about_updates(photos, tmp_path, monkeypatch):
+    made, _ = fit_budget(photos, tmp_path / "one", 0.1, monkeypatch, budget="10s")
+    assert made.steps > plan.FEWEST
+    gathering = Optim(accumulate=32)
+    with pytest.raises(UsageError, match="steps a round"):
+        fit_budget(photos, tmp_path / "many", 0.1, monkeypatch, budget="10s", optim=gathering)
 
 
 def test_first_calls_are_taken_off_the_budget_once_a_training(photos, tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ from tutelage.training_settings import NOISY_STUDENT
 WATCHED = 512  # pool images that are asked at each exam
 COLLAPSED = 1 / 3  # of the expected number of classes beyond one
 PATIENCE = 0.5  # share of training before which few classes are no sign yet,
-SETTLED = 200  # and steps: batch-norm statistics and the weights' average lag behind
+SETTLED = 200  # and updates: batch-norm statistics and the weights' average lag behind
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def exam_for(recipe: Recipe, prepared: Prepared, watched: Watch | None = None) -
         return None
 
     def judged(done: float) -> bool:
-        return done >= PATIENCE and done * recipe.steps >= SETTLED
+        return done >= PATIENCE and done * recipe.steps >= SETTLED * recipe.optim.accumulate
 
     size, precision, classes = recipe.net.img_size, recipe.precision, len(prepared.classes)
 

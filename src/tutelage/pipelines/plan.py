@@ -32,8 +32,8 @@ LONG = 10**6  # steps of a whole round that is only measured
 WARM_UP = 3  # steps that are not counted: first calls choose kernels and fill caches
 TIMED = 24  # steps at most
 TIMED_SECONDS = 6.0  # at most, for each kind of round
-ENOUGH = 500  # steps a round; on the CIFAR-10 subset 350 gave 46 % where 770 gave 56 %
-FEWEST = 20  # steps a round, below which a budget is no budget
+ENOUGH = 500  # updates a round; on the CIFAR-10 subset 350 gave 46 % where 770 gave 56 %
+FEWEST = 20  # updates a round, below which a budget is no budget
 RESERVE = 0.05  # of the budget, for evaluation, report, and a machine that gets slower
 
 
@@ -106,22 +106,22 @@ def _within_budget(
     """Steps, and perhaps fewer rounds and smaller images, for run.json."""
     assert settings.budget is not None, "asked for"
     clock = Budget(seconds(settings.budget), run.notes("check")["seconds"], time.monotonic())
-    first, fewer = prepared.size, None
+    first, fewer, gathered = prepared.size, None, settings.optim.accumulate
 
     def fitted() -> Plan:
         asked = with_plan(settings, steps=LONG, rounds=fewer)
         return plan(rounds(asked), prepared, budget=clock, teacher=teacher)
 
     found = fitted()
-    if found.steps < ENOUGH and _may_have_fewer_rounds(settings):
+    if found.steps < ENOUGH * gathered and _may_have_fewer_rounds(settings):
         fewer = 1
         found = fitted()
-    if found.steps < ENOUGH and resizable and settings.img_size == "auto":
-        size = smaller(first, found.steps)
+    if found.steps < ENOUGH * gathered and resizable and settings.img_size == "auto":
+        size = smaller(first, found.steps // gathered)
         if size < first:
             prepared.resize(size)
             found = fitted()
-    clock.check(found)
+    clock.check(found, FEWEST * gathered)
     notes = {"steps": found.steps, "step_seconds": found.step_seconds}
     parts = ["one round"] * (fewer is not None)
     if prepared.size != first:
@@ -174,10 +174,10 @@ class Budget:
         """Seconds from now on, without the reserve."""
         return self.total * (1 - RESERVE) - self.spent - (time.monotonic() - self.since)
 
-    def check(self, found: Plan) -> None:
+    def check(self, found: Plan, fewest: int = FEWEST) -> None:
         """Raises UsageError where the plan has too few steps to be one."""
-        if found.steps < FEWEST:
-            needed = self.total - self.left + found.fixed + FEWEST * found.each
+        if found.steps < fewest:
+            needed = self.total - self.left + found.fixed + fewest * found.each
             raise UsageError(
                 f"--budget {self.total:.0f}s leaves {max(found.steps, 0)} steps a round at "
                 f"{found.each:.2f} s for one step of all rounds: give at least "
