@@ -31,6 +31,7 @@ from PIL import Image
 
 from benchmarks.journal import machine
 from benchmarks.paired import Case, processor
+from benchmarks.resident import held
 from tutelage.data.decode import decode
 from tutelage.data.entries import ShardedPool
 from tutelage.data.shard_labels import Parts
@@ -175,7 +176,7 @@ def draw(folder: Path, steps: int) -> None:
     parts = Parts(folder / "labels", folder / "selected")
     start = time.monotonic()
     counts = parts.count(source.shards())
-    counting, before = time.monotonic() - start, peak()
+    counting, before = time.monotonic() - start, held("VmHWM")
     pool = ShardedPool(
         source,
         parts,
@@ -192,15 +193,8 @@ def draw(folder: Path, steps: int) -> None:
         drawn = stream.draw(step * BATCH, BATCH, seed=0)
         drawn.pixels.at(drawn.places)
     rate = (steps - 1) * BATCH / (time.monotonic() - start)
-    print(json.dumps([pool.num_images, before, peak(), round(counting, 2), round(rate)]))
-
-
-def peak() -> float:
-    """Most memory that this process has held, in MiB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return round(int(line.split()[1]) / 1024, 1)
-    raise OSError("/proc/self/status has no VmHWM")
+    most = held("VmHWM")
+    print(json.dumps([pool.num_images, before, most, round(counting, 2), round(rate)]))
 
 
 def memory(folder: Path, sizes: list[int], steps: int) -> None:
@@ -212,7 +206,8 @@ def memory(folder: Path, sizes: list[int], steps: int) -> None:
         done = subprocess.run(
             [*command, "--steps", str(steps)], capture_output=True, text=True, check=True
         )
-        images, before, most, counting, rate = json.loads(done.stdout)
+        images, *held_bytes, counting, rate = json.loads(done.stdout)
+        before, most = (one / 2**20 for one in held_bytes)
         print(
             f"| {images:,} | {before:,.0f} | {most:,.0f} | {counting:.1f} | {rate:,} |", flush=True
         )

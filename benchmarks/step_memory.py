@@ -9,11 +9,11 @@ it. From this comes ROOM of pipelines/room.py.
 
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
 
 from benchmarks.journal import machine
+from benchmarks.resident import held
 from tutelage.core import Batch, Clock, Labeled, Stage
 from tutelage.learner import Learner, choose_device
 from tutelage.methods.method import State
@@ -31,12 +31,6 @@ WORK = (
     ("resnet50", 224, 64, "frozen"), ("mobilenetv3_large_100", 224, 64, "frozen"),
     ("vit_tiny_patch16_224", 224, 64, "frozen"), ("convnext_atto", 224, 64, "frozen"),
 )  # fmt: skip
-
-
-def held(line: str) -> int:
-    """Bytes of this process, by a line of what Linux tells."""
-    told = dict(row.split(":", 1) for row in Path("/proc/self/status").read_text().splitlines())
-    return int(told[line].split()[0]) * 1024
 
 
 def measure(network: str, side: int, images: int, norms: str) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import math
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from torch import nn
 from torch.nn import functional
 
 from tutelage import checkpoint
-from tutelage.core import Batch, Clock, Labeled, Unlabeled
+from tutelage.begin import begin
+from tutelage.core import Batch, Clock, Labeled, Stage, Unlabeled
+from tutelage.distributed.sync_norm import moving_statistics
 from tutelage.errors import UsageError
 from tutelage.gates import (
     class_thresholds,
@@ -35,9 +38,11 @@ from tutelage.methods.pseudo_label import PseudoLabel
 from tutelage.methods.softmatch import SoftMatch
 from tutelage.methods.supervised import Supervised
 from tutelage.methods.uda import UDA
-from tutelage.networks.build import build, mixes_images
+from tutelage.networks.build import Net, build, mixes_images
+from tutelage.networks.freeze import Freeze
+from tutelage.recipe import Recipe
 from tutelage.schedules import linear_ramp, sigmoid_ramp, signal_annealing
-from tutelage.settings import Optim
+from tutelage.settings import Noise, Optim
 from tutelage.targets import align, hard, one_hot, temper
 
 CLASSES, POOL = 3, 40
@@ -791,3 +796,15 @@ def test_the_view_that_gives_labels_is_in_the_backward_pass_only_for_batch_norm(
     torch.testing.assert_close(
         list(state.student.module.parameters()), list(together.student.module.parameters())
     )
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_training_knows_whether_its_batch_norm_moves(frozen):
+    recipe = Recipe(
+        net=Net(name="test_resnet", num_classes=3, img_size=16), method=FixMatch(), noise=Noise(),
+        stages=(Stage(steps=1, size=16, magnitude=5.0),), batch=2, ratio=1,
+        optim=Optim().resolved(batch_norm=True, pretrained=frozen), freeze=Freeze(norms=frozen),
+    )  # fmt: skip
+    student = begin(recipe, SimpleNamespace(pool=None), torch.device("cpu")).student
+    assert student.mixes_images is not frozen
+    assert bool(moving_statistics(student.module)) is not frozen

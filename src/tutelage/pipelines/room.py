@@ -57,18 +57,16 @@ def batch_that_fits(
     usual, free = settings.batch_size, _free(prepared)
     if free is None:
         return Fit(usual)
-    needs = {usual: _need(rounds(usual))}
-    batch, first = usual, needs[usual]
-    open_to_us = settings.batch == "auto" and not settings.progressive.batches
-    while open_to_us and ROOM * needs[batch].bytes > free and _can_be_halved(batch):
+    batch, need = usual, _need(rounds(usual))
+    first, unnamed = need, settings.batch == "auto" and not settings.progressive.batches
+    while unnamed and ROOM * need.bytes > free and _can_be_halved(batch):
         batch //= 2
-        needs[batch] = _need(rounds(batch))
-    need = needs[batch]
+        need = _need(rounds(batch))
     here = f"{said(free)} were free beside images that are kept"
     if need.bytes > free:
         raise UsageError(
             f"{need.words} takes {said(need.bytes)} of memory or more, and {here}: "
-            f"{_advice(batch, rounds, free)}"
+            f"{_advice(batch, need, rounds, free)}"
         )
     if batch < usual:
         gathered = usual // batch if _may_gather(rounds(batch)) else 1
@@ -80,7 +78,7 @@ def batch_that_fits(
     if ROOM * need.bytes > free:
         return Fit(batch, words=(
             f"{need.words} may take {said(ROOM * need.bytes)} of memory, and {here}: if it fails, "
-            f"{_advice(batch, rounds, free)}"
+            f"{_advice(batch, need, rounds, free)}"
         ))  # fmt: skip
     return Fit(batch)
 
@@ -105,12 +103,13 @@ def _may_gather(rounds: Sequence[Round]) -> bool:
     return all(one.recipe.method.teacher != "trained" for one in rounds)
 
 
-def _advice(batch: int, rounds: Callable[[int], Sequence[Round]], free: int) -> str:
+def _advice(
+    batch: int, need: Need, rounds: Callable[[int], Sequence[Round]], free: int
+) -> str:  # fmt: skip
     """What would fit: the need grows evenly with the batch, but for the weights."""
     half = batch // 2
-    whole, less = _need(rounds(batch)).bytes, _need(rounds(half)).bytes
-    each = (whole - less) / (batch - half)
-    fits = int((free / ROOM - whole) / each + batch) // world() * world() if each else 0
+    each = (need.bytes - _need(rounds(half)).bytes) / (batch - half)
+    fits = int((free / ROOM - need.bytes) / each + batch) // world() * world() if each else 0
     smaller = f"--batch {fits}, " if 2 * world() <= fits < batch else ""
     return f"give {smaller}a smaller --img-size or another network"
 
