@@ -13,13 +13,13 @@ from torch import nn
 
 from tutelage.deploy import onnx_model
 from tutelage.deploy.model_folder import Model
-from tutelage.errors import TutelageError, UsageError
+from tutelage.errors import TutelageError, UsageError, out_of_memory
 from tutelage.networks.build import Net, build
 from tutelage.speed import machine, runners
 from tutelage.speed.counts import Alive, Counts, count
 from tutelage.speed.pareto import pareto_front
 from tutelage.speed.rows import Row, latency
-from tutelage.speed.runners import Eager, Onnx, Runner, out_of_memory, random_images
+from tutelage.speed.runners import Eager, Onnx, Runner, random_images
 from tutelage.speed.timing import Protocol, Timed, best_batch, reason, time_in_turns
 
 QUICK = Protocol(
@@ -174,6 +174,7 @@ def test_another_error_is_not_taken_for_memory():
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
         (RuntimeError("[ONNXRuntimeError] : 6 : Failed to allocate memory"), True),
         (RuntimeError("mat1 and mat2 shapes"), False),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
         (ValueError("memory"), False),
     ],
 )

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from tutelage.distributed import launcher
 from tutelage.ends import NO_MEMORY, end_at_once, stop_on_signals, threads_begin
-from tutelage.errors import Dismissed, Interrupted, TutelageError, UsageError
+from tutelage.errors import Dismissed, Interrupted, TutelageError, UsageError, out_of_memory
 
 VERBS = {  # name: what it does, an example
     "check": ("look at every image before training", "--data labeled --unlabeled pool"),
@@ -109,7 +109,7 @@ def _main(arguments: list[str]) -> int:
         print(_said(error, arguments[0]), file=sys.stderr)
         return error.exit_code if isinstance(error, TutelageError) else TutelageError.exit_code
     except (MemoryError, RuntimeError) as error:  # torch raises the latter, for a CPU too
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
+        if not out_of_memory(error):
             raise
         why = str(error).partition("\n")[0] or "no more to be had"
         print(f"tutelage {arguments[0]}: out of memory ({why}): {NO_MEMORY}", file=sys.stderr)

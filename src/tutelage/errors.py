@@ -12,6 +12,11 @@ TutelageError          exit code 1
 └── Dismissed          of several processes, one that was not the first: as the first one ended
 """
 
+NO_MEMORY = (  # as libraries say it, in small letters
+    "out of memory", "can't allocate memory", "not enough memory", "failed to allocate",
+    "bad_alloc", "status_alloc_failed",
+)  # fmt: skip
+
 
 class TutelageError(Exception):
     """Whatever a user can mend; its message says what, which, and what to do."""
@@ -64,3 +69,10 @@ class Interrupted(TutelageError):
     """Ctrl-C or SIGTERM: all is saved, and the same command continues."""
 
     exit_code = 4
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, in the words of PyTorch or of ONNX Runtime."""
+    words = f"{type(error).__name__}: {error}".lower()
+    no_memory = isinstance(error, MemoryError) or "outofmemoryerror" in words
+    return no_memory or any(sign in words for sign in NO_MEMORY)

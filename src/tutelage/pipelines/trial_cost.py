@@ -19,13 +19,13 @@ from torch import nn
 from tutelage.begin import begin, enter
 from tutelage.core import Clock
 from tutelage.data.memory import free_bytes
-from tutelage.errors import UsageError
+from tutelage.errors import UsageError, out_of_memory
 from tutelage.networks.build import check_net, parameters
 from tutelage.pipelines.prepare import Prepared
 from tutelage.pipelines.rounds import batches_of, example_pool
 from tutelage.recipe import Recipe
 from tutelage.searching.trials import Cost, Infeasible
-from tutelage.speed.runners import Eager, out_of_memory, synchronizer
+from tutelage.speed.runners import Eager, synchronizer
 from tutelage.speed.timing import Protocol, Tick, reason, time_in_turns
 from tutelage.speed.training_memory import least_bytes
 from tutelage.training_settings import Spread

@@ -12,10 +12,6 @@ from tutelage.errors import UsageError
 from tutelage.frozen import answer
 
 SEED = 0  # of the images that are timed
-NO_MEMORY = (  # as libraries say it, in small letters
-    "out of memory", "can't allocate memory", "not enough memory", "failed to allocate",
-    "bad_alloc", "status_alloc_failed",
-)  # fmt: skip
 
 
 class Runner(ABC):
@@ -158,11 +154,3 @@ def open_session(file: Path, threads: int) -> Any:
 def missing_onnx(error: ImportError) -> str:
     """What to do where a package for ONNX is missing."""
     return f"ONNX needs {error.name or 'a package'} too: pip install 'tutelage[onnx]'"
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, in the words of PyTorch or of ONNX Runtime."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    words = str(error).lower()
-    return any(sign in words for sign in NO_MEMORY)

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tutelage.errors import TutelageError
+from tutelage.errors import TutelageError, out_of_memory
 from tutelage.speed.machine import Load
-from tutelage.speed.runners import Runner, out_of_memory
+from tutelage.speed.runners import Runner
 
 Tick = Callable[[], float]
 
