@@ -102,11 +102,11 @@ def torchvision_side(folder: Path, size: int, workers: int = 0) -> Side:
 def our_side(folder: Path, size: int, noise: Noise) -> Side:
     """Our batches; small images are decoded now, and others again each time."""
     names = tuple(sorted(str(path) for path in folder.rglob("*.*g")))
-    images, targets = Images(Folder(""), names), torch.eye(2)[[0] * len(names)]
+    images, labels = Images(Folder(""), names), torch.zeros(len(names), dtype=torch.int64)
     pixels: Any = OnDisk(images, size if size == SMALL else CANVAS, torch.device("cpu"))
     if size == SMALL:
         pixels = InMemory(pixels.at(torch.arange(len(names))).permute(0, 2, 3, 1).contiguous())
-    labeled, steps = LabeledSet(pixels, targets), len(names) // BATCH
+    labeled, steps = LabeledSet(pixels, labels, 2), len(names) // BATCH
     stage = Stage(steps=steps, size=size, magnitude=noise.magnitude)
 
     def run() -> Iterable[Tensor]:

@@ -27,7 +27,6 @@ from tutelage.networks.build import Net, build
 from tutelage.progress import Screen
 from tutelage.recipe import Recipe
 from tutelage.settings import Noise, Optim
-from tutelage.targets import one_hot
 
 SKIPPED = 5  # first steps, which choose kernels
 NET = Net(name="test_resnet", num_classes=10, img_size=32, small_stem=True)
@@ -91,7 +90,7 @@ def cases(folder: Path) -> Iterator[Case]:
     """A usual batch, and one so small that what a step costs besides its sums shows."""
     torch.manual_seed(0)
     images = torch.randint(0, 256, (1000, 32, 32, 3), dtype=torch.uint8)
-    labeled = LabeledSet(InMemory(images), one_hot(torch.randint(0, 10, (1000,)), 10))
+    labeled = LabeledSet(InMemory(images), torch.randint(0, 10, (1000,)), 10)
     for batch, steps in ((64, 20), (4, 150)):
         yield Case(
             what=f"a step of {NET.name} at 32 px, batch {batch}", peer="a bare loop", unit="ms",

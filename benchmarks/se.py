@@ -43,7 +43,6 @@ from tutelage.networks.build import has_batch_norm
 from tutelage.networks.squeeze_excite import sites_of
 from tutelage.pipelines.prepare import canvas_for
 from tutelage.recipes.make import recipe_of
-from tutelage.targets import one_hot
 from tutelage.values import digest
 from tutelage.verbs import train
 
@@ -111,7 +110,7 @@ def step_times(family: Family, given: argparse.Namespace) -> Row:
     source = open_source(str(given.data / "labelled_4000.csv"))
     images, _ = labeled_images(source, "labeled")
     pixels = open_pixels(images, canvas_for(32), torch.device("cpu"), in_memory=True)
-    labeled = LabeledSet(pixels, one_hot(images.label_tensor(), len(images.classes)))
+    labeled = LabeledSet(pixels, images.label_tensor(), len(images.classes))
     method = make("supervised", (), {})
     both = {arm: learner(family, arm, labeled, given) for arm in ARMS}
     times: dict[str, list[list[float]]] = {arm: [] for arm in ARMS}

@@ -43,7 +43,6 @@ from tutelage.optimizers import make_optimizer
 from tutelage.progress import Screen
 from tutelage.recipe import Recipe
 from tutelage.settings import Noise, Optim
-from tutelage.targets import one_hot
 
 SKIPPED = 5  # first steps, which choose kernels and compile
 PROFILED, TOP = 5, 10  # steps that are looked into; operations that are named
@@ -109,7 +108,7 @@ def batches_of(case: Case) -> Watched:
         for count in (case.images, 10 * case.images)
     ]
     rows = torch.arange(10 * case.images)
-    labeled = LabeledSet(pixels[0], one_hot(labels, case.net.num_classes).to(device))
+    labeled = LabeledSet(pixels[0], labels.to(device), case.net.num_classes)
     return Watched(
         labeled, PoolSet(pixels[1], rows, torch.ones_like(rows)) if recipe.ratio else None,
         stages=recipe.stages, views=(recipe.method.labeled_view, recipe.method.unlabeled_views),

@@ -71,7 +71,7 @@ def photo_batches(files, memory=0, views=("weak", "strong"), source=None, stages
     stages = stages or [Stage(steps=6, size=SIZE, magnitude=9.0)]
     count = torch.arange(len(files))
     return Batches(
-        LabeledSet(disk, torch.eye(len(files))), PoolSet(disk, count, torch.ones_like(count)),
+        LabeledSet(disk, count, len(files)), PoolSet(disk, count, torch.ones_like(count)),
         stages=stages, views=("strong", views), batch=3, ratio=1, noise=Noise(), seed=0,
     )  # fmt: skip
 

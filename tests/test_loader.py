@@ -17,7 +17,6 @@ from tutelage.data.sets import LabeledSet, PoolSet, positions
 from tutelage.data.threads import lone_threads
 from tutelage.errors import DataProblem, UsageError
 from tutelage.settings import Noise
-from tutelage.targets import one_hot
 
 STAGES = (
     Stage(steps=3, size=8, magnitude=0.0),
@@ -31,7 +30,7 @@ def in_memory(count, first=0):
 
 
 def labeled_set(count=5):
-    return LabeledSet(in_memory(count), one_hot(torch.arange(count) % 3, 3))
+    return LabeledSet(in_memory(count), torch.arange(count) % 3, 3)
 
 
 def pool_set(copies=(1, 3, 2), rows=(4, 0, 2), pixels=None):
@@ -92,7 +91,7 @@ def test_images_come_with_their_own_targets():
             originals = labels.pixels.images.permute(0, 3, 1, 2) / 255
             row = int((originals - image).abs().amax((1, 2, 3)).argmin())
             assert torch.allclose(originals[row], image)
-            assert torch.equal(labels.targets[row], target)
+            assert torch.equal(labels.targets(torch.tensor([row]))[0], target)
 
 
 def test_pool_images_come_with_their_own_targets_and_as_often_as_they_are_copied():
@@ -122,10 +121,10 @@ def test_a_batch_is_a_function_of_the_step_alone():
 def test_labels_and_pool_are_shuffled_and_disturbed_independently_and_anew_at_each_step():
     pool = pool_set(copies=[1] * 20, rows=tuple(range(20)), pixels=in_memory(20))
     same = PoolSet(pool.pixels, pool.rows, pool.copies)
-    labels = LabeledSet(in_memory(20), torch.eye(20))
+    labels = LabeledSet(in_memory(20), torch.arange(20), 20)
     batch = batches(labels, same, batch=20, ratio=1).at(0)
     assert batch.labeled.targets.argmax(-1).tolist() != batch.pool().rows.tolist()
-    one = LabeledSet(in_memory(1), torch.eye(1))
+    one = LabeledSet(in_memory(1), torch.arange(1), 1)
     only = PoolSet(in_memory(1), torch.tensor([0]), torch.tensor([1]))
     made = batches(
         one, only, views=("strong", ("strong",)), stages=STAGES[2:], batch=1, ratio=1
@@ -148,9 +147,9 @@ def test_images_on_disk_and_in_memory_give_identical_batches(tmp_path):
     paths = listed(sorted(write_pool(tmp_path, 6, first=50).iterdir()))
     views = ("strong", ("strong",))
     disk = OnDisk(paths, 8, torch.device("cpu"))
-    labels = one_hot(torch.arange(6) % 3, 3)
-    from_memory = batches(LabeledSet(in_memory(6, 50), labels), pool_set(), views=views)
-    from_disk = batches(LabeledSet(disk, labels), pool_set(pixels=disk), views=views)
+    labels = torch.arange(6) % 3, 3
+    from_memory = batches(LabeledSet(in_memory(6, 50), *labels), pool_set(), views=views)
+    from_disk = batches(LabeledSet(disk, *labels), pool_set(pixels=disk), views=views)
     for step in (0, 1, 2, 5, 6, 4, 8):  # in order, and with jumps past what was decoded ahead
         assert_equal_batches(from_disk.at(step), from_memory.at(step))
 
@@ -167,7 +166,7 @@ def test_batches_from_files_are_made_on_one_core_each_and_leave_the_program_its_
         )
         paths = sorted(write_pool(tmp_path, 6, first=50).iterdir())
         disk = OnDisk(listed(paths), 8, torch.device("cpu"))
-        batches(LabeledSet(disk, torch.eye(6)), batch=3).at(0)
+        batches(LabeledSet(disk, torch.arange(6), 6), batch=3).at(0)
         assert (seen, torch.get_num_threads()) == ({1}, 2)
     finally:
         torch.set_num_threads(count)
@@ -214,12 +213,21 @@ def test_stages_change_at_their_boundaries():
 
 def test_a_damaged_image_on_disk_stops_the_training_with_its_name(tmp_path):
     paths = sorted(write_pool(tmp_path, 6, first=50).iterdir())
-    made = batches(LabeledSet(OnDisk(listed(paths), 8, torch.device("cpu")), torch.eye(6)), batch=3)
+    disk = OnDisk(listed(paths), 8, torch.device("cpu"))
+    made = batches(LabeledSet(disk, torch.arange(6), 6), batch=3)
     made.at(0)
     for path in paths:
         path.write_bytes(b"damaged")
     with pytest.raises(DataProblem, match=r"005\d\.png.*put it back"):
         [made.at(step) for step in range(1, 4)]
+
+
+def test_targets_are_made_for_a_batch_and_not_for_all_images():
+    images, classes = 10**6, 10**6  # whose targets would take 4 TB
+    made = LabeledSet(range(images), torch.arange(images), classes)
+    found = made.targets(torch.tensor([7, 999_999]))
+    assert found.shape == (2, classes)
+    assert found.nonzero().tolist() == [[0, 7], [1, 999_999]]
 
 
 def test_the_sizes_are_those_of_batch_and_ratio_and_no_pool_is_none():
@@ -231,8 +239,8 @@ def test_the_sizes_are_those_of_batch_and_ratio_and_no_pool_is_none():
 
 
 def test_sets_that_mean_nothing_are_refused():
-    with pytest.raises(UsageError, match="5 images with 4 targets"):
-        LabeledSet(in_memory(5), torch.eye(4))
+    with pytest.raises(UsageError, match="5 images with 4 labels"):
+        LabeledSet(in_memory(5), torch.arange(4), 4)
     with pytest.raises(UsageError, match="no pool image was selected"):
         pool_set(copies=(), rows=())
     with pytest.raises(UsageError, match="no view is called 'stong': there are plain, weak"):

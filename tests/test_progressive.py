@@ -24,7 +24,6 @@ from tutelage.networks.build import Net
 from tutelage.progressive import stages_of, table
 from tutelage.recipe import Recipe
 from tutelage.settings import Noise, Optim, Progressive
-from tutelage.targets import one_hot
 
 
 def stages(rule, size, magnitude, *, share, mixup=0.0, dropout=0.3, steps=400, start=128):
@@ -140,7 +139,7 @@ def in_memory(count, first=0):
 
 
 def batches(made, **changes):
-    images = LabeledSet(in_memory(7), one_hot(torch.arange(7) % 3, 3))
+    images = LabeledSet(in_memory(7), torch.arange(7) % 3, 3)
     options = {"noise": made.noise, "batch": made.batch, "ratio": 0, "seed": 0} | changes
     pool = options.pop("pool", None)
     views = (made.method.labeled_view, ("strong",) if pool else ())

@@ -24,7 +24,6 @@ from tutelage.pipelines.plan import StepTime
 from tutelage.recipe import Recipe
 from tutelage.recipes import ready
 from tutelage.recipes.read import FOLDER, read_recipe, recipe_names, verb_of
-from tutelage.targets import one_hot
 
 NAMES = recipe_names()
 DEVICE = torch.device("cpu")
@@ -42,12 +41,12 @@ def short(recipe: Recipe) -> Recipe:
 
 def batches_for(recipe: Recipe) -> Batches:
     images = torch.randint(256, (12, 32, 32, 3), dtype=torch.uint8)
-    pixels, targets = InMemory(images), one_hot(torch.arange(12) % 3, 3)
+    pixels, labels = InMemory(images), torch.arange(12) % 3
     stored = StoredTargets(torch.arange(12)[:, None] % 3, torch.ones(12, 1), 3)
     ones = torch.ones(12, dtype=torch.int64)
     pool = PoolSet(pixels, torch.arange(12), ones, stored if recipe.method.stored else None)
     return Batches(
-        LabeledSet(pixels, targets),
+        LabeledSet(pixels, labels, 3),
         pool if recipe.ratio else None,
         stages=recipe.stages,
         views=(recipe.method.labeled_view, recipe.method.unlabeled_views if recipe.ratio else ()),

@@ -23,7 +23,6 @@ from tutelage.learner import Learner
 from tutelage.methods.method import State
 from tutelage.networks.build import Net
 from tutelage.settings import Noise, Optim
-from tutelage.targets import one_hot
 
 META = torch.device("meta")
 CLASSES, SIDE = 3, 32
@@ -73,7 +72,7 @@ def batches(noise, *, stored=False, views=("weak", "strong"), labeled_view="stro
     )  # fmt: skip
     stage = Stage(steps=4, size=SIDE, magnitude=5.0, cutout=0.5)
     return Batches(
-        LabeledSet(InMemory(images), one_hot(labels, CLASSES).to(META)), pool,
+        LabeledSet(InMemory(images), labels.to(META), CLASSES), pool,
         stages=[stage], views=(labeled_view, views), batch=8, ratio=3, noise=noise, seed=0,
     )  # fmt: skip
 

@@ -34,7 +34,6 @@ from tutelage.networks.build import Net, build
 from tutelage.optimizers import SHARDABLE, make_optimizer
 from tutelage.recipe import Recipe
 from tutelage.settings import Noise, Optim
-from tutelage.targets import one_hot
 from tutelage.training_settings import Spread
 
 CLASSES, SIDE, STEPS, BATCH, RATIO = 4, 16, 4, 8, 2
@@ -126,7 +125,7 @@ def batches_of(recipe: Recipe) -> Batches:
     """Random images with random labels."""
     dice = torch.Generator().manual_seed(0)
     images = torch.randint(256, (60, SIDE, SIDE, 3), generator=dice, dtype=torch.uint8)
-    labels = one_hot(torch.arange(20) % CLASSES, CLASSES)
+    labels = torch.arange(20) % CLASSES
     pool = None
     if recipe.ratio:
         top = torch.rand(40, 2, generator=dice) / 2
@@ -136,7 +135,7 @@ def batches_of(recipe: Recipe) -> Batches:
             StoredTargets(classes, top, CLASSES) if recipe.method.stored else None,
         )  # fmt: skip
     return Batches(
-        LabeledSet(InMemory(images[:20]), labels), pool, stages=recipe.stages,
+        LabeledSet(InMemory(images[:20]), labels, CLASSES), pool, stages=recipe.stages,
         views=(recipe.method.labeled_view, recipe.method.unlabeled_views),
         batch=recipe.batch, ratio=recipe.ratio, noise=recipe.noise, seed=recipe.seed,
     )  # fmt: skip

@@ -141,15 +141,14 @@ class Batches:
         stage = self.stage(step)
         count = stage.batch or self.batch
         rows = positions(
-            self.seen(step), count, len(self.labeled.targets), seed=self.seed,
+            self.seen(step), count, len(self.labeled.labels), seed=self.seed,
             use=Dice.LABELED_ORDER, repeats=self.noise.repeats,
         )  # fmt: skip
         if isinstance(dice, OfBatch):
             rows = rows[dice.part]
         name = self.labeled_view
         images = self._views(self.labeled.pixels, rows, (name,), dice, stage)[name]
-        targets = self.labeled.targets[sent(rows, self.labeled.targets.device)]
-        return Labeled(images=images, targets=sent(targets, images.device))
+        return Labeled(images=images, targets=sent(self.labeled.targets(rows), images.device))
 
     def _mixed(self, batch: Batch, step: int) -> Batch:
         """The batch's images and targets mixed with each other, where the stage says so.

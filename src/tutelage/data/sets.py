@@ -7,27 +7,32 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tutelage.core import Dice, generator
+from tutelage.core import Dice, generator, sent
 from tutelage.data.pixels import InMemory, Pixels
 from tutelage.data.pool import StoredTargets
 from tutelage.distributed.collectives import part_of
 from tutelage.errors import UsageError
+from tutelage.targets import one_hot
 
 
 @dataclass(frozen=True)
 class LabeledSet:
-    """Images with targets."""
+    """Images with labels; targets (N, K) of many images and classes would fill the memory."""
 
     pixels: Pixels
-    targets: Tensor  # (N, K) float32
+    labels: Tensor  # (N,) int64, class numbers
+    num_classes: int
 
     def __post_init__(self) -> None:
         """Reject sets that don't match."""
-        if len(self.pixels) != len(self.targets) or not len(self.targets):
+        if len(self.pixels) != len(self.labels) or not len(self.labels):
             raise UsageError(
-                f"{len(self.pixels)} images with {len(self.targets)} targets: give one target an "
-                "image"
+                f"{len(self.pixels)} images with {len(self.labels)} labels: give one label an image"
             )
+
+    def targets(self, rows: Tensor) -> Tensor:
+        """Targets (B, K) float32 of these rows (B,), where the labels are."""
+        return one_hot(self.labels[sent(rows, self.labels.device)], self.num_classes)
 
 
 @dataclass(frozen=True)

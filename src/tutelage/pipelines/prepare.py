@@ -1,6 +1,7 @@
 """From folders to checked, split and decoded images; the same again when a run goes on."""
 
 import math
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tutelage.data.split import split
 from tutelage.data.surveys import common_side
 from tutelage.deploy.model_folder import load_model
 from tutelage.deploy.teacher_check import folder_of
+from tutelage.errors import UsageError
 from tutelage.files import write_json
 from tutelage.learner import choose_precision
 from tutelage.networks.build import Net
@@ -28,7 +30,6 @@ from tutelage.pipelines.manifest import read_manifest, write_manifest
 from tutelage.progress import Screen
 from tutelage.run import Run
 from tutelage.settings import SMALL_IMAGE
-from tutelage.targets import one_hot
 from tutelage.training_settings import PRETRAINED, Common
 from tutelage.values import digest
 
@@ -89,9 +90,10 @@ class Prepared:
             self.forget(part, unless=size)
 
     def labeled_set(self, size: int) -> LabeledSet:
-        """The images to train on, for a network's input of that size, with their targets."""
-        targets = one_hot(self.parts["labeled"].label_tensor(), len(self.classes))
-        return LabeledSet(self.pixels("labeled", canvas_for(size)), targets.to(self.device))
+        """The images to train on, for a network's input of that size, with their labels."""
+        labels = self.parts["labeled"].label_tensor().to(self.device)
+        pixels = self.pixels("labeled", canvas_for(size))
+        return LabeledSet(pixels, labels, len(self.classes))
 
     @property
     def judge(self) -> str:
@@ -102,39 +104,44 @@ class Prepared:
 def prepare(
     settings: Common, run: Run, device: torch.device, screen: Screen,
     *, pool: str | None = None, pool_share: float = 1.0,
+    allowed: Callable[[Set[str]], None] = lambda names: None,
 ) -> Prepared:  # fmt: skip
     """Check and split the data, or take what an earlier start of this run wrote down.
 
-    Of the pool, a random share is taken. Raises DataProblem for what must be mended first.
+    Of the pool, a random share is taken. `allowed` hears the names of the parts before any image is
+    read, and raises UsageError where one is lacking. Raises DataProblem for what must be mended
+    first.
     """
     choose_precision(settings.precision, device)  # raises before minutes of reading
     data = run.path / "data"
     if not run.is_done("check"):
         with run.stage("check") as notes:
-            notes |= _check(settings, run, screen, pool, pool_share)
+            notes |= _check(settings, run, screen, pool, pool_share, allowed)
     parts = read_manifest(data, given=run.given)
+    allowed(parts.keys())
     size, memory = run.notes("check")["img_size"], memory_for(settings.memory)
     return Prepared(parts, size, device, screen, memory)
 
 
 def _check(
-    settings: Common, run: Run, screen: Screen, pool: str | None, pool_share: float
-) -> dict[str, Any]:
+    settings: Common, run: Run, screen: Screen, pool: str | None, pool_share: float,
+    allowed: Callable[[Set[str]], None],
+) -> dict[str, Any]:  # fmt: skip
     """Survey, stop where something is fatal, split, write data/."""
     data = run.path / "data"
+
+    def narrowed(listed: dict[str, Images]) -> dict[str, Images]:
+        allowed(listed.keys() | ({"val"} if settings.val_fraction else set()))
+        return _drawn(listed, pool_share, seed=settings.seed)
+
     found = look(
         settings.data, val=settings.val, test=settings.test, pool=pool, given=run.given,
-        screen=screen,
+        screen=screen, narrowed=narrowed,
     )  # fmt: skip
     parts, issues = found.parts, found.issues
     stop_if_fatal(issues, data)
     if "val" not in parts and settings.val_fraction:
         issues += _split_off(parts, settings)
-    if "pool" in parts and pool_share < 1:
-        count = len(parts["pool"].images)
-        dice = generator(settings.seed, Dice.POOL_SHARE, 0)
-        kept = torch.randperm(count, generator=dice)[: round(pool_share * count)]
-        parts["pool"] = parts["pool"].keep(kept.sort().values.tolist())
     if "pool" in parts and not parts["pool"].images.names:
         issues.append(
             Issue("fatal", "empty pool", "pool", pool or "", "no pool image is left to learn from")
@@ -151,6 +158,25 @@ def _check(
         size = _size_for(settings, common_side(parts["labeled"].facts), screen)
     contents = {name: [fact.content for fact in part.facts] for name, part in parts.items()}
     return {"img_size": size, "images": counts, "fingerprint": digest(contents)}
+
+
+def _drawn(listed: dict[str, Images], share: float, *, seed: int) -> dict[str, Images]:
+    """The parts with that share of the pool, drawn among all its images before any is read: what
+    can't be used of the share has no other image in its place.
+
+    Raises UsageError where the share has no image.
+    """
+    if "pool" not in listed or share >= 1:
+        return listed
+    pool = listed["pool"]
+    count = len(pool)
+    dice = generator(seed, Dice.POOL_SHARE, 0)
+    rows = torch.randperm(count, generator=dice)[: round(share * count)]
+    if not len(rows):
+        raise UsageError(
+            f"--pool-share {share:g} of {count:,} pool images has none: give a larger share"
+        )
+    return listed | {"pool": pool.keep(rows.sort().values.tolist())}
 
 
 def _split_off(parts: dict[str, Part], settings: Common) -> list[Issue]:
