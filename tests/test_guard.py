@@ -12,7 +12,7 @@ from tutelage.cli import main
 from tutelage.data.pixels import InMemory
 from tutelage.errors import GivenUp
 from tutelage.pipelines import selftrain as selftrain_module
-from tutelage.pipelines.guard import Watch, advice, effective_classes, exam_for
+from tutelage.pipelines.guard import Watch, advice, effective_classes, exam_for, watch
 from tutelage.pipelines.prepare import Prepared
 from tutelage.progress import Screen
 from tutelage.settings import Optim
@@ -42,9 +42,7 @@ class Says(nn.Module):
 @pytest.fixture
 def watched():
     """A pool in which a sound network finds four classes alike, and a recipe's few facts."""
-    shades = (torch.arange(64) % 4 * 70 + 20).to(torch.uint8)
-    pixels = InMemory(shades[:, None, None, None].expand(64, 8, 8, 3).contiguous())
-    return Watch(pixels, expected=4.0)
+    return Watch(shades([0, 1, 2, 3] * 16), expected=4.0)
 
 
 class Facts:
@@ -57,11 +55,37 @@ class Facts:
     method = make("fixmatch", ("threshold=0.8",))
 
 
-def exam_of(watched, *, steps=1000, gathered=1):
-    facts = type("Short", (Facts,), {"steps": steps, "optim": Optim(accumulate=gathered)})
+class Labels:
+    """The part of a data set that an exam and a watch read."""
+
+    classes = tuple("abcd")
+
+    def __init__(self, labels):
+        self.labels = torch.tensor(labels)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def label_tensor(self):
+        return self.labels
+
+
+def shades(which):
+    """Images of four classes, told by their brightness."""
+    bright = (torch.tensor(which) * 70 + 20).to(torch.uint8)
+    return InMemory(bright[:, None, None, None].expand(len(which), 8, 8, 3).contiguous())
+
+
+def prepared_with(**parts):
     prepared = Prepared({}, 8, torch.device("cpu"), Screen())
-    prepared.parts = {"labeled": type("Part", (), {"classes": tuple("abcd")})()}
-    return exam_for(facts, prepared, watched)
+    prepared.parts = {name: Labels(which) for name, which in parts.items()}
+    prepared.opened = {(name, 8): shades(which) for name, which in parts.items()}
+    return prepared
+
+
+def exam_of(watched, *, steps=1000, gathered=1, **parts):
+    facts = type("Short", (Facts,), {"steps": steps, "optim": Optim(accumulate=gathered)})
+    return exam_for(facts, prepared_with(labeled=[0, 1, 2, 3], **parts), watched)
 
 
 def test_answers_that_collapse_end_the_training_but_not_at_its_beginning(watched):
@@ -72,6 +96,28 @@ def test_answers_that_collapse_end_the_training_but_not_at_its_beginning(watched
         assert early(Says(1), 0.9)["classes"] == pytest.approx(1)
     with pytest.raises(GivenUp, match=r"collapsed into 1\.0 classes on 64 pool images"):
         look(Says(1), 0.9)
+
+
+def test_a_pool_of_few_classes_is_no_collapse_where_validation_images_speak_against_it():
+    poor = Watch(shades([0] * 61 + [1, 2, 3]), expected=4.0)  # which a poor baseline answered
+    look = exam_of(poor, val=[0, 1, 2, 3] * 4)
+    assert look(Says(4), 0.9)["classes"] < 1.5
+    with pytest.raises(GivenUp, match="collapsed into"):
+        look(Says(1), 0.9)
+    with pytest.raises(GivenUp, match="collapsed into"):
+        exam_of(poor)(Says(4), 0.9)  # nothing else tells
+
+
+def test_without_a_baseline_as_many_classes_are_expected_as_so_many_labels_have():
+    many = prepared_with(labeled=list(range(2000)), pool=[0, 1, 2, 3] * 200, val=[0, 1])
+    for part in many.parts.values():
+        part.classes = tuple(map(str, range(2000)))
+    expected = watch(many, None, None, seed=0).expected
+    assert 400 < expected < 512  # of 512 labels that are drawn, some twice
+    del many.parts["val"]
+    assert watch(many, None, None, seed=0).expected is None
+    look = exam_of(Watch(shades([0] * 64), None))
+    assert look(Says(1), 0.9)["classes"] == pytest.approx(1)
 
 
 def test_advice_names_what_the_method_has(watched):

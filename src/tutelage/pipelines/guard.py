@@ -1,8 +1,9 @@
 """Watches a student, and gives up on one that leads nowhere: the baseline is kept instead.
 
 Three reasons: the loss is not finite (found by the loop), the answers have collapsed into a few
-classes, or the finished student is below the baseline on the validation images. The last asks
-validation images alone, never test images.
+classes, or the finished student is below the baseline on the validation images. A pool may itself
+be of few classes, so that validation images have to agree that the answers collapsed, where there
+are any. Test images are never asked.
 """
 
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ class Watch:
     """Images to ask, and how many classes a sound network finds in them."""
 
     pixels: Pixels
-    expected: float  # effective number of classes
+    expected: float | None  # effective number of classes; None where nothing tells it
 
 
 def advice(method: Method) -> str:
@@ -57,20 +58,30 @@ def effective_classes(labels: Tensor, num_classes: int) -> float:
     return float(torch.special.entr(shares).sum().exp())
 
 
+def collapsed(found: float, expected: float | None) -> bool:
+    """Whether so few effective classes are answered where these were expected; None: any number."""
+    return expected is not None and found - 1 < COLLAPSED * (expected - 1)
+
+
 def watch(prepared: Prepared, run: Run, baseline: Round | None, *, seed: int) -> Watch | None:
     """What to ask a student: pool images, and as many classes as the baseline finds in them.
 
-    Without a baseline as many as the labels have; None where there is no pool.
+    Without a baseline as many as so many labels have, where validation images can agree; None where
+    there is no pool.
     """
     if "pool" not in prepared.parts:
         return None
     count = len(prepared.parts["pool"])
-    rows = torch.randperm(count, generator=generator(seed, Dice.WATCH, 0))[:WATCHED]
-    pixels = Chosen(prepared.pixels("pool"), rows)
-    labels = prepared.parts["labeled"].label_tensor()
+    dice = generator(seed, Dice.WATCH, 0)
+    pixels = Chosen(prepared.pixels("pool"), torch.randperm(count, generator=dice)[:WATCHED])
     if baseline is not None:
         module = network_of(baseline.name, run, prepared)
         labels = predict(module, pixels, baseline.recipe.net.img_size).argmax(-1)
+    elif "val" in prepared.parts:
+        every = prepared.parts["labeled"].label_tensor()
+        labels = every[torch.randint(len(every), (len(pixels),), generator=dice)]
+    else:
+        return Watch(pixels, None)
     return Watch(pixels, effective_classes(labels, len(prepared.classes)))
 
 
@@ -88,16 +99,18 @@ def exam_for(recipe: Recipe, prepared: Prepared, watched: Watch | None = None) -
     size, precision, classes = recipe.net.img_size, recipe.precision, len(prepared.classes)
 
     def exam(module: nn.Module, done: float) -> dict[str, float]:
-        found = {}
+        found, agreed = {}, True
         if "val" in prepared.parts:
             pixels = prepared.pixels("val", canvas_for(size))
+            truth = prepared.parts["val"].label_tensor()
             probs = predict(module, pixels, size, precision=precision)
-            found["val_accuracy"] = accuracy(probs, prepared.parts["val"].label_tensor()).value
+            found["val_accuracy"] = accuracy(probs, truth).value
+            answers = effective_classes(probs.argmax(-1), classes)
+            agreed = collapsed(answers, effective_classes(truth, classes))
         if watched is not None:
             probs = predict(module, watched.pixels, size, precision=precision)
             found["classes"] = effective_classes(probs.argmax(-1), classes)
-            few = found["classes"] - 1 < COLLAPSED * (watched.expected - 1)
-            if judged(done) and few:
+            if judged(done) and agreed and collapsed(found["classes"], watched.expected):
                 raise GivenUp(
                     f"the answers have collapsed into {found['classes']:.1f} classes on "
                     f"{len(watched.pixels)} pool images, where {watched.expected:.1f} were "
