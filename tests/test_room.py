@@ -170,3 +170,38 @@ def test_a_run_keeps_the_batch_that_it_began_with(images, tmp_path, monkeypatch,
     monkeypatch.setattr(room, "_free", lambda _: 10**12)
     tutelage.train(**given)
     assert "16 labeled images a step, and 4 of them an update" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("batch", "processes"), [(2, 1), (3, 1), (6, 2), (63, 3), (60, 6)])
+def test_advice_asks_for_no_batch_that_is_none(monkeypatch, tmp_path, batch, processes):
+    """Half of the batch may be one image, or one that the processes can't share."""
+
+    def rounds(size):
+        settings = TrainSettings(
+            data=tmp_path, model="test_resnet", out=tmp_path, devices=processes, batch=size
+        )
+        return rounds_of()(settings.batch_size)
+
+    monkeypatch.setattr(room, "world", lambda: processes)
+    need = least_bytes(recipe_of(batch=batch), among=processes)
+    monkeypatch.setattr(room, "_free", lambda _: need + 1)
+    assert "if it fails, give " in batch_that_fits(asked(batch, batch), None, rounds).words
+    monkeypatch.setattr(room, "_free", lambda _: need - 1)
+    with pytest.raises(UsageError, match="of memory or more"):
+        batch_that_fits(asked(batch, batch), None, rounds)
+
+
+def test_on_a_gpu_what_the_allocator_keeps_is_free_and_small_images_are_to_come(monkeypatch):
+    for name, value in (("mem_get_info", (10**9, 0)), ("memory_reserved", 5 * 10**8),
+                        ("memory_allocated", 10**8)):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    parts = {"labeled": range(100), "pool": range(900)}
+    small = SimpleNamespace(
+        device=torch.device("cuda"), size=32, parts=parts, memory=Memory(10**8), opened={}
+    )
+    idle = 10**9 + 4 * 10**8
+    assert room._free(small) == idle - 1000 * 3 * canvas_for(32) ** 2
+    small.opened = {("pool", canvas_for(32)): None}
+    assert room._free(small) == idle - 100 * 3 * canvas_for(32) ** 2
+    small.size = 224  # such images are decoded when they are asked for
+    assert room._free(small) == idle

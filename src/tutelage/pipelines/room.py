@@ -15,6 +15,7 @@ from tutelage.distributed.collectives import neighbors, world
 from tutelage.errors import UsageError
 from tutelage.pipelines.prepare import Prepared, canvas_for
 from tutelage.pipelines.rounds import Round
+from tutelage.settings import SMALL_IMAGE
 from tutelage.speed.training_memory import images_learned, largest_stage, least_bytes
 from tutelage.training_settings import Common
 
@@ -107,22 +108,32 @@ def _advice(
     batch: int, need: Need, rounds: Callable[[int], Sequence[Round]], free: int
 ) -> str:  # fmt: skip
     """What would fit: the need grows evenly with the batch, but for the weights."""
-    half = batch // 2
-    each = (need.bytes - _need(rounds(half)).bytes) / (batch - half)
-    fits = int((free / ROOM - need.bytes) / each + batch) // world() * world() if each else 0
-    smaller = f"--batch {fits}, " if 2 * world() <= fits < batch else ""
+    least, fits = 2 * world(), 0
+    half = max(least, batch // 2 // world() * world())
+    if half < batch:
+        each = (need.bytes - _need(rounds(half)).bytes) / (batch - half)
+        fits = int((free / ROOM - need.bytes) / each + batch) // world() * world() if each else 0
+    smaller = f"--batch {fits}, " if least <= fits < batch else ""
     return f"give {smaller}a smaller --img-size or another network"
 
 
 def _free(prepared: Prepared) -> int | None:
     """Bytes for this process, beside the images that it may still keep; None where that isn't
     known."""
-    device = prepared.device
+    device, canvas, memory = prepared.device, canvas_for(prepared.size), prepared.memory
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + cached
+        return free if canvas > SMALL_IMAGE else max(0, free - _to_come(prepared, canvas))
     free = free_bytes() if device.type == "cpu" else None
     if free is None:
         return None
-    canvas, memory = canvas_for(prepared.size), prepared.memory
     images = sum(bytes_held(len(its), canvas) for its in prepared.parts.values())
     return max(0, free // neighbors() - min(images, memory.limit) + memory.used)
+
+
+def _to_come(prepared: Prepared, canvas: int) -> int:
+    """Bytes of small images that are yet to be decoded, and will be held on the device."""
+    sizes = {name: len(images) for name, images in prepared.parts.items()}
+    coming = sum(size for name, size in sizes.items() if (name, canvas) not in prepared.opened)
+    return min(bytes_held(coming, canvas), prepared.memory.limit)
