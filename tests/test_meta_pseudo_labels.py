@@ -262,12 +262,30 @@ def test_a_lesson_moves_the_statistics_once(tiny):
     batch = batch_of()
     strong = batch.pool().views["strong"]
     torch.manual_seed(0)
-    lesson = teach(pupil, strong, torch.full((6, K), 1 / K), batch.labeled, CLOCK)
+    lesson = teach(pupil, strong, torch.full((6, K), 1 / K), batch.labeled, CLOCK, "exact")
     credit(pupil, lesson.start, strong, lesson.after)
     torch.manual_seed(0)
     twin(strong)
     for name, buffer in twin.module.named_buffers():
         assert torch.allclose(pupil.module.get_buffer(name), buffer), name
+
+
+@pytest.mark.parametrize("estimator", ["exact", "sampled", "difference", "none"])
+def test_a_lesson_keeps_what_its_feedback_is_made_of_and_no_more(tiny, estimator):
+    pupil, batch = state_of(MetaPseudoLabels(), tiny).student, batch_of()
+    given = torch.full((6, K), 1 / K)
+    lesson = teach(pupil, batch.pool().views["strong"], given, batch.labeled, CLOCK, estimator)
+    derives = estimator in ("exact", "sampled")
+    assert (lesson.start is not None) is derives
+    assert lesson.after.requires_grad is derives
+    assert (lesson.before is not None) is (estimator == "difference")
+    assert lesson.before is None or not lesson.before.requires_grad
+
+
+@every
+def test_a_mean_that_is_the_last_value_is_refused(kind):
+    with pytest.raises(UsageError, match="baseline is above 0, got 0"):
+        kind(baseline=0)
 
 
 def test_the_reduced_teacher_begins_with_the_stored_labels(tiny):

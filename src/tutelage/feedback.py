@@ -64,10 +64,13 @@ def exam(student: Learner, labeled: Labeled) -> Tensor:
     """The labeled loss L(theta): a scalar, with gradient.
 
     In eval mode and without autocast: two exams differ by the student's weights alone, in float32,
-    and move no batch-norm statistic.
+    and move no batch-norm statistic. A GPU's convolutions would round weights to 10 bits (TF32), by
+    more than an update may move them.
     """
     images = labeled.images.contiguous(memory_format=torch.channels_last)
-    with modes(student.module, noise=False, statistics=False):
+    cudnn = torch.backends.cudnn
+    full = cudnn.flags(enabled=True, benchmark=cudnn.benchmark, allow_tf32=False)
+    with modes(student.module, noise=False, statistics=False), full:
         logits = student.module(images)
     return _cross_entropy(logits, labeled.targets)
 
@@ -83,15 +86,20 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One update of the student on a teacher's labels, between two exams."""
+    """One update of the student on a teacher's labels, and what its feedback is made of."""
 
-    start: Start
+    start: Start | None  # where the feedback is a derivative
     images: Tensor  # x_u (U, 3, H, W)
     labels: Tensor  # (U, K), without gradient
     loss: Tensor  # CE(labels, S(x_u; theta)), detached
-    before: Tensor  # L(theta), detached
-    after: Tensor  # L(theta'), with gradient
+    before: Tensor | None  # L(theta), detached, where the feedback is a difference
+    after: Tensor  # L(theta'), with gradient where the feedback is a derivative
     lr: float
+
+
+def differentiates(estimator: Estimator) -> bool:
+    """Whether feedback comes through the derivative of a lesson."""
+    return estimator in ("exact", "sampled")
 
 
 def start_of(student: Learner) -> Start:
@@ -103,18 +111,24 @@ def start_of(student: Learner) -> Start:
 
 
 def teach(
-    student: Learner, images: Tensor, labels: Tensor, labeled: Labeled, clock: Clock
-) -> Lesson:
-    """Update the student on images (U, 3, H, W) with labels (U, K), and examine it.
+    student: Learner, images: Tensor, labels: Tensor, labeled: Labeled, clock: Clock,
+    estimator: Estimator,
+) -> Lesson:  # fmt: skip
+    """Update the student on images (U, 3, H, W) with labels (U, K), and examine it, for feedback by
+    that estimator.
 
     The lesson's forward comes before the first exam, so that both see the batch-norm statistics
     that it moved.
     """
-    start = start_of(student)
+    start = start_of(student) if differentiates(estimator) else None
     loss = cross_entropy(student(images), labels)
-    before = exam(student, labeled).detach()
+    before = None
+    if estimator == "difference":
+        with torch.no_grad():
+            before = exam(student, labeled)
     student.minimize(loss, clock)
-    after = exam(student, labeled)
+    with torch.set_grad_enabled(differentiates(estimator)):
+        after = exam(student, labeled)
     return Lesson(start, images, labels, loss.detach(), before, after, student.rate(clock))
 
 
@@ -187,11 +201,13 @@ def feedback(
     the reference code's order, which scales h - b by the decay. Both are 0 for "none".
     """
     if estimator == "none":
-        nothing = torch.zeros_like(lesson.before)
+        nothing = torch.zeros_like(lesson.loss)
         return nothing, nothing
     if estimator == "difference":
+        assert lesson.before is not None, "as `teach` makes it for this estimator"
         h = mean_over_ranks(lesson.before - lesson.after.detach())
     else:
+        assert lesson.start is not None, "as `teach` makes it for this estimator"
         slopes = credit(student, lesson.start, lesson.images, lesson.after)
         h = mean_over_ranks(reward(lesson.labels, slopes, lesson.lr))
         if estimator == "exact":

@@ -30,7 +30,15 @@ import torch
 from torch import Tensor
 
 from tutelage.core import Batch, Clock, Metrics
-from tutelage.feedback import Estimator, Kind, feedback, label_kind, pseudo_labels, teach
+from tutelage.feedback import (
+    Estimator,
+    Kind,
+    differentiates,
+    feedback,
+    label_kind,
+    pseudo_labels,
+    teach,
+)
 from tutelage.gates import exceeds
 from tutelage.losses import cross_entropy, kl
 from tutelage.methods.method import Method, State, on_both_views
@@ -58,6 +66,7 @@ class MetaPseudoLabels(Method):
 
     def __post_init__(self) -> None:
         """Reject what is out of range, and labels that the feedback can't judge."""
+        above("baseline", self.baseline, 0)
         between("baseline", self.baseline, 0, 1)
         between("smoothing", self.smoothing, 0, 1)
         between("threshold", self.threshold, 0, 1)
@@ -70,7 +79,7 @@ class MetaPseudoLabels(Method):
     @property
     def differentiates(self) -> bool:
         """Whether feedback comes through the derivative of a lesson."""
-        return self.feedback in ("exact", "sampled")
+        return differentiates(self.feedback)
 
     def memory(self, num_classes: int, pool_size: int) -> dict[str, Tensor]:
         """The running mean of h."""
@@ -89,7 +98,7 @@ class MetaPseudoLabels(Method):
         own = labels + weight * uda
 
         given = pseudo_labels(on_strong, label_kind(self.feedback, self.labels))
-        lesson = teach(student, strong, given, labeled, clock)
+        lesson = teach(student, strong, given, labeled, clock, self.feedback)
         baseline = state.memory["baseline"]
         h, told = feedback(self.feedback, student, lesson, on_strong, baseline, decay=self.baseline)
         teacher.minimize(own + self.feedback_weight * told, clock)

@@ -15,10 +15,18 @@ from torch import Tensor, nn
 
 from tutelage.core import Batch, Clock, Dice, Metrics, fold
 from tutelage.errors import UsageError
-from tutelage.feedback import Estimator, Kind, feedback, label_kind, pseudo_labels, teach
+from tutelage.feedback import (
+    Estimator,
+    Kind,
+    differentiates,
+    feedback,
+    label_kind,
+    pseudo_labels,
+    teach,
+)
 from tutelage.methods.method import Method, State
 from tutelage.networks.build import Net
-from tutelage.settings import between
+from tutelage.settings import above, between
 
 HIDDEN = 128  # units of the small teacher
 
@@ -55,12 +63,13 @@ class ReducedMetaPseudoLabels(Method):
     def __post_init__(self) -> None:
         """Reject what is out of range or does not go together."""
         label_kind(self.feedback, self.labels)
+        above("baseline", self.baseline, 0)
         between("baseline", self.baseline, 0, 1)
 
     @property
     def differentiates(self) -> bool:
         """Whether feedback comes through the derivative of a lesson."""
-        return self.feedback in ("exact", "sampled")
+        return differentiates(self.feedback)
 
     def memory(self, num_classes: int, pool_size: int) -> dict[str, Tensor]:
         """The moving mean of h ()."""
@@ -80,7 +89,7 @@ class ReducedMetaPseudoLabels(Method):
         images = pool.views[self.unlabeled_views[0]]
         logits = teacher(pool.targets[:, :, None, None])
         given = pseudo_labels(logits, label_kind(self.feedback, self.labels))
-        lesson = teach(state.student, images, given, batch.labeled, clock)
+        lesson = teach(state.student, images, given, batch.labeled, clock, self.feedback)
         h, told = feedback(
             self.feedback, state.student, lesson, logits, state.memory["baseline"],
             decay=self.baseline,
