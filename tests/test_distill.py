@@ -1,6 +1,7 @@
 """`tutelage distill` as a user runs it: kinds of teachers and students, recipes, the verdict."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ from torch import nn
 from torch.nn import functional
 
 import tutelage
+from tutelage.begin import _teacher
+from tutelage.catalog import make
 from tutelage.cli import main
 from tutelage.data.decode import decode
 from tutelage.deploy.model_folder import load_model
 from tutelage.losses import cross_entropy
 from tutelage.networks.build import build
+from tutelage.training_settings import Spread
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +147,22 @@ def test_a_recipe_belongs_to_its_verb(images, tmp_path, capsys):
              "--out", str(tmp_path / "run"), "--recipe", "usi"]  # fmt: skip
     assert main(asked) == 2
     assert "the recipe usi is one of `tutelage distill`" in capsys.readouterr().err
+
+
+def test_a_teacher_that_is_frozen_already_is_not_kept_twice(tiny):
+    recipe = SimpleNamespace(
+        method=make("hinton"), spread=Spread(), precision="fp32", compile=False
+    )
+    teacher, device = build(tiny), torch.device("cpu")
+    learning = _teacher(recipe, device, teacher).module
+    assert learning is not teacher
+    assert teacher.training
+    assert all(weight.requires_grad for weight in teacher.parameters())
+    frozen = teacher.eval().requires_grad_(False)
+    assert _teacher(recipe, device, frozen).module is frozen
+
+
+def test_a_pool_that_nobody_would_look_at_is_refused(images, teacher, tmp_path, capsys):
+    asked = flags(images, tmp_path / "run", teacher=teacher)
+    assert main([*asked, "--options", "on=labels"]) == 2
+    assert "on=labels doesn't look at a pool: leave out --unlabeled" in capsys.readouterr().err

@@ -55,7 +55,8 @@ def _teacher(
         if given is None:
             name = name_of(recipe.method)
             raise UsageError(f"{name} learns from a trained teacher: give one")
-        module = _copy(given).to(_home(recipe, "teacher", device))
+        home = _home(recipe, "teacher", device)
+        module = given if _is_frozen(given, home) and home == device else _copy(given).to(home)
         return Frozen(module, precision=recipe.precision, compile=recipe.compile)
     if given is None:
         seed = fold(recipe.seed, Dice.TEACHER, 0)
@@ -80,6 +81,12 @@ def _learner(recipe: Recipe, module: nn.Module) -> Learner:
         batch=recipe.batch,
         compile=recipe.compile,
     )
+
+
+def _is_frozen(module: nn.Module, device: torch.device) -> bool:
+    """Whether it answers as it is on this device: a copy would only take room there."""
+    here = all(not one.requires_grad and one.device == device for one in module.parameters())
+    return here and not any(part.training for part in module.modules())
 
 
 def _copy(module: nn.Module) -> nn.Module:

@@ -37,6 +37,7 @@ from tutelage.weights import AGAIN, load_weights, save_weights
 LOGS = 200  # lines of metrics.jsonl in a training
 EXAMS = 10  # looks at the validation images in a training
 SAVE_SECONDS = 30.0  # between checkpoints
+SAVE_COST = 1.5  # seconds a checkpoint takes; longer ones come in proportion less often
 RECALIBRATED = 32  # steps whose labeled images batch-norm statistics are computed from, if asked
 
 # A network in eval mode, and the share of training done -> numbers for the log; may raise GivenUp.
@@ -91,7 +92,7 @@ class Desk:
         """Sit down after `step` steps."""
         self.work, self.exam, self.screen, self.bar = work, exam, screen, bar
         self.log, self.wait = MetricsLog(work.out / "metrics.jsonl", step=step), Wait()
-        self.saved = time.monotonic()
+        self.saved, self.saving = time.monotonic(), 0.0  # when, and how long it took
 
     def write(self, line: dict[str, Any], seconds: float) -> None:
         """A line of metrics.jsonl, about so many seconds, and beside the bar."""
@@ -107,13 +108,16 @@ class Desk:
 
     def save(self, state: State, done: int) -> None:
         """A checkpoint."""
+        start = time.monotonic()
         save(self.work.out / LAST, state, step=done, recipe=self.work.recipe.digest())
         self.saved = time.monotonic()
+        self.saving = self.saved - start
 
     @property
     def late(self) -> bool:
         """Whether the last checkpoint is too old."""
-        return time.monotonic() - self.saved > SAVE_SECONDS
+        pause = SAVE_SECONDS * max(1.0, self.saving / SAVE_COST)
+        return time.monotonic() - self.saved > pause
 
 
 def fit(

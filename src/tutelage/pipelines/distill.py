@@ -4,6 +4,7 @@ Papers: each method's file names its own. Beside the student, a baseline of the 
 from the labels alone until it has seen as many images, so that the verdict is about the teacher.
 """
 
+from collections.abc import Set
 from dataclasses import replace
 
 from torch import nn
@@ -49,12 +50,15 @@ def distill(
         raise UsageError("a teacher was given in Python: call tutelage.distill with it again")
     check_init(settings, settings.student, run)
     device = choose_device(settings.device)
-    prepared = prepare(settings, run, device, screen, pool=settings.unlabeled)
-    if settings.baseline and not {"val", "test"} & prepared.parts.keys():
-        raise UsageError(
-            "no images are left to judge on: give --test or --val, a --val-fraction above 0, or "
-            "--no-baseline"
-        )
+
+    def allowed(parts: Set[str]) -> None:
+        if settings.baseline and not {"val", "test"} & parts:
+            raise UsageError(
+                "no images are left to judge on: give --test or --val, a --val-fraction above 0, "
+                "or --no-baseline"
+            )
+
+    prepared = prepare(settings, run, device, screen, pool=settings.unlabeled, allowed=allowed)
     teacher = _teacher(settings, run, prepared, modules)
     digest = weight_digest(teacher)
     settings = replace(
@@ -92,6 +96,8 @@ def _check_early(settings: DistillSettings) -> None:
     method = make(settings.method, settings.options, {"smoothing": settings.smoothing})
     if settings.unlabeled is None and vars(method).get("on") == "pool":
         raise UsageError("--options on=pool learns on a pool: give --unlabeled")
+    if settings.unlabeled is not None and vars(method).get("on") == "labels":
+        raise UsageError("--options on=labels doesn't look at a pool: leave out --unlabeled")
 
 
 def _teacher(
