@@ -106,6 +106,54 @@ def test_first_calls_are_taken_off_the_budget_once_a_training(photos, tmp_path, 
         assert 4000 < plan.planned(settings, run, found, rounds).steps <= 5500
 
 
+def test_what_a_start_has_taken_so_far_is_taken_off_the_budget(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "step_time", step_of(0.01))
+    with started(TrainSettings, photos, tmp_path / "run", budget="100s") as (settings, run, found):
+        optim = settings.optim.resolved(batch_norm=True, pretrained=False)
+        settings = replace(settings, optim=optim)
+        run.began -= 30  # such as for loading teachers
+        run.earlier += 20  # the check of an earlier start
+
+        def rounds(asked):
+            return train_rounds(asked, found, make("supervised"))
+
+        assert 3500 < plan.planned(settings, run, found, rounds).steps <= 4500
+
+
+def test_a_run_goes_on_with_as_many_processes_as_can_share_its_batch(photos, tmp_path, monkeypatch):
+    asked = {"steps": 5, "batch": 8}
+    with started(TrainSettings, photos, tmp_path / "run", **asked) as (settings, run, found):
+        optim = settings.optim.resolved(batch_norm=True, pretrained=False)
+        settings = replace(settings, optim=optim)
+
+        def rounds(asked):
+            return train_rounds(asked, found, make("supervised"))
+
+        assert plan.planned(settings, run, found, rounds).batch == 8
+        for count in (1, 2, 4):
+            monkeypatch.setattr(plan, "world", lambda count=count: count)
+            assert plan.planned(settings, run, found, rounds).batch == 8
+        for count in (3, 8):
+            monkeypatch.setattr(plan, "world", lambda count=count: count)
+            with pytest.raises(UsageError, match=r"8 labeled .* go on with 1, 2, 4 of them"):
+                plan.planned(settings, run, found, rounds)
+
+
+def test_what_the_leader_does_alone_takes_the_time_of_one(photos, tmp_path, monkeypatch):
+    """A step's time is that of all processes together; validation and test images are asked by
+    one."""
+    monkeypatch.setattr(plan, "step_time", step_of(0.01))
+    fixed = []
+    with started(TrainSettings, photos, tmp_path / "run", steps=5) as (settings, run, found):
+        optim = settings.optim.resolved(batch_norm=True, pretrained=False)
+        rounds = train_rounds(replace(settings, optim=optim), found, make("supervised"))
+        for count in (1, 4):
+            monkeypatch.setattr(plan, "world", lambda count=count: count)
+            clock = plan.Budget(100.0, run.earlier, run.began)
+            fixed.append(plan.plan(rounds, found, budget=clock).fixed)
+    assert fixed[1] == pytest.approx(4 * fixed[0])
+
+
 def test_a_small_budget_takes_smaller_images_where_nobody_asked_for_others(
     photos, tmp_path, monkeypatch, capsys
 ):

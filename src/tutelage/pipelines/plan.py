@@ -12,7 +12,7 @@ from torch import nn
 from tutelage.begin import begin, enter, spread_out
 from tutelage.core import Clock
 from tutelage.data.loader import Batches
-from tutelage.distributed.collectives import own_device
+from tutelage.distributed.collectives import own_device, world
 from tutelage.distributed.crew import everywhere
 from tutelage.distributed.words import from_leader
 from tutelage.errors import UsageError
@@ -71,6 +71,7 @@ def planned(
                 its = _gathering(settings, notes)
                 notes |= _within_budget(its, run, prepared, rounds, teacher, resizable)
     notes = run.notes("plan")
+    _check_shareable(notes.get("batch", settings.batch_size))
     if notes.get("room"):
         prepared.screen.say(f"  {notes['room']}")
     if "changed" in notes:
@@ -78,6 +79,17 @@ def planned(
         prepared.screen.say(f"  {notes['changed']}")
     settings = _gathering(settings, notes)
     return with_plan(settings, steps=notes["steps"], rounds=notes.get("rounds"))
+
+
+def _check_shareable(batch: int) -> None:
+    """Raises UsageError where these processes can't share the batch that the run began with."""
+    count = world()
+    if count > 1 and (batch % count or batch < 2 * count):
+        able = [str(n) for n in range(1, batch // 2 + 1) if batch % n == 0]
+        raise UsageError(
+            f"this run began with {batch} labeled images a step, which {count} processes can't "
+            f"share: go on with {', '.join(able)} of them, or choose another --out"
+        )
 
 
 def _long(settings: S, batch: int) -> S:
@@ -105,7 +117,7 @@ def _within_budget(
 ) -> dict[str, Any]:  # fmt: skip
     """Steps, and perhaps fewer rounds and smaller images, for run.json."""
     assert settings.budget is not None, "asked for"
-    clock = Budget(seconds(settings.budget), run.notes("check")["seconds"], time.monotonic())
+    clock = Budget(seconds(settings.budget), run.earlier, run.began)
     first, fewer, gathered = prepared.size, None, settings.optim.accumulate
 
     def fitted() -> Plan:
@@ -166,8 +178,8 @@ class Budget:
     """Seconds for a run, and what is gone of them."""
 
     total: float
-    spent: float  # before `since`
-    since: float  # on the monotonic clock
+    spent: float  # in earlier starts
+    since: float  # when this start began, on the monotonic clock
 
     @property
     def left(self) -> float:
@@ -227,8 +239,10 @@ def _fit_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]) ->
 
 
 def _forward(one: Round, per_round: dict[str, float]) -> float:
-    """Time of an image's forward pass: a third of its step."""
-    return per_round[one.name] / (one.recipe.batch * (1 + one.recipe.ratio)) / 3
+    """Time of an image's forward pass in the leading process, which does alone what is no training:
+    a third of its step."""
+    images = one.recipe.batch * (1 + one.recipe.ratio)
+    return world() * per_round[one.name] / images / 3
 
 
 def step_time(recipe: Recipe, prepared: Prepared, *, teacher: nn.Module | None = None) -> StepTime:
