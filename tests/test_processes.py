@@ -20,7 +20,8 @@ from tutelage.cli import main
 from tutelage.distributed import board, crew, launcher
 from tutelage.distributed.launcher import run_in_processes
 from tutelage.errors import Dismissed, Interrupted, RunMismatch, UsageError
-from tutelage.run import held, is_held
+from tutelage.jobs import TrainSettings
+from tutelage.run import held, is_held, open_run
 
 STEPS = 200
 SECONDS = 60  # within which all processes are gone, on a machine that does much else
@@ -276,6 +277,31 @@ def test_two_signals_at_once_are_one(monkeypatch):
     now[0] += launcher.AGAIN
     assert asked.note(2, None)
     assert asked.times == 2
+
+
+def test_a_command_that_torchrun_gives_again_goes_on_also_with_overwrite(tmp_path, monkeypatch):
+    settings = TrainSettings(data="x", model="test_resnet", out=tmp_path / "run")
+
+    def begun(stage):
+        with open_run("train", settings, overwrite=True) as run:
+            before = set(run.content["stages"])
+            with run.stage(stage):
+                pass
+        return before
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    assert begun("check") == set()
+    assert begun("plan") == {"check"}  # by the same torchrun, which others have joined
+    monkeypatch.setattr("tutelage.run.launch", lambda: "another machine")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert begun("init") == {"check", "plan"}  # after a machine was lost
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    monkeypatch.setattr("tutelage.run.launch", lambda: "another torchrun")
+    assert begun("check") == set()
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    monkeypatch.setattr("tutelage.run.launch", lambda: "")
+    assert begun("check") == set()
+    assert len(list(tmp_path.glob("run.old-*"))) == 2
 
 
 def test_who_begins_anew_waits_for_the_folder_of_who_is_about_to_end(tmp_path, monkeypatch):

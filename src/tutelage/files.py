@@ -7,6 +7,7 @@ import platform
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -119,6 +120,17 @@ def sweep(folder: Path) -> None:
         found = re.search(rf"\.{_host()}-(\d+)-\d+\.part$", part.name)
         if found and not Path(f"/proc/{found[1]}").exists() and Path("/proc/self").exists():
             part.unlink(missing_ok=True)
+
+
+def set_aside(folder: Path) -> None:
+    """Rename a folder by the time, also where that is done twice in a second."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    wanted = folder.with_name(f"{folder.name}.old-{stamp}")
+    number = 2
+    while wanted.exists():
+        wanted = folder.with_name(f"{folder.name}.old-{stamp}-{number}")
+        number += 1
+    folder.rename(wanted)
 
 
 def read_json(path: Path) -> Any:

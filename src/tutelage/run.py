@@ -16,10 +16,18 @@ import torch
 import yaml
 
 from tutelage.distributed.collectives import world
-from tutelage.distributed.launcher import is_restartable
+from tutelage.distributed.launcher import is_restartable, launch, was_restarted
 from tutelage.distributed.watch import patience
 from tutelage.errors import Damaged, Interrupted, RunMismatch, UsageError
-from tutelage.files import explaining, made_folder, read_json, sweep, write_json, write_text
+from tutelage.files import (
+    explaining,
+    made_folder,
+    read_json,
+    set_aside,
+    sweep,
+    write_json,
+    write_text,
+)
 from tutelage.speed.machine import environment
 from tutelage.values import differences, to_plain
 
@@ -27,7 +35,7 @@ NOT_BINDING = frozenset(
     {"check", "init", "method", "plan"}
 )  # stages after which settings may still change
 USED_BY_STUDENTS = frozenset(
-    {"select", "labels", "temperature", "weight", "normalize", "pool_noise"}
+    {"select", "pool_targets", "temperature", "weight", "normalize", "pool_noise"}
 )
 NOT_COMPARED = frozenset({"out", "overwrite", "memory", "devices", "sync_bn", "shard"})
 BEFORE_A_RUN = frozenset(  # what may lie in a folder before its run.json, also after a kill
@@ -46,6 +54,9 @@ class Run:
         self.path = path
         self.content = content
         self.given = given or {}
+        self.began = time.monotonic()
+        # seconds that stages took in earlier starts
+        self.earlier = sum(notes.get("seconds", 0.0) for notes in content["stages"].values())
 
     def save(self) -> None:
         """Write run.json."""
@@ -95,7 +106,7 @@ def open_run(
     another process works in it; UsageError where the folder holds something else.
     """
     path: Path = settings.out
-    if overwrite and path.exists():
+    if overwrite and path.exists() and not _is_of_this_launch(path):
         move_aside(path)
     with held(path):
         run = Run(path, content_of(path, verb, settings), given)
@@ -104,6 +115,14 @@ def open_run(
             yield run
         run.content["state"] = "done"
         run.save()
+
+
+def _is_of_this_launch(path: Path) -> bool:
+    """Whether the torchrun that began this process has also begun the run, in the same command."""
+    file = path / "environment.json"
+    starts = read_json(file) if launch() and file.exists() else []
+    known = bool(starts) and isinstance(starts, list) and isinstance(starts[-1], dict)
+    return known and (was_restarted() or starts[-1].get("launch") == launch())
 
 
 @contextmanager
@@ -225,9 +244,8 @@ def move_aside(path: Path) -> None:
         if any(path.iterdir()):
             raise UsageError(f"{path} is no run, so it is not overwritten: choose another --out")
         return
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     with held(path):
-        path.rename(path.with_name(f"{path.name}.old-{stamp}"))
+        set_aside(path)
 
 
 def remember_environment(path: Path) -> None:
@@ -243,6 +261,7 @@ def remember_environment(path: Path) -> None:
             "time": datetime.now().astimezone().isoformat(timespec="seconds"),
             "command": shlex.join(sys.argv),
             "processes": world(),
+            **({"launch": launch()} if launch() else {}),
             **environment(torch.get_num_threads()),
         }
     )

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import IO
 
@@ -44,6 +45,24 @@ def is_own_launch() -> bool:
 def is_restartable() -> bool:
     """Whether torchrun began this process, which begins it again when others come or go."""
     return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def launch() -> str:
+    """What tells the torchrun that began this process from others: its address, and when it began;
+    nothing where it was begun in another way."""
+    if not is_restartable():
+        return ""
+    parent = os.getppid()
+    try:
+        began = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        began = ""
+    return f"{socket.gethostname()} {parent} {began}".rstrip()
+
+
+def was_restarted() -> bool:
+    """Whether torchrun began these processes anew after one of them had failed."""
+    return is_restartable() and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def say_met() -> None:

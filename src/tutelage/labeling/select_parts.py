@@ -8,7 +8,6 @@ that a killed run goes on; selection.json is written last.
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 from tutelage.core import Advance
 from tutelage.data.label_parts import NAME, UNREADABLE, checksums
 from tutelage.errors import RunMismatch, UsageError
-from tutelage.files import as_written, read_json, whole, write_json
+from tutelage.files import as_written, read_json, set_aside, whole, write_json
 from tutelage.labeling.boundary import COLLECT, COUNTERS
 from tutelage.labeling.counts import Counts, contents, counts_of, no_counts
 from tutelage.labeling.label_columns import LabelFiles, in_order, open_labels, portions
@@ -234,6 +233,5 @@ def _move_aside(out: Path) -> None:
     """Rename the old selection, unless a process works in it; nothing is ever deleted."""
     if not _parts_of_selection(out) and not (out / LAST).exists():
         return
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     with held(out):
-        out.rename(out.with_name(f"{out.name}.old-{stamp}"))
+        set_aside(out)
