@@ -352,8 +352,8 @@ def test_overwrite_leaves_a_folder_alone_that_is_no_run(images, tmp_path, capsys
 
 def test_options_that_would_do_nothing_are_refused(images, tmp_path, capsys):
     out = tmp_path / "run"
-    assert selftrain(images, out, labels="hard", temperature=0.5) == 2
-    assert "--temperature is for --labels soft" in capsys.readouterr().err
+    assert selftrain(images, out, pool_targets="hard", temperature=0.5) == 2
+    assert "--temperature is for --pool-targets soft" in capsys.readouterr().err
 
 
 def test_a_run_without_anything_to_judge_on_is_refused(images, tmp_path, capsys):
@@ -379,6 +379,27 @@ def test_overwrite_moves_the_old_run_aside(images, run, tmp_path):
     aside = [path for path in tmp_path.iterdir() if path.name.startswith("run.old-")]
     assert len(aside) == 1
     assert (aside[0] / "rounds" / "02-student").exists()
+
+
+def test_a_finished_run_is_told_again_also_without_the_files_of_its_rounds(
+    images, run, tmp_path, capsys
+):
+    out = shutil.copytree(run, tmp_path / "run")
+    flags = toy.selftrain_flags(images, out)
+    assert main(["selftrain", *flags]) == 0
+    said = capsys.readouterr().out
+    shutil.rmtree(out / "rounds" / "00-baseline")
+    assert main(["selftrain", *flags]) == 0
+    assert capsys.readouterr().out == said
+
+
+def test_smoothing_is_for_methods_that_have_it(images, tmp_path, capsys):
+    flags = toy.train_settings(
+        images, tmp_path / "run", unlabeled=images / "pool", method="fixmatch", smoothing=0.2
+    )
+    asked = [part for k, v in flags.items() for part in (f"--{k.replace('_', '-')}", str(v))]
+    assert main(["train", *asked]) == 2
+    assert "--smoothing: fixmatch smooths no labels" in capsys.readouterr().err
 
 
 def test_a_changed_image_stops_a_run_that_goes_on(own, tmp_path, capsys):
@@ -476,10 +497,13 @@ def test_a_lack_of_memory_is_said_in_words(monkeypatch, capsys, error):
     assert said.count("\n") == 1
 
 
-def test_an_error_of_our_own_code_is_not_taken_for_a_lack_of_memory(monkeypatch):
+@pytest.mark.parametrize(
+    "words", ["shapes differ", "CUDA error: an illegal memory access was encountered"]
+)
+def test_an_error_of_our_own_code_is_not_taken_for_a_lack_of_memory(monkeypatch, words):
     def call(verb, arguments):
-        raise RuntimeError("shapes differ")
+        raise RuntimeError(words)
 
     monkeypatch.setattr(cli, "_call", call)
-    with pytest.raises(RuntimeError, match="shapes"):
+    with pytest.raises(RuntimeError, match=words):
         main(["train"])

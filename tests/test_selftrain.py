@@ -1,6 +1,7 @@
 """Self-training as a user runs it: each published ablation is a flag, methods may take turns."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -11,10 +12,16 @@ import tutelage
 from tutelage.cli import main
 from tutelage.core import Batch, Clock, Labeled, Unlabeled
 from tutelage.data.pool import load
+from tutelage.data.sources.folder import Folder
+from tutelage.errors import UsageError
+from tutelage.jobs import SelftrainSettings
 from tutelage.learner import Learner, modes
 from tutelage.methods.method import State
 from tutelage.methods.noisy_student import NoisyStudent
 from tutelage.networks.build import build
+from tutelage.pipelines.prepare import prepare
+from tutelage.progress import Screen
+from tutelage.run import open_run
 from tutelage.settings import Optim
 
 
@@ -56,7 +63,7 @@ SWITCHES = {  # Noisy Student, section 4 and appendix: what is varied -> the fla
     "no augmentation of the pool": ["--pool-noise", "network"],
     "no noise on the pool": ["--pool-noise", "none"],
     "a larger teacher": ["--teacher", "test_efficientnet"],
-    "hard labels": ["--labels", "hard"],
+    "hard labels": ["--pool-targets", "hard"],
     "one band of confidence": ["--select.ceiling", "0.8"],
     "a larger student": ["--students", "test_efficientnet"],
     "no balancing": ["--select.no-balance"],
@@ -91,6 +98,57 @@ def test_a_share_of_the_pool_is_drawn_once_and_the_rest_is_not_touched(images, u
     assert_changed(tmp_path / "run", usual)
     assert content["stages"]["check"]["images"]["pool"] == 22
     assert len(load(tmp_path / "run" / "labels" / "01-student.parquet")) == 22
+
+
+def prepared(images, out, share):
+    settings = SelftrainSettings(
+        data=images / "labeled", unlabeled=images / "pool", test=images / "test", val_fraction=0,
+        model="test_resnet", device="cpu", pool_share=share, out=out,
+    )  # fmt: skip
+    with open_run("selftrain", settings, overwrite=False) as run:
+        return prepare(
+            settings, run, torch.device("cpu"), Screen(), pool=settings.unlabeled, pool_share=share
+        )
+
+
+def test_of_a_share_of_the_pool_no_other_image_is_read(images, tmp_path, monkeypatch):
+    read, real = set(), Folder.read
+    monkeypatch.setattr(Folder, "read", lambda self, name: read.add(name) or real(self, name))
+    names = prepared(images, tmp_path / "run", 0.25).parts["pool"].names
+    assert len(names) == 11
+    assert {name for name in read if "/" not in name} == set(names)
+    assert prepared(images, tmp_path / "again", 0.25).parts["pool"].names == names
+    with pytest.raises(UsageError, match=r"--pool-share 0\.01 of 43 pool images has none"):
+        prepared(images, tmp_path / "none", 0.01)
+
+
+def test_what_can_not_be_used_of_a_share_has_no_other_image_in_its_place(images, tmp_path):
+    root = tmp_path / "images"
+    shutil.copytree(images, root)
+    drawn = prepared(root, tmp_path / "run", 0.5).parts["pool"].names
+    for name in drawn[:3]:
+        shutil.copy(next((root / "test" / "dot").iterdir()), root / "pool" / name)
+    assert prepared(root, tmp_path / "fewer", 0.5).parts["pool"].names == drawn[3:]
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        (["selftrain", "--model", "test_resnet"], "no images are left to judge on"),
+        (["distill", "--student", "test_resnet", "--teacher", "no"], "or --no-baseline"),
+        (["search", "--base", "test_resnet"], "a search judges networks on validation images"),
+    ],
+)
+def test_nothing_to_judge_on_is_said_before_images_are_read(
+    verb, words, images, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("tutelage.data.check.examine", None)
+    asked = [*verb, "--data", str(images / "labeled"), "--val-fraction", "0", "--device", "cpu",
+             "--out", str(tmp_path / "run")]  # fmt: skip
+    if verb[0] == "selftrain":
+        asked += ["--unlabeled", str(images / "pool")]
+    assert main(asked) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
 
 
 def test_pre_training_is_on_the_pool_alone_and_fine_tuning_begins_there(images, usual, tmp_path):
@@ -173,8 +231,8 @@ def test_stages_disturb_the_student_and_not_a_small_teacher_of_the_methods_own(i
         (["--method", "supervised"], "doesn't look at a pool: use `tutelage train`"),
         (["--options", "treshold=1"], "there is no such option"),
         (
-            ["--method", "fixmatch", "--rounds", "1", "--labels", "hard"],
-            "--labels is for noisy-student",
+            ["--method", "fixmatch", "--rounds", "1", "--pool-targets", "hard"],
+            "--pool-targets is for noisy-student",
         ),
         (["--method", "fixmatch", "--select.ood", "0.1"], "--select.ood is for noisy-student"),
         (["--method", "reduced-meta-pseudo-labels", "--order", "pretrain"], "--order is for"),
@@ -214,4 +272,4 @@ def test_auto_says_what_it_took_and_why_and_takes_it_again(images, tmp_path, cap
     notes = json.loads((out / "run.json").read_text())["stages"]["method"]
     assert notes["method"] == ["noisy-student"]
     assert "was given, which is for it" in notes["why"]
-    assert f"method: noisy-student, as {notes['why']}" in capsys.readouterr().err
+    assert f"method: noisy-student ({notes['why']})" in capsys.readouterr().err

@@ -105,7 +105,7 @@ def test_training_refuses_what_it_can_not_do(wrong):
         {"pool_share": 1.5},
         {"method": ()},
         {"method": ("auto", "fixmatch")},
-        {"method": ("fixmatch",), "labels": "hard"},
+        {"method": ("fixmatch",), "pool_targets": "hard"},
         {"method": ("fixmatch",), "select": Select(threshold=0.9)},
         {"method": ("fixmatch",), "rounds": 2},
         {"method": ("fixmatch", "noisy-student"), "rounds": 1},
@@ -145,7 +145,8 @@ def test_the_last_student_goes_on_and_the_model_is_the_default():
     [
         ("sgd", 0.1, 1e-3), ("SGD", 0.1, 1e-3), ("nesterov", 0.1, 1e-3),
         ("lookahead_sgd", 0.1, 1e-3), ("rmsproptf", 1e-3, 1e-5), ("adam", 1e-3, 0.0),
-        ("adamw", 1e-3, 0.05), ("lamb", 1e-3, 0.05),
+        ("adamw", 1e-3, 0.05), ("lamb", 1e-3, 0.05), ("adopt", 1e-3, 0.0), ("adoptw", 1e-3, 0.05),
+        ("adagrad", 1e-3, 0.0), ("madgrad", 1e-3, 0.0),
     ],
 )  # fmt: skip
 def test_usual_rates_follow_the_kind_of_optimizer(name, lr, decay):

@@ -210,7 +210,7 @@ def batches(pool, **more):
         "batch": 4, "ratio": 2, "noise": Noise(), "seed": 0, "views": ("weak", ("weak", "strong")),
         "stages": [Stage(steps=3, size=8, magnitude=5.0, batch=batch) for batch in (None, 6)],
     } | more  # fmt: skip
-    return Batches(LabeledSet(InMemory(images), torch.eye(3)[[0, 1, 2, 0]]), pool, **options)
+    return Batches(LabeledSet(InMemory(images), torch.tensor([0, 1, 2, 0]), 3), pool, **options)
 
 
 def test_batches_from_shards_are_a_function_of_the_step(small):
@@ -417,9 +417,10 @@ def test_the_stored_targets_reach_the_student(images, tmp_path):
     assert ends[0] != ends[1]
 
 
-def test_a_method_without_memory_takes_the_shards_too(images, tmp_path):
-    done = tutelage.train(**settings_for(images, tmp_path / "run", method="fixmatch"))
-    assert done.content["stages"]["00-fixmatch"]["state"] == "done"
+@pytest.mark.parametrize("method", ["fixmatch", "freematch"])
+def test_a_method_that_remembers_no_images_takes_the_shards_too(images, tmp_path, method):
+    done = tutelage.train(**settings_for(images, tmp_path / "run", method=method))
+    assert done.content["stages"][f"00-{method}"]["state"] == "done"
 
 
 def test_what_cannot_be_streamed_is_refused_with_what_to_do(images, tmp_path):
@@ -432,7 +433,7 @@ def test_what_cannot_be_streamed_is_refused_with_what_to_do(images, tmp_path):
     refused("--labels are those of a pool", unlabeled=None)
     refused("--selected is for a pool with --labels", labels=None)
     refused("has no tar shards to train from: `tutelage selftrain`", unlabeled=str(images / "pool"))
-    refused("flexmatch remembers something of the pool", method="flexmatch")
+    refused("flexmatch remembers something of each pool image", method="flexmatch")
     refused("supervised doesn't look at a pool", method="supervised")
     refused("needs a teacher: use `tutelage selftrain`", method="meta-pseudo-labels")
     refused("give the --labels", method="noisy-student", labels=None, selected=None)

@@ -64,16 +64,16 @@ class SelftrainSettings(Common):
     seen as many as a student, whose pool views count, which takes about its time; steps: as many
     steps as a student."""
     pool_share: float = 1.0
-    """Share of the pool to learn from, drawn at random."""
-    labels: Literal["soft", "hard"] = "soft"
-    """The teacher's probabilities, or its surest class alone."""
+    """Share of the pool to learn from, drawn at random before its images are read."""
+    pool_targets: Literal["soft", "hard"] = "soft"
+    """soft: the teacher's probabilities; hard: its surest class alone."""
     temperature: float = 1.0
-    """Of the teacher's probabilities; below 1 sharpens them."""
+    """Temperature of the teacher's probabilities; below 1 sharpens them."""
     normalize: Literal["per_stream", "per_sample"] = "per_stream"
     """per_stream: mean over labels + weight x mean over the pool (the paper's equation);
     per_sample: all images alike, so that the pool weighs `ratio` times (the reference code)."""
     weight: float = 1.0
-    """Of the pool's loss."""
+    """Weight of the pool's loss."""
     pool_noise: Literal["all", "network", "none"] = "all"
     """Noise on the student's pool images; network: dropout and stochastic depth, no augmentation;
     none: neither. Labeled images keep theirs."""
@@ -94,8 +94,8 @@ class SelftrainSettings(Common):
         above("--temperature", self.temperature, 0)
         at_least("--weight", self.weight, 0)
         between("--pool-share", self.pool_share, 0, 1)
-        if self.labels == "hard" and self.temperature != 1:
-            raise belongs("temperature", "--labels soft")
+        if self.pool_targets == "hard" and self.temperature != 1:
+            raise belongs("temperature", "--pool-targets soft")
         if not self.method or ("auto" in self.method and len(self.method) > 1):
             raise UsageError(
                 "--method takes auto alone, or one or more names that `tutelage methods` lists, "
@@ -164,8 +164,8 @@ class SelftrainSettings(Common):
 
 REDUCED = "reduced-meta-pseudo-labels"  # which learns from selected labels, too
 OF_NOISY_STUDENT = (
-    "labels", "temperature", "normalize", "weight", "pool_noise", "teacher_noise", "student_init",
-    "order", "select",
+    "pool_targets", "temperature", "normalize", "weight", "pool_noise", "teacher_noise",
+    "student_init", "order", "select",
 )  # fmt: skip
 
 

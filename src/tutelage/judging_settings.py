@@ -31,12 +31,12 @@ class EvaluateSettings:
     device: str = "auto"
     """cpu, cuda, mps; auto: the first accelerator, else the CPU."""
     robust: str = ""
-    """Also under trouble, as in c,p,fgsm,pgd. c, c-extra: corruptions; p: sequences; fgsm, pgd,
-    pgd-l2, autoattack: attacks; as published: c=FOLDER, cifar-c, a, r, v2, sketch."""
+    """Also measure robustness, as in c,p,fgsm,pgd. c, c-extra: corruptions; p: sequences; fgsm,
+    pgd, pgd-l2, autoattack: attacks; as published: c=FOLDER, cifar-c, a, r, v2, sketch."""
     reference: Path | None = None
-    """Another run to compare errors under trouble with."""
+    """Another run to compare robustness with."""
     robust_images: int | None = None
-    """At most so many images for trouble, also of published ones, drawn evenly from the classes;
+    """At most so many images for robustness, also of published ones, drawn evenly from the classes;
     default: all."""
     epsilon: tuple[float, ...] = ()
     """How far fgsm, pgd and autoattack may move each value, in levels of 255. Default: each
@@ -49,7 +49,7 @@ class EvaluateSettings:
     restarts: int = 2
     """Random starts of pgd and pgd-l2; an image counts as right where all of them fail."""
     seed: int = 0
-    """Of all that is drawn."""
+    """Random seed."""
 
     def __post_init__(self) -> None:
         """Reject what is out of range, before anything is read."""
@@ -106,11 +106,11 @@ class CompareSettings:
     threads: int | None = None
     """CPU threads for times; default: as many as PyTorch takes."""
     again: bool = False
-    """Take times again that --out has already."""
+    """Measure times again that --out has already."""
     device: str = "auto"
     """Where --data is answered. cpu, cuda, mps; auto: the first accelerator, else the CPU."""
     seed: int = 0
-    """Of the bootstrap's draws."""
+    """Random seed of the bootstrap."""
 
     def __post_init__(self) -> None:
         """Reject what can't be compared, before anything is read."""

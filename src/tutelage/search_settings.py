@@ -39,7 +39,7 @@ class SearchSettings(ByOneMethod, Common):
     rungs: int = 3
     """Rounds of successive halving, in which fewer networks are trained longer."""
     keep: int = 3
-    """One of so many networks goes on to the next rung, to be trained so many times longer."""
+    """Reduction factor: the best of so many goes on, and is trained so many times longer."""
     latency: str | None = None
     """Most time to answer one image on this device, such as 4ms: slower networks are not trained.
     It is the median of single images."""

@@ -54,13 +54,14 @@ class Noise:
     erase: float = 0.0
     """Probability of random erasing, 0 (off) to 1."""
     erase_fill: Literal["noise", "color", "gray"] = "noise"
-    """What is put there: noise, one random color, or gray."""
+    """Fill of the erased area: noise, one random color, or gray."""
     cutout: float = 0.25
     """Side of Cutout's gray square over the image's side, 0 (off) to 1."""
     flip: bool = True
     """Mirror images left to right; switch off for digits, text and other things with a side."""
     crop: Literal["auto", "pad", "resized"] = "auto"
-    """pad: shift by an eighth; resized: random resized crop; auto: pad up to 64 pixels."""
+    """pad: shift by an eighth; resized: random resized crop; auto: pad for
+    images of at most 64 pixels."""
     min_area: float = 0.25
     """Smallest share of the image that a resized crop keeps."""
     dropout: float | Auto = "auto"
@@ -124,7 +125,7 @@ class Optim:
     warmup: float = 0.05
     """Share of the run with a linearly growing learning rate; one-cycle has its own instead."""
     lr_end: float = 0.0
-    """Share of the peak that stands for the schedule's zero."""
+    """Floor of the schedule, as a share of the peak learning rate."""
     milestones: tuple[float, ...] = (0.3, 0.6, 0.9)
     """Shares of the run after which `step` divides the learning rate by ten."""
     scale: Scaling = "none"
@@ -173,12 +174,9 @@ class Optim:
         name = "sgd" if batch_norm and not pretrained else "adamw"
         name = name if self.name == "auto" else self.name
         new, given, decay = _usual(name, batch_norm=batch_norm)
-        return replace(
-            self,
-            name=name,
-            lr=self.lr if self.lr != "auto" else given if pretrained else new,
-            weight_decay=self.weight_decay if self.weight_decay != "auto" else decay,
-        )
+        lr = (given if pretrained else new) if self.lr == "auto" else self.lr
+        decay = decay if self.weight_decay == "auto" else self.weight_decay
+        return replace(self, name=name, lr=lr, weight_decay=decay)
 
 
 def plain_name(optimizer: str) -> str:
@@ -193,8 +191,10 @@ def _usual(name: str, *, batch_norm: bool) -> tuple[float, float, float]:
         return 0.1, 0.003, 1e-3
     if plain.startswith("rmsprop"):
         return 1e-3, 1e-4, 1e-5
-    decay = 0.0 if plain in ("adam", "nadam", "radam", "adamax") else 0.05
-    return 1e-3, 3e-4 if batch_norm else 1e-4, decay
+    # these add the decay to the gradient, which they rescale then
+    coupled = {"adam", "nadam", "nadamlegacy", "radam", "adamax", "adagrad", "adadelta", "adopt",
+               "cadopt", "madgrad"}  # fmt: skip
+    return 1e-3, 3e-4 if batch_norm else 1e-4, 0.0 if plain in coupled else 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +246,7 @@ class Select:
     threshold: float = 0.3
     """Keep images whose surest class has more than this probability (Noisy Student: 0.3)."""
     ceiling: float = 1.0
-    """And at most this; below 1 to learn from one band of confidence alone."""
+    """Upper limit of that probability; below 1 to learn from one band of confidence alone."""
     balance: bool = True
     """Give each class the same share: the surest of the large ones, copies of the small ones."""
     per_class: int | Auto = "auto"

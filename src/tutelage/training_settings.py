@@ -76,18 +76,18 @@ class Common:
     `pretrained` for timm's own, from the folder TUTELAGE_WEIGHTS or downloaded. Classes are matched
     by name."""
     fix_size: int | None = None
-    """Side in pixels, larger than the training's, to fine-tune at in the end; None: no such end."""
+    """Fine-tune at this larger image size in the end (FixRes); None: don't."""
     fix: Literal["classifier", "shallow-frozen"] = "classifier"
-    """What learns then. classifier: it alone, and the last batch norm's statistics (FixRes);
-    shallow-frozen: the deeper half of the layers (Noisy Student)."""
+    """Layers that learn in that fine-tuning. classifier: it alone, and the last batch norm's
+    statistics (FixRes); shallow-frozen: the deeper half of the layers (Noisy Student)."""
     fix_share: float = 0.1
-    """Steps of that fine-tuning over those of a round."""
+    """Length of that fine-tuning, as a share of a round's steps."""
     stem: Literal["auto", "keep"] = "auto"
-    """auto: the first layers of a new network don't shrink small images, and given weights get
-    them as they were learned; keep: the network as published."""
+    """auto: the first layers of a new network keep the resolution of small images, and given
+    weights keep the stem that they learned with; keep: the network as published."""
     batch_norm: Literal["auto", "frozen", "moving"] = "auto"
-    """Its means and variances. frozen: as given weights have them; moving: those of the batches;
-    auto: frozen for given weights."""
+    """Means and variances of batch norm. frozen: as given weights have them; moving: those of the
+    batches; auto: frozen for given weights."""
     se: int | None = None
     """Squeeze-and-excitation on any convolutional network: channels over a gate's hidden units, as
     in --se 16; None: the network as published."""
@@ -105,7 +105,7 @@ class Common:
     """Labeled images a step; auto: 64, or where memory is short fewer in as many more steps, of
     which several make an update."""
     smoothing: float = 0.1
-    """Label smoothing of hard labels."""
+    """Label smoothing, in the baseline and in methods that have it (`tutelage methods`)."""
     seed: int = 0
     """All randomness follows from it."""
     device: str = "auto"
@@ -130,8 +130,8 @@ class Common:
     sync_bn: bool = False
     """Let batch norm see the images of all processes, not each process's own."""
     shard: Shard = "none"
-    """Whose weights don't fit on a device and are spread over all of them (FSDP), with all that is
-    needed to learn."""
+    """Spread the student, the teacher or both over all devices (FSDP): weights, gradients and
+    optimizer state."""
 
     def __post_init__(self) -> None:
         """Reject what is out of range, before anything is read."""
@@ -221,16 +221,16 @@ class ByOneMethod:
     """The pool's labels, as `tutelage label` wrote them: the pool is read shard by shard and may be
     larger than memory, and so may its list of images."""
     selected: Path | None = None
-    """Which of them to use and how often, as `tutelage select` wrote it; default: all, once."""
+    """What `tutelage select` wrote: which labels to use, and how often; default: all, once."""
     pool_targets: Literal["soft", "hard"] = "soft"
     """With `labels`. soft: the teacher's probabilities; hard: its surest class alone."""
     temperature: float = 1.0
-    """Of soft targets; below 1 sharpens them."""
+    """Temperature of soft targets; below 1 sharpens them."""
     ratio: int = 4
     """Pool images for each labeled one in a batch."""
     views: Literal["auto", "weak", "strong"] = "auto"
-    """Of the labeled images. weak: flips and shifts; strong: RandAugment and Cutout on top; auto:
-    the method's own, strong for `supervised`."""
+    """View of the labeled images. weak: flips and shifts; strong: RandAugment and Cutout on top;
+    auto: the method's own, strong for `supervised`."""
 
     def _check_pool(self) -> None:
         """Reject settings of a pool's labels where there are none."""

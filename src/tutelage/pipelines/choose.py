@@ -9,7 +9,7 @@ from tutelage.settings import changed
 from tutelage.training_settings import NOISY_STUDENT
 from tutelage.values import flag
 
-BEST = "of those that use a pool it measured best (docs/results.md) with"
+BEST = "the best of our measurements with a pool, docs/results.md, at"
 FEW_LABELS = "flexmatch"  # docs/results.md: best on digits with 2 and with 5 labels a class
 MANY = 20  # labels a class, between those 5 and the 40 of the CIFAR-10 subset, where Noisy Student
 # did better at the same time; where between them one overtakes the other was not measured
@@ -23,7 +23,7 @@ def choose_method(settings: SelftrainSettings, run: Run, prepared: Prepared) -> 
         with run.stage("method") as notes:
             notes["method"], notes["why"] = _choice(settings, prepared)
     found = run.notes("method")
-    prepared.screen.say(f"method: {' then '.join(found['method'])}, as {found['why']}")
+    prepared.screen.say(f"method: {' then '.join(found['method'])} ({found['why']})")
     return replace(settings, method=tuple(found["method"]))
 
 

@@ -33,7 +33,7 @@ def stored_pool(
     table = _table(settings, run, prepared, student, given)
     assert table.copies is not None, "selected"
     rows = table.rows()
-    targets = table.targets(soft=settings.labels == "soft", temperature=settings.temperature)
+    targets = table.targets(soft=settings.pool_targets == "soft", temperature=settings.temperature)
     return PoolSet(prepared.pixels("pool"), rows, table.copies[rows], targets)
 
 

@@ -8,7 +8,7 @@ and not about more training. Where the first teacher would be the same training 
 the baseline is the first teacher.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,12 +51,9 @@ def selftrain(settings: SelftrainSettings, run: Run, screen: Screen) -> None:
     check_init(settings, settings.model, run)
     device = choose_device(settings.device)
     prepared = prepare(
-        settings, run, device, screen, pool=settings.unlabeled, pool_share=settings.pool_share
-    )
-    if not {"val", "test"} & prepared.parts.keys():  # the labels may have splits of their own
-        raise UsageError(
-            "no images are left to judge on: give --test or --val, or a --val-fraction above 0"
-        )
+        settings, run, device, screen, pool=settings.unlabeled, pool_share=settings.pool_share,
+        allowed=_judged,
+    )  # fmt: skip
     taken = _given_teacher(settings, run, prepared)
     settings = choose_method(settings, run, prepared)
     settings = replace(
@@ -73,6 +70,14 @@ def selftrain(settings: SelftrainSettings, run: Run, screen: Screen) -> None:
     conclude(sound(rounds, run), run, prepared)
 
 
+def _judged(parts: Set[str]) -> None:
+    """Raises UsageError where no part, of which labels alone may have several, is to judge on."""
+    if not {"val", "test"} & parts:
+        raise UsageError(
+            "no images are left to judge on: give --test or --val, or a --val-fraction above 0"
+        )
+
+
 def _train_all(
     rounds: Sequence[Round], settings: SelftrainSettings, run: Run, prepared: Prepared,
     taken: Teacher | None,
@@ -81,12 +86,13 @@ def _train_all(
     that was damaged is made again."""
     baseline, *others = sound(rounds, run)
     train_once(baseline, run, prepared, exam=exam_for(baseline.recipe, prepared))
-    watched = watch(prepared, run, baseline, seed=settings.seed)
+    watched = None
     for one in others:
-        if run.is_done("evaluate"):
+        if run.is_done("evaluate"):  # the rounds' own files may be gone
             return
         try:
             if not run.is_done(one.name):
+                watched = watched or watch(prepared, run, baseline, seed=settings.seed)
                 pool = pool_for(one.recipe, prepared)
                 if one.recipe.method.stored:
                     pool = stored_pool(settings, run, prepared, one, taken)

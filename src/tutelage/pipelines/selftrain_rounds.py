@@ -169,7 +169,7 @@ def _usual(name: str, settings: SelftrainSettings) -> dict[str, object]:
     if name == NOISY_STUDENT:
         plain = settings.pool_noise != "all"
         usual |= {
-            "hard": settings.labels == "hard",
+            "hard": settings.pool_targets == "hard",
             "weight": settings.weight,
             "labels_weight": 0.0 if settings.order == "pretrain" else 1.0,
             "normalize": settings.normalize,

@@ -26,10 +26,11 @@ STAGE = "pool"  # in run.json
 def source_of(settings: ByOneMethod, method: Method) -> WebDataset:
     """The pool's shards; raises UsageError where it has none, or the method can't stream them."""
     assert settings.unlabeled is not None, "checked with the settings"
-    if method.memory(2, 2):
+    if _remembers_images(method):
         raise UsageError(
-            f"{settings.method} remembers something of the pool from step to step, which a pool in "
-            "shards has no place for: take noisy-student, or `tutelage selftrain` without shards"
+            f"{settings.method} remembers something of each pool image from step to step, which a "
+            "pool in shards has no place for: take noisy-student or freematch, or `tutelage "
+            "selftrain` without shards"
         )
     source = open_source(settings.unlabeled)
     if not isinstance(source, WebDataset):
@@ -38,6 +39,14 @@ def source_of(settings: ByOneMethod, method: Method) -> WebDataset:
             "and learns from such a pool at once; or pack it in tars before it is labeled"
         )
     return source
+
+
+def _remembers_images(method: Method) -> bool:
+    """Whether what it remembers grows with the pool."""
+    two, three = (
+        {name: kept.shape for name, kept in method.memory(2, size).items()} for size in (2, 3)
+    )
+    return two != three
 
 
 def open_sharded(

@@ -27,6 +27,7 @@ from tutelage.pipelines.transfer import check_init, open_init
 from tutelage.progress import Screen
 from tutelage.recipes.make import check_model
 from tutelage.run import Run, write_config
+from tutelage.settings import changed
 
 STEM = 2  # groups that frozen-stem keeps: the stem and the first stage
 
@@ -106,6 +107,8 @@ def method_of(settings: TrainSettings) -> Method:
         )
     hard = {"hard": True} if settings.pool_targets == "hard" else {}
     method = make(settings.method, settings.options, _usual(settings) | hard)
+    if "smoothing" in changed(settings, ["smoothing"]) and not hasattr(method, "smoothing"):
+        raise UsageError(f"--smoothing: {settings.method} smooths no labels: leave it out")
     if method.unlabeled_views and settings.unlabeled is None:
         raise UsageError(f"{settings.method} learns from a pool: give --unlabeled")
     if settings.unlabeled is not None and not method.unlabeled_views:
