@@ -12,12 +12,13 @@ from PIL import Image, UnidentifiedImageError
 
 from tutelage.core import Advance
 from tutelage.data.decode import one_large, opened, quiet, to_rgb
-from tutelage.data.fact_cache import FactCache, Stamp
+from tutelage.data.fact_cache import FactCache
 from tutelage.data.facts import Facts
 from tutelage.data.memory import exhausted
 from tutelage.data.near import SIDE, perceptual_hashes
 from tutelage.data.pixels import THREADS
 from tutelage.data.source import Images, Raw
+from tutelage.data.stamps import Stamp
 
 AT_ONCE = 64  # images that a thread takes in a row
 COLORLESS = 6  # of 255: what compression leaves between the channels of a gray image
@@ -61,8 +62,7 @@ def _look(images: Images, rows: range, cache: FactCache) -> list[Facts]:
     found: dict[int, Facts] = {}
     new: list[tuple[int, Facts, Stamp | None]] = []
     grays: list[Gray] = []
-    for row in rows:
-        stamp, facts = cache.look_up(images, row)
+    for row, (stamp, facts) in zip(rows, cache.look_up(images, rows), strict=True):
         if facts is None:
             facts, gray = _read(images, row)
             if gray is not None:

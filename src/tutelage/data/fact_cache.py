@@ -6,13 +6,12 @@ It only saves time: one that can't be read or written is done without, and it ma
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import astuple, fields
 from hashlib import blake2b
 from pathlib import Path
 from threading import get_ident
-from typing import TypeAlias
 
 import PIL
 import pyarrow as pa
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 
 from tutelage.data.facts import Facts
 from tutelage.data.source import Images
+from tutelage.data.stamps import Stamp, stamps_of
 from tutelage.data.storage import absolute
 from tutelage.errors import TutelageError
 from tutelage.files import whole
@@ -28,8 +28,6 @@ VERSION = f"1, Pillow {PIL.__version__}"  # other decoders or another examine.py
 MOST_IMAGES = 2_000_000  # of one source; beyond, those not asked for are let go first
 MOST_BYTES = 1 << 30  # of all files; beyond, the oldest are deleted
 JUST_NOW = 2 * 10**9  # ns: a file that is so new may change again without its time changing
-
-Stamp: TypeAlias = tuple[int, int]  # bytes, and time of change in ns
 
 SCHEMA = pa.schema(
     [
@@ -62,15 +60,21 @@ class FactCache:
         name = blake2b(f"{VERSION}/{absolute(address)}".encode(), digest_size=16).hexdigest()
         return cls(folder / f"facts-{name}.parquet")
 
-    def look_up(self, images: Images, row: int) -> tuple[Stamp | None, Facts | None]:
-        """The image's stamp, None where it has none, and its facts, None where it is to be read."""
+    def look_up(
+        self, images: Images, rows: Sequence[int]
+    ) -> list[tuple[Stamp | None, Facts | None]]:
+        """Of each image its stamp, if it has one, and its facts, None where it is to be read."""
         if self.path is None:
+            return [(None, None)] * len(rows)
+        names = [images.names[row] for row in rows]
+        stamps = stamps_of(images.source, names, gone=(OSError, NotImplementedError))
+        places = (absolute(images.where(row)) for row in rows)
+        return [self._known(*both) for both in zip(places, stamps, strict=True)]
+
+    def _known(self, where: str, stamp: Stamp | None) -> tuple[Stamp | None, Facts | None]:
+        """The stamp and, where the file is as it was before, its facts."""
+        if stamp is None:
             return None, None
-        try:
-            stamp = images.source.stamp(images.names[row])
-        except (OSError, NotImplementedError):
-            return None, None
-        where = absolute(images.where(row))
         self.asked.add(where)
         before, facts = self.known.get(where, (None, None))
         return stamp, facts if before == stamp else None

@@ -60,6 +60,17 @@ def statistics_of(about: pq.FileMetaData, group: int, column: int) -> pq.Statist
     return its.statistics
 
 
+def lacks_bytes(about: pq.FileMetaData) -> bool:
+    """Whether images of struct{bytes, path} may have a path alone, as the footer tells."""
+    nested = [i for i in range(about.num_columns) if about.schema.column(i).path.endswith(".bytes")]
+    for group in range(about.num_row_groups):
+        for column in nested:
+            told = statistics_of(about, group, column)
+            if told is None or told.null_count:
+                return True
+    return False
+
+
 def _is_binary(kind: pa.DataType) -> bool:
     """Whether values are bytes."""
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)

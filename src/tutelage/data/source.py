@@ -64,6 +64,10 @@ class Source(ABC):
         Raises FileNotFoundError where it is gone.
         """
 
+    def holders(self, name: str) -> tuple[str, ...]:
+        """Addresses of the files that `stamp` asks: images of the same ones have one stamp."""
+        return (self.where(name),)
+
     def shards(self) -> tuple[str, ...]:
         """Names of the files that hold many images each, in order; none where there are no such."""
         return ()
@@ -94,7 +98,8 @@ class Images:
     labels: tuple[int, ...] | None = None  # numbers in `classes`
     classes: tuple[str, ...] = ()
     groups: tuple[str, ...] | None = None  # "": a group of its own
-    # (N, 2) bytes and times of change that the files must have when they are read
+    # (N, 2) bytes and times of change that the files must have when they are read; -1: any, as of
+    # files elsewhere, for which the question takes as long as the image
     stamps: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
@@ -103,7 +108,7 @@ class Images:
 
     def read(self, row: int) -> Raw:
         """An image's bytes or pixels; raises OSError where it is gone or another than before."""
-        if self.stamps is not None:
+        if self.stamps is not None and self.stamps[row, 0] >= 0:
             now = self.source.stamp(self.names[row])
             if now != tuple(self.stamps[row].tolist()):
                 raise OSError("the file has changed since the command began")

@@ -13,9 +13,12 @@ from tutelage.data.examine import examine
 from tutelage.data.facts import Part
 from tutelage.data.find import Given, open_source
 from tutelage.data.source import Images, Source
-from tutelage.data.storage import absolute, is_given, is_local
+from tutelage.data.stamps import Stamp, lie_here, stamps_of
+from tutelage.data.storage import absolute, is_given
 from tutelage.errors import DataProblem, UsageError
+from tutelage.evaluation.calibrated import Calibration
 from tutelage.files import as_written, read_json, read_parquet, write_json, write_with
+from tutelage.values import digest
 
 COLUMNS = {  # of manifest.parquet, a row an image
     "part": str, "path": str, "label": int, "content": str, "bytes": int, "changed": int
@@ -27,7 +30,7 @@ def write_manifest(data: Path, parts: dict[str, Part]) -> None:
     columns: dict[str, list[Any]] = {key: [] for key in COLUMNS}
     for name, part in parts.items():
         labels = part.images.labels or (-1,) * len(part.images)
-        stamps = [part.images.source.stamp(name) for name in part.images.names]
+        stamps = _stamps(part.images)
         columns["part"] += [name] * len(part.images)
         columns["path"] += part.images.names
         columns["label"] += labels
@@ -73,9 +76,7 @@ def read_manifest(
         stamps = _stamps(images)
         _check_same(images, [row for row, now in enumerate(stamps) if now != before[row]],
                     [columns["content"][row] for row in rows_of[name]])  # fmt: skip
-        if is_local(address):  # elsewhere asking for each image would take its time
-            images = replace(images, stamps=np.array(stamps, np.int64).reshape(-1, 2))
-        parts[name] = images
+        parts[name] = _watched(images, stamps)
     return parts
 
 
@@ -135,17 +136,26 @@ def _opened_again(address: str, given: Given | None) -> Source:
         ) from error
 
 
-def _stamps(images: Images) -> list[tuple[int, int]]:
+def _stamps(images: Images) -> list[Stamp]:
     """Bytes and time of change of every image's file; raises DataProblem where one is gone."""
     found = []
-    for row, name in enumerate(images.names):
-        try:
-            found.append(images.source.stamp(name))
-        except FileNotFoundError:
+    for row, stamp in enumerate(stamps_of(images.source, images.names)):
+        if stamp is None:
             raise DataProblem(
                 f"{images.where(row)} is gone since the run began: put it back, or start a new run"
-            ) from None
+            )
+        found.append(stamp)
     return found
+
+
+def _watched(images: Images, stamps: Sequence[Stamp]) -> Images:
+    """The images, whose files must stay as they are where they lie on this machine."""
+    here = np.array(lie_here(images.source, images.names), bool)
+    if not here.any():
+        return images
+    kept = np.array(stamps, np.int64).reshape(-1, 2)
+    kept[~here] = -1
+    return replace(images, stamps=kept)
 
 
 def _check_same(images: Images, rows: Sequence[int], contents: Sequence[str]) -> None:

@@ -87,6 +87,10 @@ class Arrays(Source):
 
     def stamp(self, name: str) -> tuple[int, int]:
         """The file's bytes and time of change."""
+        return storage.stamp(*self.holders(name))
+
+    def holders(self, name: str) -> tuple[str, ...]:
+        """The file's path or address."""
         if self.address.lower().endswith(".npz"):
-            return storage.stamp(self.address)
-        return storage.stamp(storage.join(self.address, name.rpartition("/")[0]))
+            return (self.address,)
+        return (storage.join(self.address, name.rpartition("/")[0]),)

@@ -2,6 +2,7 @@
 
 from hashlib import blake2b
 from threading import Lock
+from time import monotonic
 from typing import Any
 
 from tutelage.data import storage
@@ -25,6 +26,9 @@ SAVED = (  # files of a folder that `save_to_disk` has written
 )
 
 
+FRESH = 1.0  # seconds for which the files of a split, which may be hundreds, are not asked again
+
+
 class HuggingFace(Source):
     """A data set with a column of images; an image's name is SPLIT/ROW, or ROW without splits."""
 
@@ -41,6 +45,7 @@ class HuggingFace(Source):
         self._splits: dict[str, Any] | None = None
         self._column = ""
         self._hollow: set[str] = set()  # splits in which not all images have their bytes
+        self._stamps: dict[str, tuple[float, tuple[int, int]]] = {}  # when a split's was asked for
 
     def __getstate__(self) -> tuple[str, Any]:
         """What it was made of: another process opens the files itself."""
@@ -184,12 +189,38 @@ class HuggingFace(Source):
         if self.address.startswith(HUB):
             version = blake2b(rows._fingerprint.encode(), digest_size=7).digest()
             return len(rows), int.from_bytes(version, "big")
-        stamps = [storage.stamp(file["filename"]) for file in rows.cache_files]
-        if split in self._hollow:
-            value = rows[int(name.rpartition("/")[2])][self._column]
-            if value and not value["bytes"] and value["path"]:
-                stamps.append(storage.stamp(value["path"]))
-        return sum(size for size, _ in stamps), max((time for _, time in stamps), default=0)
+        size, time = self._stamp_of_files(split, rows)
+        outside = self._outside(name)
+        own = (0, 0) if outside is None else storage.stamp(outside)
+        return size + own[0], max(time, own[1])
+
+    def _stamp_of_files(self, split: str, rows: Any) -> tuple[int, int]:
+        """Bytes and newest time of the files that hold a split, as they were up to a second ago."""
+        asked, stamp = self._stamps.get(split, (float("-inf"), (0, 0)))
+        if monotonic() - asked > FRESH:
+            asked = monotonic()
+            stamps = [storage.stamp(file["filename"]) for file in rows.cache_files]
+            stamp = sum(size for size, _ in stamps), max((time for _, time in stamps), default=0)
+            self._stamps[split] = asked, stamp
+        return stamp
+
+    def holders(self, name: str) -> tuple[str, ...]:
+        """The split, whose files are one to whoever asks; and an image that lies outside."""
+        outside = self._outside(name)
+        own = f"{self.address.rstrip('/')}/{name.rpartition('/')[0]}"
+        return (own,) if outside is None else (own, outside)
+
+    def _outside(self, name: str) -> str | None:
+        """The path of an image of which the data set knows no more; None where it has its bytes."""
+        split, _, row = name.rpartition("/")
+        rows = self._opened().get(split)
+        if self.address.startswith(HUB) or split not in self._hollow or rows is None:
+            return None
+        try:
+            value = rows[int(row)][self._column]
+        except (IndexError, ValueError):  # it is another data set than it was
+            return None
+        return value["path"] or None if value and not value["bytes"] else None
 
 
 def import_datasets(address: str) -> None:

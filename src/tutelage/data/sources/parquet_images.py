@@ -22,7 +22,7 @@ from tutelage.data.columns import (
     text_of,
     unused_classes,
 )
-from tutelage.data.parquet_schema import Layout, image_column, layout_of, statistics_of
+from tutelage.data.parquet_schema import Layout, image_column, lacks_bytes, layout_of
 from tutelage.data.row_groups import RowGroups
 from tutelage.data.source import Listing, Raw, Source
 from tutelage.data.splits import split_name
@@ -182,16 +182,20 @@ class ParquetImages(Source):
 
     def stamp(self, name: str) -> tuple[int, int]:
         """The Parquet file's bytes and time of change, with those of an image that lies outside."""
-        size, time = storage.stamp(self._address_of(name.rpartition("/")[0]))
+        stamps = [storage.stamp(file) for file in self.holders(name)]
+        return sum(size for size, _ in stamps), max(time for _, time in stamps)
+
+    def holders(self, name: str) -> tuple[str, ...]:
+        """The Parquet file, and an image that lies outside."""
+        file = self._address_of(name.rpartition("/")[0])
         try:
             shard, group, row = self._place(name)
             if shard not in self._hollow or self._bytes.read(shard, group, row) is not None:
-                return size, time
+                return (file,)
             outside = self._outside(shard, group, row)
-        except (*UNREADABLE, DataProblem, OSError):  # it is another file than it was
-            return size, time
-        own = storage.stamp(outside) if outside is not None else (0, 0)
-        return size + own[0], max(time, own[1])
+        except (*UNREADABLE, DataProblem, OSError):  # it is gone, or another file than it was
+            return (file,)
+        return (file,) if outside is None else (file, outside)
 
     def _address_of(self, shard: str) -> str:
         """The file's path or address."""
@@ -227,7 +231,7 @@ class ParquetImages(Source):
             about = table.metadata
             sizes = [about.row_group(i).num_rows for i in range(about.num_row_groups)]
             schema = table.schema_arrow
-            if _lacks_bytes(about):
+            if lacks_bytes(about):
                 self._hollow.add(shard)
             layout = layout_of(schema)
         if layout is None:
@@ -263,17 +267,6 @@ class ParquetImages(Source):
             for chunk in column.chunks
         ]
         return pa.concat_arrays(chunks)
-
-
-def _lacks_bytes(about: pq.FileMetaData) -> bool:
-    """Whether images of struct{bytes, path} may have a path alone, as the footer tells."""
-    nested = [i for i in range(about.num_columns) if about.schema.column(i).path.endswith(".bytes")]
-    for group in range(about.num_row_groups):
-        for column in nested:
-            told = statistics_of(about, group, column)
-            if told is None or told.null_count:
-                return True
-    return False
 
 
 def _parquet_files(address: str) -> tuple[str, ...]:

@@ -175,6 +175,13 @@ class WebDataset(Source):
         """Bytes and time of change of the shard."""
         return storage.stamp(storage.join(self.root, self._split(name)[0]))
 
+    def holders(self, name: str) -> tuple[str, ...]:
+        """The shard."""
+        try:
+            return (storage.join(self.root, self._split(name)[0]),)
+        except FileNotFoundError:
+            return (self.where(name),)
+
     def _split(self, name: str) -> tuple[str, str]:
         """A name's shard and member; raises FileNotFoundError where there is no such shard."""
         self.shards()
