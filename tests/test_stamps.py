@@ -6,19 +6,21 @@ import time
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from images import write_classes, write_picture
-from source_kinds import EXAMPLES, LABELS, csv, folder, hf_saved, npz, png, tar_shards
+from source_kinds import EXAMPLES, LABELS, RGB, csv, folder, hf_saved, npz, png, tar_shards
 
 from tutelage.data import stamps, storage
 from tutelage.data.examine import examine
 from tutelage.data.fact_cache import FactCache
 from tutelage.data.facts import Part
 from tutelage.data.find import open_source
-from tutelage.data.parts import labeled_images, pool_images
+from tutelage.data.parts import labeled_images, list_parts, pool_images
 from tutelage.data.source import Images
+from tutelage.data.sources.arrays import Arrays
 from tutelage.data.sources.folder import Folder
 from tutelage.data.sources.memory import as_source
 from tutelage.data.stamps import AT_ONCE, lie_here, stamps_of
@@ -185,6 +187,30 @@ def test_an_image_elsewhere_that_has_changed_or_gone_is_refused_when_a_run_goes_
     elsewhere.rm_file("/elsewhere/2.png")
     with pytest.raises(DataProblem, match=r"memory://elsewhere/2\.png is gone since"):
         read_manifest(data)
+
+
+def test_a_file_of_arrays_is_read_once_for_all_parts(tmp_path, monkeypatch):
+    reads, real = [], Arrays._content
+
+    def counting(self):
+        if self._published is None:
+            reads.append(self.address)
+        return real(self)
+
+    monkeypatch.setattr(Arrays, "_content", counting)
+    path = str(tmp_path / "data.npz")
+    np.savez(path, x_train=RGB[:8], y_train=LABELS[:8], x_test=RGB[8:], y_test=LABELS[8:])
+    parts, _ = list_parts(path, test=path, pool=path)
+    assert reads == [path]
+    assert {name: len(images) for name, images in parts.items()} == {
+        "labeled": 8, "test": 4, "pool": 8
+    }  # fmt: skip
+    data = written(tmp_path / "run", **parts)
+    reads.clear()
+    again = read_manifest(data)
+    assert [raw.tolist() for raw in map(again["test"].read, range(4))] == RGB[8:].tolist()
+    again["pool"].read(0)
+    assert reads == [path]
 
 
 def test_a_folder_elsewhere_is_listed_once_for_the_stamps(tmp_path, elsewhere, monkeypatch):

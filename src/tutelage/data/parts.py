@@ -7,6 +7,7 @@ from tutelage.data.find import Address, Given, open_source
 from tutelage.data.issues import Issue
 from tutelage.data.source import Images, Listing, Source
 from tutelage.data.splits import SPLITS, SplitName, split_name
+from tutelage.data.storage import plain
 from tutelage.errors import DataProblem
 
 PART_OF: dict[SplitName, str] = {"train": "labeled", "val": "val", "test": "test"}
@@ -25,16 +26,18 @@ def list_parts(
     Splits of `data` are used where no address of their own is given. Raises UsageError where there
     is no source at an address.
     """
-    parts, issues = _with_splits(open_source(data, given), "labeled")
+    asked = dict.fromkeys(plain(one) for one in (data, val, test, pool) if one is not None)
+    sources = {one: open_source(one, given) for one in asked}  # some hold a whole file
+    parts, issues = _with_splits(sources[plain(data)], "labeled")
     for name, address in (("val", val), ("test", test)):
         if address is not None:
             if name in parts:
                 detail = f"the {name} split of {data} is not used, as --{name} {address} is given"
                 issues.append(Issue("note", "split not used", name, str(data), detail))
-            parts[name], found = labeled_images(open_source(address, given), name)
+            parts[name], found = labeled_images(sources[plain(address)], name)
             issues += found
     if pool is not None:
-        parts["pool"], found = pool_images(open_source(pool, given))
+        parts["pool"], found = pool_images(sources[plain(pool)])
         issues += found
     order = [name for name in ("labeled", "val", "test", "pool") if name in parts]
     return {name: parts[name] for name in order}, issues

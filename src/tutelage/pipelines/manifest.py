@@ -64,13 +64,13 @@ def read_manifest(
     rows_of: dict[str, list[int]] = {name: [] for name in addresses}
     for row, name in enumerate(columns["part"]):
         rows_of[name].append(row)
+    wanted = [name for name in addresses if not wanted or name in wanted]
+    opened = {a: _opened_again(a, given) for a in dict.fromkeys(addresses[n] for n in wanted)}
     parts = {}
-    for name, address in addresses.items():
-        if wanted and name not in wanted:
-            continue
+    for name in wanted:
         names = tuple(columns["path"][row] for row in rows_of[name])
         labels = tuple(columns["label"][row] for row in rows_of[name])
-        source = _opened_again(address, given)
+        source = opened[addresses[name]]  # one for all parts there, as some hold the whole file
         images = Images(source, names, None if name == "pool" else labels, classes)
         before = [(columns["bytes"][row], columns["changed"][row]) for row in rows_of[name]]
         stamps = _stamps(images)
