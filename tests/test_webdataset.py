@@ -252,6 +252,23 @@ def test_threads_that_begin_with_a_shard_read_its_headers_once(tmp_path, monkeyp
     assert len(asked) == 4
 
 
+@pytest.mark.parametrize("name", ["[1]", "a*", "what?", "{0..2}", "{x}"])
+def test_a_folder_or_tar_whose_name_looks_like_a_pattern_is_itself(tmp_path, name):
+    root = write_shards(tmp_path / name, [2, 1])
+    assert len(opened(root).listing("pool").names) == 3
+    one = (root / "pool-0.tar").rename(root / f"{name}.tar")
+    assert opened(one).listing("pool").names == tuple(f"{name}.tar/{i:05d}.png" for i in range(2))
+
+
+def test_a_folder_elsewhere_whose_name_looks_like_a_pattern_is_itself(tmp_path):
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    for path in write_shards(tmp_path, [1, 2]).iterdir():
+        files.pipe_file(f"/odd [1]/{path.name}", path.read_bytes())
+    assert len(WebDataset("memory://odd [1]").shards()) == 2
+
+
 def test_places_that_were_asked_for_long_ago_are_forgotten(tmp_path, monkeypatch):
     source = opened(write_shards(tmp_path, [3, 3, 3]))
     monkeypatch.setattr(webdataset, "REMEMBERED", 6)

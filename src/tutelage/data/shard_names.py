@@ -1,7 +1,6 @@
 """Which tar shards an address means: a tar, a folder of tars, a brace pattern, a glob."""
 
 import itertools
-import os
 import posixpath
 import re
 from collections.abc import Sequence
@@ -59,14 +58,14 @@ def find_shards(address: str) -> tuple[str, ...]:
 
     Folders and globs are sorted by name, brace patterns keep their own order.
     """
-    if storage.is_local(address) and os.path.isfile(address):
+    if storage.is_file(address):  # its path may have the signs of a pattern
         found = [address]
+    elif storage.is_folder(address):
+        found = _in_folder(address)
     elif BRACE.search(address):
         found = _expanded(address)
     elif WILD.search(address):
         found = [name for name in storage.matching(address) if is_shard_name(name)]
-    elif storage.is_folder(address):
-        found = _in_folder(address)
     else:
         found = [address]
         _all_there(address, found)
