@@ -2,11 +2,16 @@
 
 import pickle
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from shards import png, write_shards, write_tar
 
+from tutelage.data import places
 from tutelage.data.find import open_source
 from tutelage.data.parts import list_parts
 from tutelage.data.shard_names import braces, common_folder
@@ -267,6 +272,52 @@ def test_a_folder_elsewhere_whose_name_looks_like_a_pattern_is_itself(tmp_path):
     for path in write_shards(tmp_path, [1, 2]).iterdir():
         files.pipe_file(f"/odd [1]/{path.name}", path.read_bytes())
     assert len(WebDataset("memory://odd [1]").shards()) == 2
+
+
+@given(st.lists(st.text(max_size=9), unique=True, max_size=40), st.text(max_size=9))
+@pytest.mark.parametrize("clashing", [False, True])
+def test_places_are_those_of_a_table_by_name(clashing, names, other):
+    numbers = np.arange(len(names), dtype=np.int64)
+    with pytest.MonkeyPatch.context() as patch:
+        if clashing:
+            patch.setattr(places, "_hashes", lambda names: [len(name) % 3 for name in names])
+        found = places.Places(names, 7 * numbers, numbers)
+        assert len(found) == len(names)
+        expected = {name: (7 * i, i) for i, name in enumerate(names)}
+        for name in [*names, *([] if clashing and len(names) < 7 else [other])]:
+            assert found.get(name) == expected.get(name)
+
+
+def test_places_take_24_bytes_an_image_however_long_its_name():
+    names, count = [f"{'folder/' * 20}{i:09d}.jpg" for i in range(50_000)], 50_000
+    tracemalloc.start()
+    try:
+        numbers = np.arange(count, dtype=np.int64)
+        before = tracemalloc.get_traced_memory()[0]
+        held = places.Places(names, numbers, numbers)
+        assert tracemalloc.get_traced_memory()[0] - before < 25 * count
+    finally:
+        tracemalloc.stop()
+    assert held.get(names[77]) == (77, 77)
+
+
+def test_the_headers_that_a_listing_has_read_are_not_read_again(tmp_path, monkeypatch):
+    asked, real = [], webdataset.read_index
+    monkeypatch.setattr(webdataset, "read_index", lambda *a: asked.append(a[0]) or real(*a))
+    source = opened(write_shards(tmp_path, [3, 3, 3, 3]))
+    names = source.listing("pool").names
+    for name in names[::5] * 3 + names:
+        source.read(name)
+    assert len(asked) == 4
+
+
+def test_a_pool_of_which_not_all_places_are_remembered_is_said_to_be_slow(tmp_path, monkeypatch):
+    source = opened(write_shards(tmp_path, [3, 3]))
+    assert source.listing("pool").issues == ()
+    monkeypatch.setattr(webdataset, "REMEMBERED", 5)
+    (issue,) = source.listing("pool").issues
+    assert (issue.severity, issue.kind) == ("note", "many images")
+    assert "has 6 images, and the places of 5 are" in issue.detail
 
 
 def test_places_that_were_asked_for_long_ago_are_forgotten(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tutelage.data import sample_labels, storage
 from tutelage.data.decode import SUFFIXES
 from tutelage.data.issues import Issue
+from tutelage.data.places import Places
 from tutelage.data.shard_names import common_folder, find_shards, means_shards, splits_of
 from tutelage.data.source import Listing, Raw, Source
 from tutelage.data.sources.folder import is_hidden, is_writable_name
@@ -24,7 +25,7 @@ from tutelage.data.splits import SplitName
 from tutelage.data.tar_index import TarIndex, read_index
 from tutelage.errors import DataProblem
 
-REMEMBERED = 2**21  # images whose places are remembered for reading one by one
+REMEMBERED = 2**25  # images whose places are remembered for reading one by one, in 0.8 GB
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class WebDataset(Source):
         self._known: frozenset[str] = frozenset()  # the same
         self._of_pool: tuple[str, ...] | None = None
         self._root = ""
-        self._places: OrderedDict[str, dict[str, tuple[int, int]]] = OrderedDict()
+        self._places: OrderedDict[str, Places] = OrderedDict()
+        self._held = 0  # images in them
         self._lock = threading.Lock()
         self._opening: dict[str, threading.Lock] = {}  # by shard, while its headers are read
 
@@ -111,7 +113,9 @@ class WebDataset(Source):
 
     def names_in(self, shard: str) -> tuple[str, ...]:
         """Names of a shard's images, in its order."""
-        return tuple(f"{shard}/{member}" for member in self._places_in(shard))
+        images = self.images_in(shard)
+        self._remember(shard, images)
+        return tuple(f"{shard}/{member}" for member in images.members)
 
     def listing(self, part: str) -> Listing:
         """All images of all shards; labels are read where the part is not the pool."""
@@ -127,6 +131,7 @@ class WebDataset(Source):
                 where = storage.join(self.root, shard)
                 issues.append(Issue("fatal", "damaged shard", part, where, str(problem)))
                 continue
+            self._remember(shard, images)
             names += [f"{shard}/{member}" for member in images.members]
             labels += images.labels
             if by_split is not None:
@@ -135,6 +140,13 @@ class WebDataset(Source):
         if not names:
             detail = f"the tars of {self.address} hold no images; tutelage expects {self.layout}"
             issues.append(Issue("fatal", "no images", part, self.address, detail))
+        if len(names) > REMEMBERED:
+            detail = (
+                f"{self.address} has {len(names):,} images, and the places of {REMEMBERED:,} are "
+                "remembered: reading others begins with a shard's headers each time, which takes "
+                "long; train from shards with --labels (docs/streaming.md)"
+            )
+            issues.append(Issue("note", "many images", part, self.address, detail))
         if part == "pool":
             return Listing(tuple(names), splits=tuple(splits) or None, issues=tuple(issues))
         classes, labels, more = sample_labels.classes_of(self.root, names, labels, part)
@@ -192,10 +204,10 @@ class WebDataset(Source):
             end = name.lower().find(".tar/", end + 1)
         raise FileNotFoundError(f"{name} lies in no shard of {self.address}")
 
-    def _places_in(self, shard: str) -> dict[str, tuple[int, int]]:
-        """Member -> offset and size, in order; one thread reads the headers, and others wait.
+    def _places_in(self, shard: str) -> Places:
+        """Where a shard's images lie; one thread reads the headers, and others wait.
 
-        The shards that were asked for longest ago are forgotten. Raises as `images_in`.
+        Raises as `images_in`.
         """
         with self._lock:
             opening = self._opening.setdefault(shard, threading.Lock())
@@ -204,18 +216,17 @@ class WebDataset(Source):
                 if shard in self._places:
                     self._places.move_to_end(shard)
                     return self._places[shard]
-            return self._opened(shard)
+            return self._remember(shard, self.images_in(shard))
 
-    def _opened(self, shard: str) -> dict[str, tuple[int, int]]:
-        """What a shard's headers say, which is remembered."""
-        images = self.images_in(shard)
-        where = zip(images.offsets.tolist(), images.sizes.tolist(), strict=True)
-        places = dict(zip(images.members, where, strict=True))
+    def _remember(self, shard: str, images: ShardImages) -> Places:
+        """What a shard's headers say; the shards that were asked for longest ago are forgotten."""
+        places = Places(images.members, images.offsets, images.sizes)
         with self._lock:
+            before = self._places.pop(shard, None)
+            self._held += len(places) - (0 if before is None else len(before))
             self._places[shard] = places
-            held = sum(len(one) for one in self._places.values())
-            while held > REMEMBERED and len(self._places) > 1:
-                held -= len(self._places.popitem(last=False)[1])
+            while self._held > REMEMBERED and len(self._places) > 1:
+                self._held -= len(self._places.popitem(last=False)[1])
         return places
 
 
