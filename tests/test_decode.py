@@ -111,11 +111,32 @@ def test_big_endian_sixteen_bits_are_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([0.0, 0.5, 1.0], [0, 128, 255]), ([0.0, 10.0, 255.0], [0, 10, 255])],
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255]),
+        ([0.0, 10.0, 255.0], [0, 10, 255]),
+        ([0.0, 0.5, 1.02], [0, 128, 255]),  # a filter overshot
+        ([0.0, 1.0, 1.0], [0, 1, 1]),
+        ([0.5, 1.0, 1.2], [0, 1, 1]),
+    ],
 )
 def test_float_images_of_either_scale_are_read(tmp_path, values, expected):
     path = saved(tmp_path, np.array([values], np.float32), name="a.tif")
     assert [v[0] for v in seen(path)[0]] == expected
+
+
+NO_TIFF = b"Exif\0\0garbage"
+ODD_TAG = NO_TIFF[:6] + bytes.fromhex(  # orientation 6, and text where a unit's number should be
+    "49492a0008000000 0200 120103000100000006000000 280102000300000061620000 00000000"
+)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize(("exif", "size"), [(NO_TIFF, (32, 16)), (ODD_TAG, (16, 32))])
+def test_an_image_whose_exif_can_not_be_read_is_decoded(tmp_path, suffix, exif, size):
+    pixels = np.kron(np.array([[RED, BLUE]], np.uint8), np.ones((16, 16, 1), np.uint8))
+    path = saved(tmp_path, pixels, name=f"a{suffix}", exif=exif)
+    assert read(path.read_bytes()).size == size
+    assert decode(path.read_bytes(), 16).shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize("values", [[-1.0, 1.0], [0.0, 70000.0], [0.0, float("nan")]])

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.Image import Transpose
 from torch import Tensor
 
 from tutelage.data.source import Raw
@@ -34,7 +35,13 @@ MOST_PIXELS = 2000  # for each byte of a large file; more is no photo, whatever 
 ROWS_AT_ONCE = 2**22  # pixels that are converted at once, where that takes room
 ONE_LARGE = RLock()
 
+ABOVE_ONE = 1.1  # what the largest of gray floats is at most, where they are of 0-1
 ORIENTATION = 0x0112  # EXIF's tag
+TURNS = {  # what brings an image upright, by the tag's value
+    2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE, 6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}  # fmt: skip
 RGB = 3  # torchvision's ImageReadMode
 
 
@@ -81,7 +88,7 @@ def _decoded(raw: Raw, least: int) -> NDArray[np.uint8]:
     with opened(raw) as image, one_large(image):
         size, jpeg = image.size, image.format == "JPEG" and image.mode == "RGB"
         image.draft("RGB", (least, least))
-        if jpeg and image.size == size and image.getexif().get(ORIENTATION, 1) == 1:
+        if jpeg and image.size == size and _turn(image) is None:
             assert isinstance(raw, bytes), "a file"
             pixels = _jpeg(raw)
             if pixels is not None:
@@ -169,13 +176,23 @@ def fit(image: Image.Image, canvas: int) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """RGB, turned as EXIF says: 16 bits are scaled, transparency lies on white."""
     image.load()
-    ImageOps.exif_transpose(image, in_place=True)
+    turn = _turn(image)
+    image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I") or image.mode == "F":
         values = _to_8_bits(np.asarray(image), sixteen="16" in image.mode)
         return Image.fromarray(values).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return _on_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _turn(image: Image.Image) -> Transpose | None:
+    """What brings it upright; None where it is, or where its EXIF can't be read, which says nothing
+    of the pixels."""
+    try:
+        return TURNS.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # SyntaxError, OSError, ValueError, TypeError, …
+        return None
 
 
 def _bands(width: int, height: int) -> Iterator[tuple[int, int]]:
@@ -195,17 +212,20 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(values: NDArray[Any], *, sixteen: bool) -> NDArray[np.uint8]:
-    """Gray values of 16 bits (0-65535), of 8 bits, or floats of 0-1, as 0-255."""
+    """Gray values of 16 bits (0-65535), of 8 bits, or floats of 0-1, as 0-255.
+
+    Resizing and filters leave floats a little above 1, which are cut off there.
+    """
     least, top = float(values.min(initial=0)), float(values.max(initial=0))
     if not (least >= 0 and top <= 65535):  # which is also so for NaN
         raise OSError(f"gray values from {least:g} to {top:g} fit no known range")
     factor, divisor = 1.0, 1.0
     if sixteen or top > 255:
         divisor = 257.0
-    elif top <= 1 and values.dtype.kind == "f" and not np.array_equal(values, values.round()):
+    elif top <= ABOVE_ONE and values.dtype.kind == "f" and (values != values.round()).any():
         factor = 255.0
     done = np.empty(values.shape, np.uint8)
     for first, last in _bands(*values.shape[::-1]):
         band = values[first:last].astype(np.float64)
-        done[first:last] = (band * factor / divisor).round()
+        done[first:last] = (band * factor / divisor).round().clip(max=255)
     return done

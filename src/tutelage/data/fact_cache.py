@@ -24,7 +24,7 @@ from tutelage.data.storage import absolute
 from tutelage.errors import TutelageError
 from tutelage.files import whole
 
-VERSION = f"1, Pillow {PIL.__version__}"  # other decoders or another examine.py, other facts
+VERSION = f"2, Pillow {PIL.__version__}"  # other decoders or another examine.py, other facts
 MOST_IMAGES = 2_000_000  # of one source; beyond, those not asked for are let go first
 MOST_BYTES = 1 << 30  # of all files; beyond, the oldest are deleted
 JUST_NOW = 2 * 10**9  # ns: a file that is so new may change again without its time changing
