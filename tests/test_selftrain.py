@@ -136,7 +136,7 @@ def test_what_can_not_be_used_of_a_share_has_no_other_image_in_its_place(images,
     [
         (["selftrain", "--model", "test_resnet"], "no images are left to judge on"),
         (["distill", "--student", "test_resnet", "--teacher", "no"], "or --no-baseline"),
-        (["search", "--base", "test_resnet"], "a search judges networks on validation images"),
+        (["search", "--base", "efficientnet_b0"], "a search judges networks on validation images"),
     ],
 )
 def test_nothing_to_judge_on_is_said_before_images_are_read(

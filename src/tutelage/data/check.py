@@ -10,6 +10,7 @@ from tutelage.data.facts import MISSING, Part
 from tutelage.data.find import Address, Given
 from tutelage.data.issues import Issue
 from tutelage.data.parts import list_parts
+from tutelage.data.source import Images
 from tutelage.data.surveys import surveys
 from tutelage.data.twins import Pair, look_alikes, repeated
 
@@ -33,12 +34,13 @@ def survey(
     pool: Address | None = None,
     given: Given | None = None,
     advance: Callable[[str, int], Advance] = lambda name, total: lambda done: None,
+    narrowed: Callable[[dict[str, Images]], dict[str, Images]] = lambda listed: listed,
 ) -> Survey:
     """List and read all images, and leave out what can't be trained or judged on.
 
-    `advance(name, total)` gives a function that hears how many more images are read. Fatal
-    issues are in the result for the caller to raise; where there is no source at an address it
-    raises UsageError itself.
+    `advance(name, total)` gives a function that hears how many more images are read; `narrowed` says which of the listed ones are. Fatal issues are in
+    the result for the caller to raise; where there is no source at an address it raises UsageError
+    itself.
     """
     images, issues = list_parts(data, val=val, test=test, pool=pool, given=given)
     for name in ("val", "test"):
@@ -50,9 +52,9 @@ def survey(
             issues += found
     if "labeled" in images:
         issues += odd_names(images["labeled"])
-    parts = {name: Part(one) for name, one in images.items()}
     if any(issue.severity == "fatal" for issue in issues):
-        return Survey(parts, issues)
+        return Survey({name: Part(one) for name, one in images.items()}, issues)
+    parts = {name: Part(one) for name, one in narrowed(images).items()}
     for name, part in parts.items():
         part.facts = examine(part.images, advance(name, len(part.images)))
         parts[name], found = readable(part, name)

@@ -1,7 +1,7 @@
 """`tutelage check`: look at every image, say what is wrong, and write down what can be used."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tutelage.core import Advance
@@ -10,21 +10,25 @@ from tutelage.data.cleaned import write_cleaned
 from tutelage.data.facts import Part
 from tutelage.data.find import Given
 from tutelage.data.issues import Issue, stop_if_fatal, write_issues
+from tutelage.data.source import Images
 from tutelage.progress import Screen
 from tutelage.reports import check_table
 
 
 def look(
-    data: str, *, val: str | None, test: str | None, pool: str | None, given: Given, screen: Screen
-) -> Survey:
-    """Survey with one bar for all parts."""
+    data: str, *, val: str | None, test: str | None, pool: str | None, given: Given,
+    screen: Screen, narrowed: Callable[[dict[str, Images]], dict[str, Images]] = lambda all: all,
+) -> Survey:  # fmt: skip
+    """Survey with one bar for all parts; `narrowed` says which of the listed images are read."""
     with screen.bar("check", 0) as bar:
 
         def advance(name: str, total: int) -> Advance:
             bar.extend(total)
             return bar.advance
 
-        return survey(data, val=val, test=test, pool=pool, given=given, advance=advance)
+        return survey(
+            data, val=val, test=test, pool=pool, given=given, advance=advance, narrowed=narrowed
+        )
 
 
 def report_on(found: Survey, out: Path, screen: Screen, *, page: bool, fix: bool) -> None:

@@ -10,7 +10,7 @@ are worth a longer training. Several processes may work on one search.
 import math
 import random
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,6 +97,14 @@ def _check_early(settings: SearchSettings, space: Space) -> None:
         check_weights([space.network(genes) for genes in space.all_genes()])
 
 
+def _judged(parts: Set[str]) -> None:
+    """Raises UsageError where no part is to judge networks on."""
+    if "val" not in parts:
+        raise UsageError(
+            "a search judges networks on validation images: give --val, or a --val-fraction above 0"
+        )
+
+
 def _prepared(shared: SharedRun, settings: SearchSettings, space: Space) -> Search | None:
     """Images, plan and all that trials are made with; None where the answer is known."""
     asked = settings.training(space.reference)
@@ -108,12 +116,7 @@ def _prepared(shared: SharedRun, settings: SearchSettings, space: Space) -> Sear
             return None
         screen = Screen(log=run.path / "logs" / "log.txt")
         listed = settings.unlabeled if source is None else None
-        prepared = prepare(settings, run, device, screen, pool=listed)
-        if "val" not in prepared.parts:
-            raise UsageError(
-                "a search judges networks on validation images: give --val, or a --val-fraction "
-                "above 0"
-            )
+        prepared = prepare(settings, run, device, screen, pool=listed, allowed=_judged)
         if source is not None:
             prepared.sharded = open_sharded(asked, source, run, prepared)
         settings = replace(
