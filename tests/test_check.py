@@ -55,6 +55,17 @@ def test_progress_hears_of_every_image_once(folders):
     assert heard == {"labeled of 12": 12, "test of 6": 6, "pool of 8": 8}
 
 
+def test_all_that_is_to_be_read_is_known_before_the_first_image(folders):
+    told = []
+
+    def advance(name, total):
+        told.append(total)
+        return lambda done: told.append("read")
+
+    survey(folders / "labeled", test=folders / "test", pool=folders / "pool", advance=advance)
+    assert told[:4] == [12, 6, 8, "read"]
+
+
 def damage(path: Path, how: str) -> None:
     if how == "truncated":
         truncate(path)

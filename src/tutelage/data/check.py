@@ -38,7 +38,8 @@ def survey(
 ) -> Survey:
     """List and read all images, and leave out what can't be trained or judged on.
 
-    `advance(name, total)` gives a function that hears how many more images are read; `narrowed` says which of the listed ones are. Fatal issues are in
+    `advance(name, total)`, asked for all parts before any is read, gives a function that hears how
+    many more images are read; `narrowed` says which of the listed ones are. Fatal issues are in
     the result for the caller to raise; where there is no source at an address it raises UsageError
     itself.
     """
@@ -55,8 +56,9 @@ def survey(
     if any(issue.severity == "fatal" for issue in issues):
         return Survey({name: Part(one) for name, one in images.items()}, issues)
     parts = {name: Part(one) for name, one in narrowed(images).items()}
+    heard = {name: advance(name, len(part.images)) for name, part in parts.items()}
     for name, part in parts.items():
-        part.facts = examine(part.images, advance(name, len(part.images)))
+        part.facts = examine(part.images, heard[name])
         parts[name], found = readable(part, name)
         issues += found
     for judge in ("test", "val"):
