@@ -291,7 +291,7 @@ def test_another_seed_splits_otherwise():
 def test_a_class_with_fewer_labels_than_the_split_needs_is_fatal():
     _, _, issues = split(part_of([5, 1, 5]), 0.2, seed=0)
     assert [(issue.severity, issue.kind) for issue in issues] == [("fatal", "too few labels")]
-    assert "'class 1' has 1 usable images" in issues[0].detail
+    assert "'class 1' has 1 usable image, and" in issues[0].detail
 
 
 def test_the_common_side_is_the_median_of_the_shorter_sides():

@@ -11,6 +11,7 @@ from images import picture, write_classes, write_picture, write_pool
 from PIL import Image
 from rich.console import Console
 
+from tutelage.cli import main
 from tutelage.data.check import Survey, survey
 from tutelage.data.class_names import same_word
 from tutelage.data.cleaned import write_cleaned
@@ -280,6 +281,39 @@ def test_a_second_check_without_findings_leaves_no_old_issues(folders, tmp_path,
     report_on(Survey({"labeled": Part(images)}, []), tmp_path, Screen(), page=False, fix=False)
     assert "old" not in (tmp_path / "issues.csv").read_text()
     assert "ready to train" in capsys.readouterr().err
+
+
+def test_a_class_too_small_for_the_validation_part_is_said_with_what_to_give(tmp_path, capsys):
+    write_classes(tmp_path / "labeled", {"cat": 6, "dog": 6})
+    write_picture(tmp_path / "labeled" / "cow" / "0.png", 90)
+    write_picture(tmp_path / "labeled" / "cow" / "copy.bmp", 90)
+    write_classes(tmp_path / "val", {"cat": 2, "cow": 2, "dog": 2}, first=100)
+    asked = ["check", "--data", str(tmp_path / "labeled"), "--out", str(tmp_path), "--page"]
+    assert main(asked) == 0
+    out, err = capsys.readouterr()
+    assert re.search("note +too few labels", out)
+    assert "ready to train with --val, or with --val-fraction 0" in err
+    assert "ready to train with --val" in (tmp_path / "check.html").read_text()
+    rows = list(csv.DictReader((tmp_path / "issues.csv").read_text().splitlines()))
+    (row,) = [row for row in rows if row["kind"] == "too few labels"]
+    assert row["severity"] == "note"
+    assert "class 'cow' has 1 usable image, and splitting off" in row["detail"]
+    assert main([*asked, "--val", str(tmp_path / "val")]) == 0
+    out, err = capsys.readouterr()
+    assert "too few labels" not in out
+    assert err.splitlines()[-1] == "ready to train"
+
+
+def test_classes_that_groups_tie_together_are_said_to_be_too_small(tmp_path, capsys):
+    write_classes(tmp_path, {"cat": 3, "dog": 3})
+    kinds = [(path, path.parent.name) for path in tmp_path.rglob("*.png")]
+    rows = [f"{path},{kind},{kind} or so" for path, kind in kinds]
+    (tmp_path / "data.csv").write_text("\n".join(["path,label,group", *rows]))
+    assert main(["check", "--data", str(tmp_path / "data.csv"), "--out", str(tmp_path)]) == 0
+    assert "too few labels" in capsys.readouterr().out
+    asked = ["train", "--data", str(tmp_path / "data.csv"), "--model", "test_resnet"]
+    assert main([*asked, "--out", str(tmp_path / "run"), "--device", "cpu"]) == 3
+    assert "splitting off a validation part needs 2" in capsys.readouterr().err
 
 
 def test_listings_of_grouped_folders_are_what_these_tests_take_them_for(folders):

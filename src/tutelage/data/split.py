@@ -6,6 +6,8 @@ from tutelage.core import Dice, generator
 from tutelage.data.facts import Part
 from tutelage.data.issues import Issue
 
+TOO_FEW = "too few labels"  # for a validation part: the kind of such an issue
+
 
 def split(part: Part, fraction: float, *, seed: int) -> tuple[list[int], list[int], list[Issue]]:
     """Rows to train on and rows to validate on: that share of each class, at least one each.
@@ -64,10 +66,11 @@ def _lacking(part: Part, train: list[int], val: list[int]) -> list[Issue]:
     for number, name in enumerate(part.images.classes):
         if all(number in side for side in sides):
             continue
+        images = "image" if counts[number] == 1 else "images"
         apart = ", which groups tie together" if counts[number] > 1 else ""
         issues.append(
-            Issue("fatal", "too few labels", "labeled", part.images.source.address,
-                  f"class {name!r} has {counts[number]} usable images{apart}, and splitting off a "
-                  "validation part needs 2: add some, give --val, or set --val-fraction 0")
+            Issue("fatal", TOO_FEW, "labeled", part.images.source.address,
+                  f"class {name!r} has {counts[number]} usable {images}{apart}, and splitting off "
+                  "a validation part needs 2: add some, give --val, or set --val-fraction 0")
         )  # fmt: skip
     return issues

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from tutelage.core import Advance
@@ -11,8 +12,10 @@ from tutelage.data.facts import Part
 from tutelage.data.find import Given
 from tutelage.data.issues import Issue, stop_if_fatal, write_issues
 from tutelage.data.source import Images
+from tutelage.data.split import split
 from tutelage.progress import Screen
 from tutelage.reports import check_table
+from tutelage.training_settings import Common
 
 
 def look(
@@ -38,6 +41,7 @@ def report_on(found: Survey, out: Path, screen: Screen, *, page: bool, fix: bool
     """
     was_read = any(part.facts for part in found.parts.values())  # not where a folder is amiss
     say_counts(found.parts, screen, "usable images" if was_read else "images found, not read")
+    found = replace(found, issues=[*found.issues, *_too_small(found)])
     if found.issues:
         check_table.show(found.issues)
     if found.issues or (out / "issues.csv").exists():  # an old one would mislead
@@ -50,7 +54,17 @@ def report_on(found: Survey, out: Path, screen: Screen, *, page: bool, fix: bool
     if fix:
         _fix(found, out, screen)
     stop_if_fatal(found.issues, out)
-    screen.say("ready to train")
+    screen.say(check_table.ready(found.issues))
+
+
+def _too_small(found: Survey) -> list[Issue]:
+    """Notes on the classes that stop a training, which splits validation images off by default."""
+    part = found.parts.get("labeled")
+    fatal = any(issue.severity == "fatal" for issue in found.issues)
+    if fatal or part is None or not part.facts or "val" in found.parts:
+        return []
+    _, _, issues = split(part, Common.val_fraction, seed=Common.seed)
+    return [replace(issue, severity="note") for issue in issues]
 
 
 def say_counts(parts: Mapping[str, Part], screen: Screen, what: str) -> None:

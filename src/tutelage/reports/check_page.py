@@ -13,7 +13,7 @@ from tutelage.data.issues import Issue
 from tutelage.data.source import Images
 from tutelage.data.twins import Pair
 from tutelage.reports import check_figures
-from tutelage.reports.check_table import kinds, parts_of
+from tutelage.reports.check_table import kinds, parts_of, ready
 from tutelage.reports.html import render, write_page
 from tutelage.reports.thumbnails import picture
 
@@ -72,7 +72,7 @@ def _headline(issues: list[Issue], fatal: list[Issue]) -> str:
         return f"{len(fatal)} {'thing stands' if len(fatal) == 1 else 'things stand'} in the way"
     dropped = sum(issue.severity == "dropped" for issue in issues)
     images = "image is" if dropped == 1 else "images are"
-    return f"ready to train; {dropped:,} {images} left out" if dropped else "ready to train"
+    return f"{ready(issues)}; {dropped:,} {images} left out" if dropped else ready(issues)
 
 
 def _shown(title: str, kind: str, pairs: list[Pair]) -> tuple[str, int, list[tuple[Tile, Tile]]]:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from tutelage.data.decode import SUFFIXES
 from tutelage.data.issues import Issue, Severity
+from tutelage.data.split import TOO_FEW
 from tutelage.reports.cells import short
 from tutelage.values import visible
 
@@ -46,6 +47,12 @@ def parts_of(issues: Sequence[Issue]) -> list[str]:
     """The parts that something was found in, in the usual order."""
     found = {issue.part for issue in issues}
     return [part for part in PARTS if part in found]
+
+
+def ready(issues: Sequence[Issue]) -> str:
+    """What can be done where nothing is fatal."""
+    few = any(issue.kind == TOO_FEW for issue in issues)
+    return "ready to train with --val, or with --val-fraction 0" if few else "ready to train"
 
 
 def show(issues: Sequence[Issue], console: Console | None = None) -> None:
