@@ -60,11 +60,10 @@ def _state(steps: int) -> State:
 
 
 def checkpoint_seeds(folder: Path) -> list[bytes]:
-    """A checkpoint, and one of the first format, which has no checksum before the archive."""
+    """A checkpoint."""
     file = folder / "last.pt"
     checkpoint.save(file, _state(3), step=3, recipe="r")
-    torch.save({"recipe": "r", "step": 3, "state": _state(3).state_dict()}, folder / "old.pt")
-    return [file.read_bytes(), (folder / "old.pt").read_bytes()]
+    return [file.read_bytes()]
 
 
 def checkpoint_sum(data: bytes) -> bytes:

@@ -1,12 +1,12 @@
 """Checkpoints that are damaged, cut short or of another make: exact, or said in words."""
 
-import io
 import os
 import resource
 import shutil
 import warnings
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -66,14 +66,6 @@ def pair(whole, tmp_path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "00-baseline"))
 
 
-def first_format(step: int) -> bytes:
-    """A checkpoint as version 0.1 wrote it."""
-    content = {"recipe": "r", "step": step, "state": state_after(step).state_dict()}
-    file = io.BytesIO()
-    torch.save(content, file)
-    return file.getvalue()
-
-
 def test_the_last_checkpoint_is_continued_without_a_word(pair):
     step, state, said = resumed(pair)
     assert (step, said) == (25, "")
@@ -122,33 +114,6 @@ def test_any_damage_is_found_and_the_state_is_that_of_a_whole_one(
     assert resumed(folder)[0] == step  # whose file no damaged one has taken the place of
 
 
-@given(damage=DAMAGES)
-@settings(max_examples=60, deadline=None)
-def test_a_damaged_one_of_the_first_format_is_exact_or_said(tmp_path_factory, damage):
-    folder = tmp_path_factory.mktemp("first")
-    raw = damaged(first_format(7), *damage)
-    if raw is not None:
-        (folder / "last.pt").write_bytes(raw)
-    refused, step, state, said = "", 0, state_after(99), ""
-    try:
-        step, state, said = resumed(folder)
-    except TutelageError as error:
-        refused = str(error)
-    assert step in (0, 7)
-    assert same(state, state_after(step or 99))
-    assert said or step == 7 or raw is None or "last.pt is whole, but" in refused
-
-
-def test_one_of_the_first_format_is_continued_and_kept_as_the_one_before(tmp_path):
-    (tmp_path / "last.pt").write_bytes(first_format(7))
-    step, state, said = resumed(tmp_path)
-    assert (step, said) == (7, "")
-    assert same(state, state_after(7))
-    save(tmp_path, 9)
-    (tmp_path / "last.pt").write_bytes(b"")
-    assert resumed(tmp_path)[0] == 7
-
-
 def test_what_is_damaged_and_how_much_is_repeated_is_said(pair):
     with (pair / "last.pt").open("r+b") as file:
         file.truncate(700)
@@ -173,16 +138,12 @@ def test_where_both_are_damaged_the_beginning_is_said(pair):
     assert list(pair.iterdir()) == []
 
 
-def test_whole_files_that_are_no_checkpoint_of_this_training_are_refused_and_kept(pair, tmp_path):
+def test_whole_files_that_are_no_checkpoint_of_this_training_are_refused_and_kept(pair):
     file = pair / "last.pt"
     with pytest.raises(
         RunMismatch, match=r"last\.pt was written with other settings \(of digest r, not q\)"
     ):
         checkpoint.resume(file, state_after(0), recipe="q")
-    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "weights.pt")
-    shutil.copy(tmp_path / "weights.pt", file)
-    with pytest.raises(UsageError, match=r"last\.pt is whole, but it is no checkpoint .*move"):
-        resumed(pair)
     other = State(Learner(nn.Linear(4, 5), Optim(ema=0.9)))
     checkpoint.save(file, other, step=1, recipe="r")
     with pytest.raises(UsageError, match=r"last\.pt is whole, but .*for this network"):
@@ -190,12 +151,24 @@ def test_whole_files_that_are_no_checkpoint_of_this_training_are_refused_and_kep
     assert file.exists()
 
 
+def test_a_file_of_another_program_is_kept_aside(pair, tmp_path):
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "weights.pt")
+    shutil.copy(tmp_path / "weights.pt", pair / "last.pt")
+    step, state, said = resumed(pair)
+    assert "it doesn't begin as a checkpoint does; it is now last.damaged.pt" in said
+    assert step == 10
+    assert same(state, state_after(10))
+    assert (pair / "last.damaged.pt").read_bytes() == (tmp_path / "weights.pt").read_bytes()
+
+
 def test_code_in_a_checkpoint_is_not_run(pair):
     class Code:
         def __reduce__(self):
             return os.mkdir, (str(pair / "made"),)
 
-    torch.save({"recipe": "r", "step": 1, "state": Code()}, pair / "last.pt")
+    checkpoint.save(
+        pair / "last.pt", SimpleNamespace(state_dict=lambda: Code()), step=1, recipe="r"
+    )
     with pytest.raises(UsageError, match=r"last\.pt is whole, but"):
         resumed(pair)
     assert not (pair / "made").exists()

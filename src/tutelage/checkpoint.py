@@ -1,13 +1,11 @@
 """Checkpoints of a training: everything that changes, bound to the recipe it belongs to.
 
 A folder holds the last one and the one before. Each begins with a line that has the format, the
-step and a SHA-256 of that line and of all that follows, which is what torch saves. Files of the
-first format are what torch saves alone; of those, the archive's own CRC-32 is checked.
+step and a SHA-256 of that line and of all that follows, which is what torch saves.
 """
 
 import os
 import re
-import zipfile
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +22,6 @@ FORMAT = 2
 HEAD = re.compile(rb"tutelage checkpoint (\d{4}) step (\d{12}) sha256 ([0-9a-f]{64})\n")
 UNKNOWN = "0" * 64  # in the digest's place while the digest is computed
 HEAD_BYTES = len(b"tutelage checkpoint 0002 step 000000000000 sha256 \n") + len(UNKNOWN)
-ARCHIVE = b"PK\x03\x04"  # how a file of the first format begins
 AT_ONCE = 1 << 20  # bytes
 VERSIONS = "the versions that wrote it are in the run's environment.json: install those, or move"
 
@@ -150,8 +147,7 @@ def _check(path: Path) -> None:
             line = file.read(HEAD_BYTES)
             head = HEAD.fullmatch(line)
             if head is None:
-                _check_first_format(file, line)
-                return
+                raise _Damaged("it doesn't begin as a checkpoint does" if line else "it is empty")
             digest = sha256(line.replace(head[3], UNKNOWN.encode()))
             while data := file.read(AT_ONCE):
                 digest.update(data)
@@ -169,21 +165,6 @@ def _check(path: Path) -> None:
             f"{path} has format {int(head[1])}, and this version reads up to {FORMAT}: {VERSIONS} "
             "the file away to begin anew"
         )
-
-
-def _check_first_format(file: BinaryIO, line: bytes) -> None:
-    """Raises _Damaged where a file without a head is no whole archive."""
-    if not line:
-        raise _Damaged("it is empty")
-    if not line.startswith(ARCHIVE):
-        raise _Damaged("it doesn't begin as a checkpoint does")
-    try:
-        with zipfile.ZipFile(file) as archive:
-            wrong = archive.testzip()
-    except Exception as error:  # of many kinds, by where the damage is
-        raise _Damaged(f"its archive can't be read: {error}") from error
-    if wrong is not None:
-        raise _Damaged(f"{wrong} in it has another checksum")
 
 
 def _load(path: Path, state: State, recipe: str) -> int:
@@ -209,7 +190,6 @@ def _load(path: Path, state: State, recipe: str) -> int:
 def _content(path: Path) -> dict[str, Any]:
     """What was saved, in the CPU's memory, without running any code of the file."""
     with path.open("rb") as file:
-        if HEAD.fullmatch(file.read(HEAD_BYTES)) is None:
-            file.seek(0)
+        file.seek(HEAD_BYTES)
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     return content

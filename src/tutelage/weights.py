@@ -51,8 +51,8 @@ def load_weights(
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """A file's tensors, and the digest that it was written with; None in files of other programs
-    and of version 0.1. Raises what `load_weights` raises."""
+    """A file's tensors, and the digest that it was written with; None in files of other programs.
+    Raises what `load_weights` raises."""
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -57,8 +57,8 @@ class State:
             self.teacher.load_state_dict(state["teacher"])
         device = self.student.device
         self.memory = {name: tensor.to(device) for name, tensor in state["memory"].items()}
-        self.sums = {name: tensor.to(device) for name, tensor in state.get("sums", {}).items()}
-        self.summed = state.get("summed", 0)
+        self.sums = {name: tensor.to(device) for name, tensor in state["sums"].items()}
+        self.summed = state["summed"]
 
 
 @dataclass(frozen=True, kw_only=True)

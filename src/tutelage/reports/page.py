@@ -102,7 +102,7 @@ def _accuracy(contents: Contents) -> Markup:
 
 
 def _reliability(contents: Contents) -> figures_judgement.Reliability | None:
-    """The confidences of the last judged round; None where older runs did not look at them."""
+    """The confidences of the last judged round; None where nothing was judged."""
     if contents.judge is None or not contents.rounds:
         return None
     last = contents.rounds[-1]
