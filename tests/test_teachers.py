@@ -214,7 +214,7 @@ def test_what_a_run_noted_belongs_to_the_network_that_is_asked(run):
 def test_a_run_that_was_better_than_what_is_seen_now_is_refused(run, marked):
     wrong = SimpleNamespace(pixels=marked.pixels, labels=marked.labels.clone())
     wrong.labels[::2] = (wrong.labels[::2] + torch.arange(20) % 3 + 1) % 4
-    with pytest.raises(UsageError, match=r"of 40 labeled images right, and its run noted 95\.0%"):
+    with pytest.raises(UsageError, match=r"of 40 labeled images right, and its run noted 95\.0 %"):
         load(str(run), wrong)
 
 
@@ -468,7 +468,7 @@ def test_three_sigmas_below_the_record_are_refused_and_two_are_not():
     assert verdict(178, 200, 10, record)
     assert verdict(200, 200, 10, record)
     assert verdict(170, 200, 10, record)  # 2.1 sigmas
-    with pytest.raises(UsageError, match=r"80\.0% of 200 .*noted 90\.0% of 1000"):
+    with pytest.raises(UsageError, match=r"80\.0 % of 200 .*noted 90\.0 % of 1000"):
         verdict(160, 200, 10, record)  # 4.1 sigmas
 
 

@@ -131,6 +131,11 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
+def percent(share: float) -> str:
+    """A share as it stands in a sentence: 0.831 as '83.1 %'."""
+    return f"{100 * share:.1f} %"
+
+
 def flag(name: str) -> str:
     """A setting as it is written on the command line: noise.min_area -> --noise.min-area."""
     return f"--{name.replace('_', '-')}"

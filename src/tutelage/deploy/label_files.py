@@ -30,6 +30,7 @@ from tutelage.networks.build import weight_digest
 from tutelage.progress import Bar, Screen
 from tutelage.run import held
 from tutelage.settings import Precision
+from tutelage.values import percent
 
 SHOWN = 5  # unreadable images that are named on the terminal
 
@@ -192,7 +193,7 @@ def _say(found: Totals, labels: Labels, content: dict[str, Any], screen: Screen)
         more = f", … all in {labels.out / 'issues.csv'}" if lost > SHOWN else ""
         screen.say(
             f"{'warning: ' if many else ''}{lost:,} of {found.images:,} images can't be read "
-            f"({lost / found.images:.1%}) and stay without a label: {names}{more}"
+            f"({percent(lost / found.images)}) and stay without a label: {names}{more}"
         )
     rate = content["images_per_second"]
     speed = f", {rate:,.0f} images/s" if rate else ""

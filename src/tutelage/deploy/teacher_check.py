@@ -17,6 +17,7 @@ from tutelage.evaluation.accuracy import accuracy, confusion
 from tutelage.evaluation.intervals import Accuracy
 from tutelage.files import as_written
 from tutelage.run import read_run
+from tutelage.values import percent
 
 SIGMAS = 3.0  # below its recorded accuracy, from where on a teacher is refused
 SWAPPED = 4.0  # sigmas by which exchanged classes would be right more often
@@ -54,9 +55,10 @@ def check_teacher(name: str, probs: Tensor, labels: Tensor, recorded: Accuracy |
         sigma = (both * (1 - both) * (1 / found.total + 1 / recorded.total)) ** 0.5
         if found.value < recorded.value - SIGMAS * sigma:
             raise UsageError(
-                f"the teacher {name} gets {found.value:.1%} of {found.total} labeled images right, "
-                f"and its run noted {recorded.value:.1%} of {recorded.total}: these are other "
-                "images than it knows, or their labels are wrong; look at --teacher and --data"
+                f"the teacher {name} gets {percent(found.value)} of {found.total} labeled images "
+                f"right, and its run noted {percent(recorded.value)} of {recorded.total}: these "
+                "are other images than it knows, or their labels are wrong; look at --teacher and "
+                "--data"
             )
     return f"right on {found} of the labels"
 

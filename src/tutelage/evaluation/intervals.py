@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tutelage.values import percent
+
 Z = 1.959964  # standard normal quantile of 0.975
 
 
@@ -28,7 +30,7 @@ class Accuracy:
         """As in '83.1 % (81.4 to 84.7, 2,000 images)'."""
         low, high = self.interval
         images = "1 image" if self.total == 1 else f"{self.total:,} images"
-        return f"{self.value:.1%} ({low:.1%} to {high:.1%}, {images})".replace("%", " %")
+        return f"{percent(self.value)} ({percent(low)} to {percent(high)}, {images})"
 
 
 def wilson(right: float, total: float) -> tuple[float, float]:

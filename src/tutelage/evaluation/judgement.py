@@ -20,6 +20,7 @@ from tutelage.evaluation.calibration import (
 from tutelage.evaluation.intervals import Accuracy, share_of_classes
 from tutelage.evaluation.reject import find_threshold
 from tutelage.evaluation.temperature import resampled
+from tutelage.values import percent
 
 TOP = 5  # classes within which the true one has to be for top-5
 RATES = (0.01, 0.02, 0.05, 0.1)  # stated error rates whose thresholds are tried
@@ -127,8 +128,8 @@ class Judgement:
         return [
             f"accuracy {self.accuracy}",
             *top5,
-            f"balanced accuracy {_percent(self.balanced.value)} "
-            f"({_percent(self.balanced.low)} to {_percent(self.balanced.high)})",
+            f"balanced accuracy {percent(self.balanced.value)} "
+            f"({percent(self.balanced.low)} to {percent(self.balanced.high)})",
             f"log loss {self.nll}, Brier score {self.brier}",
             *self._calibration(),
             *map(str, self.rejected),
@@ -139,13 +140,13 @@ class Judgement:
         """What is said of the confidences."""
         bins, (mean, most) = self.confidence.width, self.confidence.chance
         lines = [
-            f"calibration error {_percent(bins.expected)} ({len(bins.count)} bins of equal width; "
-            f"{_percent(self.confidence.mass.expected)} of equal mass); a calibrated model would "
-            f"show {_percent(mean)}, at most {_percent(most)}, on {bins.total:,} images"
+            f"calibration error {percent(bins.expected)} ({len(bins.count)} bins of equal width; "
+            f"{percent(self.confidence.mass.expected)} of equal mass); a calibrated model would "
+            f"show {percent(mean)}, at most {percent(most)}, on {bins.total:,} images"
         ]
         if self.temperature is not None and self.raw_ece is not None:
             lines.append(
-                f"  at temperature {self.temperature:.2f}; without it {_percent(self.raw_ece)}, "
+                f"  at temperature {self.temperature:.2f}; without it {percent(self.raw_ece)}, "
                 f"log loss {self.raw_nll:.3f}"
             )
         return lines
@@ -216,7 +217,3 @@ def _rejected(
         wrong = Accuracy(int((taken & ~right).sum()), answered) if answered else None
         found.append(Rejected(rate, threshold.confidence, Accuracy(answered, len(right)), wrong))
     return tuple(found)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -32,6 +32,12 @@ class Paired:
         return (self.gained - self.lost) / self.total
 
     @property
+    def points(self) -> str:
+        """The difference in points with its interval, as in '-2.1 (-2.9 to -1.3)'."""
+        middle, low, high = (100 * one for one in (self.difference, self.low, self.high))
+        return f"{middle:+.1f} ({low:+.1f} to {high:+.1f})"
+
+    @property
     def outcome(self) -> Literal["help", "hurt", "open"]:
         """Decided only where the interval leaves out 0 and McNemar's test agrees."""
         if self.p_value < 0.05 and self.low > 0:

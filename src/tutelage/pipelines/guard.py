@@ -132,7 +132,7 @@ def check_against(baseline: Round, student: Round, run: Run, prepared: Prepared)
     if paired.outcome == "hurt":
         raise GivenUp(
             f"{student.name} is below the baseline on {paired.total} validation images: "
-            f"{paired.difference:+.1%} ({paired.low:+.1%} to {paired.high:+.1%}); "
+            f"{paired.points} points; "
             f"{advice(student.recipe.method)}"
         )
 

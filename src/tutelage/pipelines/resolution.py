@@ -127,7 +127,7 @@ def _decision(before: Round, fix: Round, run: Run, prepared: Prepared) -> dict[s
         "kept": kept,
         "sentence": (
             f"the fix at {size} px is {'kept' if kept else f'not kept, {before.name} is'}: "
-            f"{paired.difference:+.1%} on {paired.total:,} validation images ({paired.gained:,} "
-            f"gained, {paired.lost:,} lost)"
+            f"{100 * paired.difference:+.1f} points on {paired.total:,} validation images "
+            f"({paired.gained:,} gained, {paired.lost:,} lost)"
         ),
     }

@@ -123,8 +123,8 @@ def _free(prepared: Prepared) -> int | None:
     device, canvas, memory = prepared.device, canvas_for(prepared.size), prepared.memory
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        free = torch.cuda.mem_get_info(device)[0] + cached
-        return free if canvas > SMALL_IMAGE else max(0, free - _to_come(prepared, canvas))
+        there = torch.cuda.mem_get_info(device)[0] + cached
+        return there if canvas > SMALL_IMAGE else max(0, there - _to_come(prepared, canvas))
     free = free_bytes() if device.type == "cpu" else None
     if free is None:
         return None

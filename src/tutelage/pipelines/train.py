@@ -107,7 +107,7 @@ def method_of(settings: TrainSettings) -> Method:
         )
     hard = {"hard": True} if settings.pool_targets == "hard" else {}
     method = make(settings.method, settings.options, _usual(settings) | hard)
-    if "smoothing" in changed(settings, ["smoothing"]) and not hasattr(method, "smoothing"):
+    if "smoothing" in changed(settings, ["smoothing"]) and "smoothing" not in vars(method):
         raise UsageError(f"--smoothing: {settings.method} smooths no labels: leave it out")
     if method.unlabeled_views and settings.unlabeled is None:
         raise UsageError(f"{settings.method} learns from a pool: give --unlabeled")

@@ -12,11 +12,6 @@ def short(name: str, limit: int = 18) -> str:
     return name if len(name) <= limit else f"{name[:half]}…{name[1 - half :]}"
 
 
-def share(value: float) -> str:
-    """A share in percent."""
-    return f"{100 * value:.1f} %"
-
-
 def milliseconds(seconds: float) -> str:
     """With three digits that count."""
     value = 1000 * seconds

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tutelage.evaluation.intervals import Accuracy
-from tutelage.reports.cells import amount, milliseconds, share, short, table
+from tutelage.reports.cells import amount, milliseconds, short, table
+from tutelage.values import percent
 
 MOST_MEASURES = 3  # columns beside the accuracy that a terminal has room for
 
@@ -19,7 +20,7 @@ def accuracy_lines(content: Mapping[str, Any]) -> list[str]:
         right = Accuracy(one["accuracy"]["right"], one["accuracy"]["total"])
         low, high = right.interval
         rows.append(
-            [one["name"], share(right.value), f"{100 * low:.1f} to {100 * high:.1f}",
+            [one["name"], percent(right.value), f"{100 * low:.1f} to {100 * high:.1f}",
              *(f"{one['measures'][name]:.3f}" for name in names)]
         )  # fmt: skip
     return [f"{test['images']:,} test images{where}, {len(test['classes'])} classes", *table(rows)]

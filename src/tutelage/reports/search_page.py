@@ -9,10 +9,11 @@ from tutelage.files import read_json
 from tutelage.progress import duration
 from tutelage.reports import search_answer as answer
 from tutelage.reports import search_figures as figures
-from tutelage.reports.cells import amount, milliseconds, share
+from tutelage.reports.cells import amount, milliseconds
 from tutelage.reports.html import render, write_page
 from tutelage.reports.search_answer import Content, accuracy_of
 from tutelage.reports.search_table import heads, result_cells, with_latency
+from tutelage.values import percent
 
 FORMAT = 1  # of search.json
 NAMES = 28  # signs of a network's name beside its number
@@ -85,11 +86,11 @@ def _facts(content: Content, shape: dict[str, bool]) -> list[tuple[str, str]]:
     """The best network's numbers."""
     result = answer.best_of(content)["results"][-1]
     low, high = accuracy_of(result).interval
-    right = f"{share(accuracy_of(result).value)} ({100 * low:.1f} to {100 * high:.1f})"
+    right = f"{percent(accuracy_of(result).value)} ({100 * low:.1f} to {100 * high:.1f})"
     found = [("accuracy, validation", right)]
     if content["test"] is not None:
         value = content["test"]["right"] / content["test"]["total"]
-        found.append(("accuracy, test", share(value)))
+        found.append(("accuracy, test", percent(value)))
     if shape["reward"]:
         found.append(("reward", f"{result['reward']:.3f}"))
     found.append(("training step", f"{milliseconds(result['step_seconds'])} ms"))

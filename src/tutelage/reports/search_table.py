@@ -1,14 +1,15 @@
 """The columns of a search's tables, on the terminal and on the page."""
 
-from tutelage.reports.cells import amount, milliseconds, share
+from tutelage.reports.cells import amount, milliseconds
 from tutelage.reports.search_answer import Content, accuracy_of
+from tutelage.values import percent
 
 
 def result_cells(result: Content, *, reward: bool, latency: bool) -> list[str]:
     """A result's numbers as tables show them, as named by `heads`."""
     right = accuracy_of(result)
     low, high = right.interval
-    cells = [share(right.value), f"{100 * low:.1f} to {100 * high:.1f}"]
+    cells = [percent(right.value), f"{100 * low:.1f} to {100 * high:.1f}"]
     cells += [f"{result['reward']:.3f}"] if reward else []
     cells += [milliseconds(result["step_seconds"]), f"{result['relative_time']:.2f}"]
     cells.append(amount(result["parameters"]).strip())

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 
 from tutelage.progress import duration
-from tutelage.reports.cells import amount, milliseconds, share, short, table
+from tutelage.reports.cells import amount, milliseconds, short, table
 from tutelage.reports.search_answer import (
     UNUSABLE,
     Content,
@@ -22,6 +22,7 @@ from tutelage.reports.search_answer import (
     tried,
 )
 from tutelage.reports.search_table import heads, result_cells, with_latency
+from tutelage.values import percent
 
 WIDTH = 80  # signs of a line
 NAME = 20  # signs of number and network in the line of a trial
@@ -41,7 +42,7 @@ def trial_line(trial: Content) -> str:
         return f"{label(trial, NAME)}  not trained yet"
     result = trial["results"][-1]
     right, latency = accuracy_of(result).value, result["latency"]
-    parts = [share(right), f"{milliseconds(result['step_seconds'])} ms/step"]
+    parts = [percent(right), f"{milliseconds(result['step_seconds'])} ms/step"]
     if latency is None:
         parts.append(f"{amount(result['parameters']).strip()} weights")
     else:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tutelage.robustness.suite import Columns
+from tutelage.values import percent
 
 FEW = 0.02  # share of all images below which a difference is not worth a word
 MANY_ZEROS = 0.25  # share of the values of an image's gradient
@@ -107,11 +108,10 @@ def _left(one: Tried) -> Heard:
     share = float(one.right.double().mean())
     if one.one_step or not one.telling or share <= LEFT:
         return None
-    words = f"{share:.1%}".replace("%", " %")
     return share, (
-        f"{words} are still right at {one.said}, where a network that was not trained against "
-        "attacks has next to nothing left: the attack may be failing; raise --attack-steps and "
-        "--restarts, and check with --robust autoattack"
+        f"{percent(share)} are still right at {one.said}, where a network that was not trained "
+        "against attacks has next to nothing left: the attack may be failing; raise --attack-steps "
+        "and --restarts, and check with --robust autoattack"
     )
 
 

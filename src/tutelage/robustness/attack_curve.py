@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tutelage.evaluation.intervals import Accuracy
-from tutelage.evaluation.paired import Paired, compare
+from tutelage.evaluation.paired import compare
 from tutelage.robustness.suite import Case, Columns, Curve, Reference, Subject
+from tutelage.values import percent
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def attack_curve(
         if other is not None:
             numbers[f"reference_{name}"] = float(other[name].double().mean())
             numbers[f"difference_{name}"] = (paired := compare(other[name], right)).difference
-            row = (*row, numbers[f"reference_{name}"], _points(paired))
+            row = (*row, numbers[f"reference_{name}"], paired.points)
         rows.append(row)
     beside = () if reference is None else (reference.name, "difference in points")
     return AttackCurve(
@@ -97,15 +98,9 @@ def _right(
     return {"0": clean["predicted"] == labels} | by_case
 
 
-def _points(paired: Paired) -> str:
-    """A paired difference in points, with its 95 % interval."""
-    low, middle, high = (100 * one for one in (paired.low, paired.difference, paired.high))
-    return f"{middle:+.1f} ({low:+.1f} to {high:+.1f})"
-
-
 def _line(names: Sequence[str], accuracies: Sequence[Accuracy]) -> str:
     """The outcome in a sentence."""
-    line = f"clean {accuracies[0]}; {accuracies[-1].value:.1%} at epsilon {names[-1]}"
+    line = f"clean {accuracies[0]}; {percent(accuracies[-1].value)} at epsilon {names[-1]}"
     half = [name for name, one in zip(names, accuracies, strict=True)
             if 2 * one.value <= accuracies[0].value]  # fmt: skip
     if half and accuracies[0].right:

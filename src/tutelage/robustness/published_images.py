@@ -43,7 +43,7 @@ from tutelage.robustness.suite import (
     Suite,
     Summary,
 )
-from tutelage.values import digest
+from tutelage.values import digest, percent
 
 CLEAN, OWN = "clean", "images"  # cases
 
@@ -229,8 +229,8 @@ def _gap(own: Accuracy, clean: Accuracy | None, numbers: dict[str, float]) -> li
         points = 100 * (clean.value - own.value)
         lines.append(f"clean images of the same classes {clean}: a gap of {points:.1f} points")
     lines.append(
-        f"AURRA {numbers['aurra']:.1%}; RMS calibration error "
-        f"{numbers['rms_calibration_error']:.1%}".replace("%", " %")
+        f"AURRA {percent(numbers['aurra'])}; RMS calibration error "
+        f"{percent(numbers['rms_calibration_error'])}"
     )
     return lines
 

@@ -21,6 +21,7 @@ from tutelage.core import Dice, fold
 from tutelage.corruptions.levels import TEST
 from tutelage.evaluation.intervals import Z, wilson_of_shares
 from tutelage.evaluation.paired import RESAMPLES
+from tutelage.values import percent
 
 # Top-1 errors of AlexNet (torchvision's weights) on the published ImageNet-C at severities 1 to 5:
 # the author's answer in issue 10 of github.com/hendrycks/robustness.
@@ -109,8 +110,8 @@ class Mean:
 
     def __str__(self) -> str:
         """As in '31.2 % (30.1 % to 32.2 %, 2,000 images)'."""
-        text = f"{self.value:.1%} ({self.low:.1%} to {self.high:.1%}, {self.total:,} images)"
-        return text.replace("%", " %")
+        low, high = percent(self.low), percent(self.high)
+        return f"{percent(self.value)} ({low} to {high}, {self.total:,} images)"
 
     def points(self) -> str:
         """As a difference: '-2.1 points (-2.9 to -1.3, 95 % interval, 2,000 images)'."""
