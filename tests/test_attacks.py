@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from tutelage.corruptions.draws import Draws
 from tutelage.networks.build import Normalized
+from tutelage.robustness import attacks
 from tutelage.robustness.attacks import (
     LOSSES,
     Attack,
@@ -135,6 +136,39 @@ def test_images_stay_near_and_in_range(norm, epsilon, steps, loss, seed):
         assert one.min() >= 0
         assert one.max() <= 1
         assert (length(one - images, norm) <= epsilon + 1e-6).all()
+
+
+@pytest.mark.parametrize("side", [32, 224, 600])
+@pytest.mark.parametrize("epsilon", [0.001, 1.0, 3.0, 18.75])
+def test_photos_of_one_color_stay_in_the_ball_too(side, epsilon):
+    """Where all pixels change alike, what is rounded of each and in their sum adds up."""
+
+    class Even(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, images):
+            total = (self.weight * images).sum((1, 2, 3))
+            return torch.stack([total, -total], 1)
+
+    images = torch.stack([torch.full((3, side, side), c) for c in (0.25, 0.4999999, 0.6)])
+    attack = Attack(epsilon=epsilon, norm="l2", steps=2)
+    found = pgd(Even(), images, labels=torch.ones(3, dtype=torch.long), attack=attack)
+    exact = (found.images - images).double().flatten(1).norm(dim=1)
+    rounded = 2**-25 * (3 * side * side) ** 0.5
+    assert (exact <= epsilon * (1 + 1e-6) + rounded).all()
+    assert (exact >= epsilon * (1 - 1e-6) - rounded).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_ball_that_is_left_is_noticed(norm, monkeypatch):
+    monkeypatch.setattr(attacks, "projected", lambda moved, images, attack: moved.clamp(0, 1))
+    net = small_net()
+    images, labels = images_and_labels(net)
+    attack = Attack(epsilon=0.01, norm=norm, steps=4, step_size=0.00251)
+    with pytest.raises(AssertionError, match="the ball was left"):
+        pgd(net, images.clamp(0.1, 0.9), labels=labels, attack=attack)
 
 
 @pytest.mark.parametrize("norm", NORMS)
