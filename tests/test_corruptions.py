@@ -4,10 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tutelage.corruptions.corrupt import CORRUPTIONS, corrupt
 from tutelage.corruptions.levels import SEVERITIES, SIZES
+from tutelage.corruptions.levels import level as numbers_of
 from tutelage.corruptions.workers import threads as step_threads
 from tutelage.corruptions.workers import workers
 from tutelage.errors import UsageError
@@ -123,3 +126,32 @@ def test_workers_have_one_core_each_and_other_threads_as_many_as_before(pool):
         assert number() == 3
     finally:
         torch.set_num_threads(before)
+
+
+class OnDevice:
+    """Draws on a device, of which nothing matters but shape and kind."""
+
+    def uniform(self, *shape, low=0.0, high=1.0):
+        return torch.zeros(2, *shape, device="cuda")
+
+
+class NoDoubles(TorchDispatchMode):
+    """Devices without double precision, as those of Apple."""
+
+    def __torch_dispatch__(self, operation, types, given=(), more=None):
+        found = operation(*given, **(more or {}))
+        for one in found if isinstance(found, tuple | list) else (found,):
+            if isinstance(one, torch.Tensor) and one.device.type != "cpu":
+                assert one.dtype != torch.float64, operation
+        return found
+
+
+@pytest.mark.parametrize("name", ["fog", "elastic_transform"])
+@pytest.mark.parametrize("size", [32, 64])
+def test_a_device_needs_no_doubles(name, size):
+    corrupt(photos(2, size), name, 3, keys=keys(2))  # so that what is remembered is real
+    with FakeTensorMode(allow_non_fake_inputs=True), NoDoubles():
+        images = torch.rand(2, 3, size, size, device="cuda")
+        found = CORRUPTIONS[name](images, numbers_of(name, 3, size), OnDevice())
+    assert (found.device.type, found.dtype) == ("cuda", torch.float32)
+    assert found.shape == images.shape

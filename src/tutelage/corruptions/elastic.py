@@ -21,7 +21,8 @@ def elastic_transform(images: Tensor, level: Level, draws: Draws) -> Tensor:
     """Images (B, 3, H, W) under a random affine map and a random smooth displacement."""
     alpha, sigma, jitter = level
     h, w = images.shape[-2:]
-    maps = affine_maps(draws.uniform(3, 2, low=-jitter, high=jitter), h, w).to(images)
+    maps = affine_maps(draws.uniform(3, 2, low=-jitter, high=jitter), h, w)
+    maps = maps.to(images.dtype).to(images.device)
     x, y = (torch.arange(side, device=images.device).to(images) for side in (w, h))
     (xx, xy, x0), (yx, yy, y0) = maps[..., None, None].permute(1, 2, 0, 3, 4)
     grid = images.new_empty(len(images), h, w, 2)
@@ -39,14 +40,15 @@ def elastic_transform(images: Tensor, level: Level, draws: Draws) -> Tensor:
 
 
 def affine_maps(moved: Tensor, h: int, w: int) -> Tensor:
-    """The maps (B, 2, 3) of pixels (x, y, 1) to where they come from, float64.
+    """The maps (B, 2, 3) of pixels (x, y, 1) to where they come from, float64, on the CPU: not each
+    device has doubles.
 
     Three points of the image are moved by (B, 3, 2) pixels. What they come to is from -1 at the
     first pixel's center to 1 at the last one's.
     """
-    corners = torch.tensor([[1.0, 1], [1, -1], [-1, -1]], dtype=torch.float64, device=moved.device)
+    corners = torch.tensor([[1.0, 1], [1, -1], [-1, -1]], dtype=torch.float64)
     start = corners * (min(h, w) // 3) + corners.new_tensor((w // 2, h // 2))
-    end = start + moved.double()
+    end = start + moved.cpu().double()
     # of the two sides that meet in the last point: those of the start are `there` times theirs
     there = (end[:, :2] - end[:, 2:]).mT @ torch.linalg.inv((start[:2] - start[2]).T)
     (a, b), (c, d) = there.permute(1, 2, 0)

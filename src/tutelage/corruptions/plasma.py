@@ -21,9 +21,10 @@ def plasma(noise: Tensor, side: int, decay: float) -> Tensor:
     centers, of the centers of their upper and of their left edges.
     """
     begin = min(COARSE, side)
-    matrix = _first_steps(begin, decay).to(noise.device)
-    # in doubles, as the order of a product's sums depends on how many images there are
-    heights = (noise[:, : begin * begin - 1].double() @ matrix).float()
+    # in doubles, as the order of a product's sums depends on how many images there are; and on the
+    # CPU, as not each device has doubles
+    coarse = noise[:, : begin * begin - 1].cpu().double() @ _first_steps(begin, decay)
+    heights = coarse.float().to(noise.device)
     heights = _finer(heights.view(-1, begin, begin), noise, side=side, decay=decay)
     heights -= heights.amin((1, 2), keepdim=True)
     return heights.div_(heights.amax((1, 2), keepdim=True))
