@@ -1,5 +1,6 @@
 import csv
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from images import picture, write_picture, write_pool
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tutelage.data.decode import decode
+from tutelage.data.pixels import InMemory
+from tutelage.data.source import Images
+from tutelage.data.sources.folder import Folder
 from tutelage.deploy.model_folder import Model, load_model, save_model
-from tutelage.deploy.predict import as_predictions, find_images, predict_files
+from tutelage.deploy.predict import Surest, as_predictions, find_images, predict_files
 from tutelage.deploy.predictions import Predictions, show, table_path, write_predictions
 from tutelage.errors import DataProblem, UsageError
+from tutelage.evaluation.accuracy import predict
+from tutelage.evaluation.calibrated import calibrated
 from tutelage.networks.build import build
 
 
@@ -152,6 +160,74 @@ def test_probs_become_names(model):
     found = as_predictions(model, ["x.png"], probs, top=2)
     assert found.top_classes == (("dog", "eel, grüner"),)
     assert found.top_probs == ((0.7, 0.2),)
+
+
+def tempered_by(model, value):
+    """The model with a calibration of this temperature."""
+    dice = torch.Generator().manual_seed(1)
+    its = calibrated(torch.rand(50, 3, generator=dice).softmax(-1), torch.zeros(50).long(), "x")
+    its = replace(its, temperature=replace(its.temperature, value=value))
+    return replace(model, calibration=its)
+
+
+@pytest.mark.parametrize("temperature", [None, 1.0, 0.4, 1.7])
+@pytest.mark.parametrize("batch", [1, 256, 5000])
+def test_the_surest_classes_are_the_same_to_the_last_bit_in_any_batches(temperature, batch, tiny):
+    dice = torch.Generator().manual_seed(0)
+    probs = (3 * torch.randn(5000, 37, generator=dice)).softmax(-1)
+    model = Model(nn.Identity(), tiny, tuple(map(str, range(37))), 32)
+    model = model if temperature is None else tempered_by(model, temperature)
+    surest = Surest(model, 5000, top=5)
+    for some in probs.split(batch):
+        surest.take(some)
+    best = probs.topk(5).indices
+    assert torch.equal(surest.numbers, best)
+    assert torch.equal(surest.shares, model.probs(probs).gather(1, best))
+    found = surest.named(["a", "b"], [7, 4999], answer_from=0.5)
+    whole = as_predictions(model, list(map(str, range(5000))), probs, top=5, answer_from=0.5)
+    for values, all_values in zip(vars(found).values(), vars(whole).values(), strict=True):
+        if values and values != ("a", "b"):
+            assert values == (all_values[7], all_values[4999])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_answers_of_many_images_are_never_held_whole(temperature, files, tiny):
+    """Of 1,200 images and 3,000 classes no tensor has all, nor has any as many numbers."""
+    count, classes = 1200, 3000
+
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            dice = torch.Generator().manual_seed(0)
+            self.weights = nn.Parameter(40 * torch.randn(3, classes, generator=dice))
+
+        def forward(self, images):
+            return images.mean((2, 3)) @ self.weights
+
+    class Largest(TorchDispatchMode):
+        most = 0
+
+        def __torch_dispatch__(self, operation, types, given=(), more=None):
+            found = operation(*given, **(more or {}))
+            for one in found if isinstance(found, tuple | list) else (found,):
+                self.most = max(self.most, one.numel() if isinstance(one, torch.Tensor) else 0)
+            return found
+
+    model = tempered_by(Model(Wide(), tiny, tuple(map(str, range(classes))), 32), temperature)
+    (files / "0001.png").write_text("no image")
+    names = tuple(str(files / f"{row % 3:04}.png") for row in range(count))
+    images = Images(Folder(""), names)
+    with Largest() as seen:
+        found = predict_files(model, images, answer_from=0.3)
+    assert seen.most < count * classes / 2
+    pixels = InMemory(torch.from_numpy(np.stack([decode(images.read(0), 32)] * 2)))
+    probs = predict(model.module, pixels, 32)[:1].expand(2, -1)
+    expected = as_predictions(model, [names[0], names[3]], probs, top=5, answer_from=0.3)
+    assert len(found.paths) == 800
+    assert found.top_classes[:3:2] == expected.top_classes
+    for shares, others in zip(found.top_probs[:3:2], expected.top_probs, strict=True):
+        assert shares == pytest.approx(others, abs=2e-6)
+    assert found.answered[:3:2] == expected.answered
 
 
 def test_a_saved_model_gives_the_same_answers_and_other_weights_are_refused(

@@ -22,7 +22,8 @@ from tutelage.data.sources.folder import Folder, images_below, is_writable_name,
 from tutelage.deploy.model_folder import Model
 from tutelage.deploy.predictions import Predictions
 from tutelage.errors import DataProblem, UsageError
-from tutelage.evaluation.accuracy import predict
+from tutelage.evaluation.accuracy import predict_each
+from tutelage.evaluation.calibration import ROWS
 
 Say = Callable[[str], None]  # hears a line of what is left out on the way
 
@@ -109,8 +110,11 @@ def predict_files(
     Raises DataProblem where no image can be read.
     """
     pixels = Readable(OnDisk(images, model.canvas, torch.device("cpu")))
+    surest = Surest(model, len(images), top=top)
     with quiet():
-        probs = predict(model.module, pixels, model.net.img_size, advance=advance)
+        predict_each(
+            model.module, pixels, model.net.img_size, take=surest.take, advance=advance
+        )  # fmt: skip
     for row in range(len(images)):
         if not is_writable_name(images.where(row)):
             pixels.problems[row] = why_unwritable(images.where(row))
@@ -118,9 +122,7 @@ def predict_files(
     bad = [(images.where(row), pixels.problems[row]) for row in sorted(pixels.problems)]
     if not good:
         raise DataProblem(f"none of {len(images)} images can be read; {bad[0][0]}: {bad[0][1]}")
-    found = as_predictions(
-        model, images.keep(good).places, probs[good], top=top, answer_from=answer_from
-    )
+    found = surest.named(images.keep(good).places, good, answer_from=answer_from)
     return replace(found, unreadable=tuple(bad))
 
 
@@ -145,20 +147,51 @@ class Readable:
         return np.zeros((self.pixels.canvas, self.pixels.canvas, 3), np.uint8)
 
 
+class Surest:
+    """The `top` surest classes of each of `count` images, of which nothing else is kept.
+
+    Their room is taken at once: small parts, left among the large ones that come and go, keep the
+    memory of these from being used again.
+    """
+
+    def __init__(self, model: Model, count: int, *, top: int) -> None:
+        """Nothing is known yet."""
+        self.model, self.done = model, 0
+        shape = count, min(top, len(model.classes))
+        self.numbers = torch.empty(shape, dtype=torch.int64)  # surest first in the network's order
+        self.shares = torch.empty(shape)  # calibrated where the model is
+
+    def take(self, probs: Tensor) -> None:
+        """Hear the network's probabilities (B, K) of the images that follow."""
+        rows = slice(self.done, self.done + len(probs))
+        best = probs.topk(self.numbers.shape[1]).indices
+        self.numbers[rows], self.shares[rows] = best, self.model.probs(probs).gather(1, best)
+        self.done = rows.stop
+
+    def named(
+        self, places: Sequence[str], rows: Sequence[int], *, answer_from: float | None = None
+    ) -> Predictions:
+        """The table of these rows, whose images lie at these places."""
+        numbers, shares = self.numbers[list(rows)], self.shares[list(rows)]
+        answered = None
+        if answer_from is not None:
+            answered = tuple((shares[:, 0].double() >= answer_from).tolist())
+        names = self.model.classes
+        return Predictions(
+            paths=tuple(places),
+            top_classes=tuple(tuple(names[i] for i in row) for row in numbers.tolist()),
+            top_probs=tuple(tuple(round(p, 6) for p in row) for row in shares.tolist()),
+            answered=answered,
+        )
+
+
 def as_predictions(
     model: Model, places: Sequence[str], probs: Tensor, *, top: int,
     answer_from: float | None = None,
 ) -> Predictions:  # fmt: skip
     """The network's probabilities (N, K) as the model's surest `top` classes by name; calibrated
     where the model has a calibration, and in the network's order."""
-    best = probs.topk(min(top, probs.shape[-1])).indices
-    shares = model.probs(probs).gather(1, best)
-    answered = None
-    if answer_from is not None:
-        answered = tuple((shares[:, 0].double() >= answer_from).tolist())
-    return Predictions(
-        paths=tuple(places),
-        top_classes=tuple(tuple(model.classes[i] for i in row) for row in best.tolist()),
-        top_probs=tuple(tuple(round(p, 6) for p in row) for row in shares.tolist()),
-        answered=answered,
-    )
+    surest = Surest(model, len(probs), top=top)
+    for some in probs.split(ROWS):
+        surest.take(some)
+    return surest.named(places, range(len(probs)), answer_from=answer_from)

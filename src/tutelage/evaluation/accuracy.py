@@ -1,6 +1,6 @@
 """Answers of a network on images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -29,7 +29,31 @@ def predict(
 
     The module and each of its layers are left in the mode that they came in.
     """
-    parts = []
+    found, done = torch.empty(0), 0
+
+    def take(probs: Tensor) -> None:
+        nonlocal found, done
+        if not done:  # room for all, as parts and what they are joined to would be twice as much
+            found = probs.new_empty(len(pixels), probs.shape[-1])
+        found[done : done + len(probs)] = probs
+        done += len(probs)
+
+    predict_each(module, pixels, size, take=take, precision=precision, batch=batch, advance=advance)
+    return found
+
+
+def predict_each(
+    module: nn.Module,
+    pixels: Pixels,
+    size: int,
+    *,
+    take: Callable[[Tensor], None],
+    precision: str = "fp32",
+    batch: int = 256,
+    advance: Advance = lambda done: None,
+) -> None:
+    """As `predict`, but `take` gets the probabilities (B, K) of one batch after another, of which
+    none is kept."""
     chunks = torch.arange(len(pixels)).split(batch)
     with _eval_mode(module), ThreadPoolExecutor(1) as thread:
         ahead = thread.submit(pixels.at, chunks[0])  # fetched while the one before is computed
@@ -37,9 +61,8 @@ def predict(
             images = ahead.result()
             if following is not None:
                 ahead = thread.submit(pixels.at, following)
-            parts.append(_probs(module, images, size, precision))
+            take(_probs(module, images, size, precision))
             advance(len(rows))
-    return torch.cat(parts)
 
 
 @contextmanager
