@@ -122,6 +122,21 @@ def test_the_reason_says_what_may_be_chance():
     assert "chance" in reason({224: few[:200], 256: torch.arange(200) < 101}, 256, 224)
 
 
+def test_a_gain_is_corrected_for_how_many_sizes_were_tried():
+    total = torch.arange(400)
+    trained = total < 200
+    gain = (total < 217) & (total >= 6)  # 17 gained, 6 lost: McNemar's p is 0.035
+    two = reason({224: trained, 256: gain}, 256, 224)
+    assert re.search(r"\(\+[\d.]+ to \+[\d.]+, 95 % interval, 400 images\)", two)
+    assert "chance" not in two
+    others = dict.fromkeys((160, 192, 288, 320), total < 150)
+    many = reason({224: trained, 256: gain, **others}, 256, 224)
+    assert re.search(r"\(-[\d.]+ to \+[\d.]+, 95 % for all 5 other sizes together, 400", many)
+    assert "which may be chance" in many
+    surely = reason({224: trained, 256: total < 300, **others}, 256, 224)
+    assert "chance" not in surely
+
+
 @pytest.mark.parametrize("kind", ["small", "photos"])
 def test_auto_takes_the_size_that_is_best_on_the_runs_validation_images(
     kind, images, request, capsys, tmp_path

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from tutelage.evaluation.intervals import Accuracy
-from tutelage.evaluation.paired import compare
+from tutelage.evaluation.pairs import pairs_with
 from tutelage.settings import SMALL_IMAGE
 
 LOWEST, HIGHEST = 0.75, 1.5  # of the training size
@@ -49,16 +49,21 @@ def size_table(right: Mapping[int, Tensor], chosen: int) -> list[str]:
 
 
 def reason(right: Mapping[int, Tensor], chosen: int, trained: int) -> str:
-    """Why that size, in one sentence."""
+    """Why that size, in one sentence; the gain is corrected for how many sizes were tried, as the
+    best of several looks better than it is."""
     if chosen == trained:
         return f"{trained} px, the training size: no other had more right answers"
-    paired = compare(right[trained], right[chosen])
+    named = {str(size): found for size, found in right.items()}
+    each = {pair.first: pair.turned() for pair in pairs_with(str(trained), named)}
+    pair = each[str(chosen)]
+    paired = pair.paired
     points, low, high = (100 * v for v in (paired.difference, paired.low, paired.high))
+    sure = "95 % interval" if len(each) == 1 else f"95 % for all {len(each)} other sizes together"
     text = (
         f"{chosen} px: {points:+.1f} points over {trained} px, the training size "
-        f"({low:+.1f} to {high:+.1f}, 95 % interval, {paired.total:,} images)"
+        f"({low:+.1f} to {high:+.1f}, {sure}, {paired.total:,} images)"
     )
-    if paired.outcome == "open":
+    if pair.outcome == "open":
         text += ", which may be chance"
     if chosen > trained > SMALL_IMAGE:
         text += "; crops in training show objects larger than the whole image does, and a larger "
