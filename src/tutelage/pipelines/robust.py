@@ -16,7 +16,7 @@ from tutelage.judging_settings import EvaluateSettings
 from tutelage.learner import choose_device
 from tutelage.networks.build import device_of
 from tutelage.progress import Screen
-from tutelage.reports.cells import share, table
+from tutelage.reports.cells import table
 from tutelage.robustness.attacked import UnderAttack
 from tutelage.robustness.autoattack import AutoAttacked, package
 from tutelage.robustness.choice import chosen
@@ -36,7 +36,7 @@ from tutelage.robustness.suite import (
     answered,
     joined,
 )
-from tutelage.values import digest
+from tutelage.values import digest, percent
 
 Maker = Callable[[EvaluateSettings, str | None, Given | None], Suite]
 
@@ -236,4 +236,4 @@ def _say(summary: Summary, screen: Screen) -> None:
 
 def _cell(value: str | float) -> str:
     """A cell of the table: shares in percent."""
-    return value if isinstance(value, str) else share(value)
+    return value if isinstance(value, str) else percent(value)
