@@ -15,12 +15,15 @@ import toy
 import tutelage
 from tutelage.cli import main
 from tutelage.errors import TutelageError, UsageError
+from tutelage.evaluation.kept import Kept
 from tutelage.files import write_json
 from tutelage.judging_settings import CompareSettings
 from tutelage.pipelines import answers as answers_module
 from tutelage.pipelines import compare as pipeline
+from tutelage.pipelines import robust
 from tutelage.pipelines import speeds as speeds_module
-from tutelage.pipelines.answers import distinct_names
+from tutelage.pipelines.answers import Answers, distinct_names
+from tutelage.pipelines.compare import side_by_side
 from tutelage.progress import Screen
 from tutelage.speed.counts import Counts
 from tutelage.speed.rows import Row
@@ -266,6 +269,35 @@ def test_models_of_other_temperatures_went_through_the_same(copies, images, caps
     tutelage.evaluate(two, attack_steps=1, **asked)
     assert tutelage.compare(*copies).robust == ()
     assert "--robust pgd: kept with other settings" in capsys.readouterr().out
+
+
+def rows_with(folder, *kept):
+    """Two models and more, each with its image size and one kept summary."""
+    rows = []
+    for place, (size, summary) in enumerate(kept):
+        one = Kept(folder / str(place))
+        one.write({"robust": [{"title": "a title", "asked": "aaaa"} | summary]})
+        rows.append(
+            Answers(
+                name=f"m{place}", path=folder, network="test_resnet", img_size=size, weights="w",
+                classes=("a", "b"), images=(("x", "a"),), right=torch.tensor([True]), measures={},
+                kept=one,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def test_what_is_done_to_images_is_compared_at_one_size_alone(tmp_path):
+    for suite in (*robust.MAKERS, "imagenet-c"):
+        summary = {"suite": suite, "numbers": {"mean_error": 0.5}}
+        tables, notes = side_by_side(rows_with(tmp_path, (32, summary), (32, summary)))
+        assert (len(tables), notes) == (1, [])
+        tables, notes = side_by_side(rows_with(tmp_path, (64, summary), (32, summary)))
+        if suite in pipeline.PUBLISHED:
+            assert (len(tables), notes) == (1, [])
+        else:
+            assert not tables
+            assert notes == [f"--robust {suite}: kept at different image sizes (32, 64 px)"]
 
 
 # speed, page and JSON

@@ -24,11 +24,14 @@ from tutelage.reports.compare_text import (
     robust_lines,
     speed_lines,
 )
+from tutelage.robustness.published_images import RELEASES
 from tutelage.run import held
 from tutelage.speed.machine import environment
 from tutelage.speed.pareto import pareto_front
 from tutelage.speed.timing import Protocol
 from tutelage.values import digest
+
+PUBLISHED = ("imagenet-c", "cifar-c", *RELEASES)  # the same images for a model of any image size
 
 
 @dataclass(frozen=True)
@@ -153,13 +156,10 @@ def side_by_side(rows: Sequence[Answers]) -> tuple[list[dict[str, Any]], list[st
     suites = [{summary["suite"]: summary for summary in summaries} for summaries in kept]
     tables, notes = [], []
     for suite in dict.fromkeys(name for found in suites for name in found):
-        without = [one.name for one, found in zip(rows, suites, strict=True) if suite not in found]
-        if without:
-            notes.append(f"--robust {suite}: not kept for {', '.join(without)}, on these images")
-            continue
-        asked = [found[suite].get("asked") for found in suites]
-        if None in asked or len(set(asked)) > 1:
-            notes.append(f"--robust {suite}: kept with other settings, or of other files")
+        summaries = [found.get(suite) for found in suites]
+        why = _why_unlike(suite, rows, summaries)
+        if why:
+            notes.append(f"--robust {suite}: {why}")
             continue
         numbers = [found[suite]["numbers"] for found in suites]
         shared = [name for name in numbers[0] if all(name in other for other in numbers)]
@@ -171,3 +171,19 @@ def side_by_side(rows: Sequence[Answers]) -> tuple[list[dict[str, Any]], list[st
             }
         )  # fmt: skip
     return tables, notes
+
+
+def _why_unlike(
+    suite: str, rows: Sequence[Answers], summaries: Sequence[dict[str, Any] | None]
+) -> str:
+    """Why these models' summaries of a suite can't be compared; "" where they can."""
+    without = [one.name for one, its in zip(rows, summaries, strict=True) if its is None]
+    if without:
+        return f"not kept for {', '.join(without)}, on these images"
+    asked = {None if its is None else its.get("asked") for its in summaries}
+    if None in asked or len(asked) > 1:
+        return "kept with other settings, or of other files"
+    sizes = sorted({one.img_size for one in rows})
+    if len(sizes) > 1 and suite not in PUBLISHED:  # what is done to an image goes by its size
+        return f"kept at different image sizes ({', '.join(map(str, sizes))} px)"
+    return ""
