@@ -300,6 +300,26 @@ def test_what_is_done_to_images_is_compared_at_one_size_alone(tmp_path):
             assert notes == [f"--robust {suite}: kept at different image sizes (32, 64 px)"]
 
 
+@pytest.mark.parametrize("marks", [("", ""), ("f00", ""), ("f00", "bar"), (None, None)])
+def test_what_is_relative_to_another_model_is_compared_where_that_is_the_same(marks, tmp_path):
+    relative = ("relCE", "relCE_fog", "relative_flips", "relative_error", "reference_4",
+                "difference_4")  # fmt: skip
+    numbers = dict.fromkeys(("mean_error", *relative, "rCE", "accuracy_4"), 0.5)
+
+    def names(*given):
+        kept = [
+            {"suite": "c", "numbers": numbers} | ({} if mark is None else {"reference": mark})
+            for mark in given
+        ]
+        (table,), notes = side_by_side(rows_with(tmp_path, *((32, one) for one in kept)))
+        return [name for name, _ in table["numbers"]], notes
+
+    found, notes = names(*marks)
+    assert found == ["mean_error", "rCE", "accuracy_4"]
+    assert "evaluate each with one --reference" in notes[0]
+    assert names("f00", "f00") == (list(numbers), [])
+
+
 # speed, page and JSON
 
 

@@ -18,7 +18,7 @@ from tutelage.cli import main
 from tutelage.evaluation.kept import Kept
 from tutelage.pipelines import robust
 from tutelage.robustness.choice import chosen
-from tutelage.robustness.suite import Case, Curve, Suite, Summary, answered, joined
+from tutelage.robustness.suite import RELATIVE, Case, Curve, Suite, Summary, answered, joined
 
 
 @dataclass(frozen=True)
@@ -257,6 +257,31 @@ def test_tables_beside_a_reference_fit_a_terminal_of_80_columns(run, images, tmp
     assert any("relCE" in line for line in tables)
     assert any("a-longer-name  difference in points" in line for line in tables)
     assert max(map(len, tables)) <= 80
+
+
+def test_numbers_that_a_reference_has_a_part_in_are_known_by_their_names_and_it_by_its_mark(
+    run, images, tmp_path
+):
+    other = trained(images, tmp_path / "other", seed=1)
+    wish = {
+        "data": images / "test", "robust": "c-extra,fgsm,p", "robust_images": 4, "epsilon": (8,)
+    }  # fmt: skip
+    alone = tutelage.evaluate(run, **wish).robust
+    beside = tutelage.evaluate(run, reference=other, **wish).robust
+    itself = tutelage.evaluate(run, reference=run, **wish).robust
+    for one, two, three in zip(alone, beside, itself, strict=True):
+        known = {name for name in two.numbers if name.startswith(RELATIVE)}
+        assert known == set(two.numbers) - set(one.numbers)
+        assert known or two.suite == "p"  # which has none where the other's answers never flip
+        assert one.reference == ""
+        assert two.reference != three.reference
+        assert two.asked == one.asked
+    tutelage.evaluate(other, reference=other, **wish)
+    (found, *_) = tutelage.compare(run, other).robust
+    assert not any(name.startswith(RELATIVE) for name, _ in found["numbers"])
+    tutelage.evaluate(run, reference=other, **wish)
+    (found, *_) = tutelage.compare(run, other).robust
+    assert "relCE" in [name for name, _ in found["numbers"]]
 
 
 @pytest.mark.parametrize("most", [1, 4, 7, 30, 31, 99, None])

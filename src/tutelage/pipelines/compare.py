@@ -25,12 +25,17 @@ from tutelage.reports.compare_text import (
     speed_lines,
 )
 from tutelage.robustness.published_images import RELEASES
+from tutelage.robustness.suite import RELATIVE
 from tutelage.run import held
 from tutelage.speed.machine import environment
 from tutelage.speed.pareto import pareto_front
 from tutelage.speed.timing import Protocol
 from tutelage.values import digest
 
+NOT_ONE_REFERENCE = (
+    "what is relative to another model is left out, as that is not known to be the same for all: "
+    "evaluate each with one --reference"
+)
 PUBLISHED = ("imagenet-c", "cifar-c", *RELEASES)  # the same images for a model of any image size
 
 
@@ -163,6 +168,10 @@ def side_by_side(rows: Sequence[Answers]) -> tuple[list[dict[str, Any]], list[st
             continue
         numbers = [found[suite]["numbers"] for found in suites]
         shared = [name for name in numbers[0] if all(name in other for other in numbers)]
+        own = [name for name in shared if not name.startswith(RELATIVE)]
+        if own != shared and not _same_reference([found[suite] for found in suites]):
+            notes.append(f"--robust {suite}: {NOT_ONE_REFERENCE}")
+            shared = own
         tables.append(
             {
                 "suite": suite, "title": suites[0][suite]["title"],
@@ -171,6 +180,12 @@ def side_by_side(rows: Sequence[Answers]) -> tuple[list[dict[str, Any]], list[st
             }
         )  # fmt: skip
     return tables, notes
+
+
+def _same_reference(summaries: Sequence[dict[str, Any]]) -> bool:
+    """Whether one and the same model stood beside all of them."""
+    marks = {its.get("reference", "") for its in summaries}
+    return len(marks) == 1 and marks != {""}
 
 
 def _why_unlike(

@@ -14,7 +14,7 @@ from tutelage.errors import UsageError
 from tutelage.evaluation.kept import Kept
 from tutelage.judging_settings import EvaluateSettings
 from tutelage.learner import choose_device
-from tutelage.networks.build import device_of
+from tutelage.networks.build import device_of, weight_digest
 from tutelage.progress import Screen
 from tutelage.reports.cells import table
 from tutelage.robustness.attacked import UnderAttack
@@ -142,12 +142,13 @@ def under_trouble(
     subject = _subject(model, part, screen)
     for suite in suites:
         suite.check(subject)
-    beside = None
+    beside, mark = None, ""
     if other is not None and settings.reference is not None:
         if other.net.img_size != model.net.img_size:
             other = model_at(other, model.net.img_size)
         its = kept_evaluation(settings.reference, settings.data, other, test)  # of all images
         beside = settings.reference.name, _subject(other, part, screen, like=subject), its
+        mark = digest([weight_digest(other.module), other.net.img_size])
     summaries = []
     for suite in suites:
         found = _run(suite, subject, kept, screen)
@@ -156,7 +157,7 @@ def under_trouble(
             name, their, its = beside
             reference = Reference(name, their.clean, _run(suite, their, its, screen))
         summary = suite.summary(subject, found, reference)
-        summary = replace(summary, asked=digest(_asked(suite, subject)))
+        summary = replace(summary, asked=digest(_asked(suite, subject)), reference=mark)
         _say(summary, screen)
         summaries.append(summary)
     return summaries

@@ -19,6 +19,8 @@ from tutelage.frozen import answer
 from tutelage.networks.build import device_of
 
 Columns: TypeAlias = dict[str, Tensor]  # name -> one value an image (N,)
+# how the names of numbers begin in which the reference has a part
+RELATIVE = ("relCE", "relative_", "reference_", "difference_")
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Summary:
     rows: tuple[tuple[str | float, ...], ...] = ()  # floats are shares
     curve: Curve | None = None
     asked: str = ""  # digest of settings and images: the same of two models that can be compared
+    reference: str = ""  # digest of the other model, where there is one
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
