@@ -271,6 +271,19 @@ def test_models_of_other_temperatures_went_through_the_same(copies, images, caps
     assert "--robust pgd: kept with other settings" in capsys.readouterr().out
 
 
+def test_confidences_of_another_temperature_go_as_with_evaluate(copies, images):
+    data = {"data": images / "test", "device": "cpu"}
+    for run in copies:
+        tutelage.evaluate(run, **data)
+        keep_summary(run, "c", {"mean_error": 0.5, "calibration_error": 0.1}, "aaaa")
+        keep_summary(run, "p", {"mean_flips": 0.5}, "bbbb")
+    assert [one["suite"] for one in tutelage.compare(*copies, **data).robust] == ["c", "p"]
+    tutelage.calibrate(copies[1], **data)
+    found = tutelage.compare(*copies, **data)
+    assert [one["suite"] for one in found.robust] == ["p"]
+    assert found.content["robust_notes"] == ["--robust c: not kept for two, on these images"]
+
+
 def rows_with(folder, *kept):
     """Two models and more, each with its image size and one kept summary."""
     rows = []

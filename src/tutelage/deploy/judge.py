@@ -60,6 +60,16 @@ def keep_judgement(
     )
 
 
+def still_true(before: dict[str, Any], temperature: float | None) -> list[dict[str, Any]]:
+    """The suites' summaries of an evaluation.json, without those that hold confidences of another
+    temperature."""
+    anew = before.get("temperature") != temperature
+    return [
+        one for one in before.get("robust", [])
+        if not (anew and "calibration_error" in one["numbers"])
+    ]  # fmt: skip
+
+
 def labeled_part(root: Source, model: Model, part: str, screen: Screen) -> Part:
     """The source's readable images, with the model's class numbers, and what is known of them.
 

@@ -17,6 +17,7 @@ from tutelage.deploy.judge import (
     keep_judgement,
     kept_evaluation,
     labeled_part,
+    still_true,
 )
 from tutelage.deploy.model_folder import calibration_in, is_model, load_model
 from tutelage.deploy.teacher_check import run_of
@@ -176,7 +177,7 @@ def _asked(
         probs = answers(model, test.images, screen, name)
         keep_answers(kept, model, test, probs)
         found = judged(probs, test.images.label_tensor(), model.classes, calibration=its)
-        keep_judgement(kept, source.address, model, found, before.get("robust", []))
+        keep_judgement(kept, source.address, model, found, still_true(before, temperature))
     table = read_parquet(file, ["content", "label", "predicted"]).to_pydict()
     right = [a == b for a, b in zip(table["label"], table["predicted"], strict=True)]
     now = kept.read()

@@ -16,6 +16,7 @@ from tutelage.deploy.judge import (
     keep_judgement,
     kept_evaluation,
     labeled_part,
+    still_true,
 )
 from tutelage.deploy.model_folder import Model, load_model, model_at
 from tutelage.deploy.predict import as_predictions
@@ -97,12 +98,8 @@ def _with_earlier(
 ) -> list[dict[str, Any]]:
     """The summaries, and those of suites that were asked for before and not now, but for
     confidences that were of another temperature."""
-    names, before = {summary.suite for summary in robust}, kept.read()
-    anew = before.get("temperature") != temperature
-    earlier = [
-        one for one in before.get("robust", [])
-        if one["suite"] not in names and not (anew and "calibration_error" in one["numbers"])
-    ]  # fmt: skip
+    names = {summary.suite for summary in robust}
+    earlier = [one for one in still_true(kept.read(), temperature) if one["suite"] not in names]
     return [*earlier, *(summary.plain() for summary in robust)]
 
 
