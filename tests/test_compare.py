@@ -24,6 +24,7 @@ from tutelage.pipelines import robust
 from tutelage.pipelines import speeds as speeds_module
 from tutelage.pipelines.answers import Answers, distinct_names
 from tutelage.pipelines.compare import side_by_side
+from tutelage.pipelines.manifest import read_manifest
 from tutelage.progress import Screen
 from tutelage.speed.counts import Counts
 from tutelage.speed.rows import Row
@@ -446,6 +447,28 @@ def test_judging_on_images_of_the_training_is_said(copies, images, capsys):
     assert capsys.readouterr().err.count(words) == 2
     tutelage.evaluate(copies[0], data=images / "labeled", device="cpu")
     assert words in capsys.readouterr().err
+
+
+def test_judging_on_images_of_validation_and_calibration_is_said(images, tmp_path, capsys):
+    run = trained(images, tmp_path / "run", steps=2, val_fraction=0.25)
+    tutelage.evaluate(run, data=images / "test", device="cpu")
+    assert "warning" not in capsys.readouterr().err
+    part = read_manifest(run / "data", ("val",))["val"]
+    val = tmp_path / "val"
+    for path in map(Path, part.places):
+        (val / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, val / path.parent.name)
+    tutelage.evaluate(run, data=val, device="cpu")
+    all_of = f"{len(part)} of these {len(part)} images"
+    assert f"warning: {run} was validated and calibrated on {all_of}" in capsys.readouterr().err
+    tutelage.calibrate(run, data=images / "test", device="cpu")
+    capsys.readouterr()
+    words = f"warning: {run} was calibrated on these 24 images"
+    tutelage.evaluate(run, data=images / "test", device="cpu")
+    assert words in capsys.readouterr().err
+    alone = shutil.copytree(run / "model", tmp_path / "alone")  # without what the run wrote down
+    tutelage.compare(alone, run, data=images / "test", device="cpu")
+    assert f"warning: {alone} was calibrated on these 24 images" in capsys.readouterr().err
 
 
 def test_models_are_shown_as_predict_answers_also_after_a_calibration(copies, images, capsys):

@@ -25,6 +25,7 @@ class Calibration:
     ece_after: float
     bins: Bins  # of the tempered confidences
     curve: Curve  # of the tempered confidences
+    contents: str = ""  # digest of the images' content hashes, where they are no part of a run
 
     def probs(self, raw: Tensor) -> Tensor:
         """The network's probabilities (N, K) as calibrated ones."""

@@ -28,7 +28,7 @@ from tutelage.evaluation.kept import FOLDER, Kept, kept_for
 from tutelage.files import as_written, read_json, read_parquet
 from tutelage.judging_settings import CompareSettings
 from tutelage.learner import choose_device
-from tutelage.pipelines.manifest import contents_by_name, has_manifest, learned_note
+from tutelage.pipelines.manifest import contents_by_name, has_manifest, learned_notes
 from tutelage.pipelines.outcome import kept_probs
 from tutelage.progress import Screen
 from tutelage.reports.contents import JUDGES
@@ -167,9 +167,8 @@ def _asked(
     """What a model answers on these images, as `evaluate` keeps it; read where it is kept."""
     model = load_model(path, choose_device(settings.device))
     test = labeled_part(source, model, "test", screen)
-    learned = learned_note(run_of(path) or path, set(test.copies()))
-    if learned is not None:
-        screen.say(learned)
+    for note in learned_notes(run_of(path) or path, set(test.copies()), model.calibration):
+        screen.say(note)
     kept = kept_evaluation(path, source.address, model, test)
     file, its, before = kept.path / "answers.parquet", model.calibration, kept.read()
     temperature = None if its is None else its.temperature.value

@@ -14,6 +14,7 @@ from tutelage.judging_settings import CalibrateSettings
 from tutelage.learner import choose_device
 from tutelage.pipelines.manifest import contents_of, has_manifest
 from tutelage.progress import Screen
+from tutelage.values import digest
 
 FEW = 30  # images, below which the temperature is hardly known
 
@@ -33,6 +34,7 @@ def calibrate(
     _check_unseen(run_of(path) or path, source, set(part.copies()), screen)
     probs = answers(model, part.images, screen, "calibrate")
     found = calibrated(probs, part.images.label_tensor(), source.address)
+    found = replace(found, contents=digest(sorted(part.copies())))
     file = save_calibration(path, replace(model, calibration=found))
     screen.result(found.line())
     if len(part.images) < FEW:

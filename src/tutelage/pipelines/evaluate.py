@@ -30,7 +30,7 @@ from tutelage.evaluation.kept import Kept
 from tutelage.judging_settings import EvaluateSettings
 from tutelage.learner import choose_device
 from tutelage.networks.build import normalizes_batches
-from tutelage.pipelines.manifest import contents_of, has_manifest, learned_note, read_manifest
+from tutelage.pipelines.manifest import contents_of, has_manifest, learned_notes, read_manifest
 from tutelage.pipelines.robust import reference_for, suites_for, under_trouble
 from tutelage.progress import Screen
 from tutelage.reports.page import write_report
@@ -73,9 +73,8 @@ def evaluate(
             "choosing: give --val FOLDER, or a size, as in --img-size 224"
         )
     test = labeled_part(data, model, "test", screen)
-    learned = learned_note(run, set(test.copies()))
-    if learned is not None:
-        screen.say(learned)
+    for note in learned_notes(run, set(test.copies()), model.calibration):
+        screen.say(note)
     if settings.img_size == "auto":
         contents = set(test.copies())
         model = _at_best_size(model, *_validation(run, val, model, contents, screen), screen)

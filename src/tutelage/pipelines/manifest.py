@@ -96,15 +96,31 @@ def _check(classes: Any, columns: dict[str, list[Any]], addresses: Any) -> None:
         raise ValueError("a label in manifest.parquet is none of the classes")
 
 
-def learned_note(run: Path, contents: set[str]) -> str | None:
-    """What to say where a run was trained on images that it is judged on; None where it wasn't."""
-    seen = contents & contents_of(run, ("labeled",)) if has_manifest(run) else set()
-    if not seen:
-        return None
-    return (
-        f"warning: {run} was trained on {len(seen):,} of these {len(contents):,} images, of which "
-        "it knows more than of others: what is said of it is too good"
+def learned_notes(run: Path, contents: set[str], its: Calibration | None) -> list[str]:
+    """What to say where a run was trained, validated or calibrated on images that it is judged on;
+    `its` is the model's calibration."""
+    notes, of = [], f"of these {len(contents):,} images"
+    trained, validated = (
+        contents & contents_of(run, (part,)) if has_manifest(run) else set()
+        for part in ("labeled", "val")
     )
+    if trained:
+        notes.append(
+            f"warning: {run} was trained on {len(trained):,} {of}, of which it knows more than of "
+            "others: what is said of it is too good"
+        )
+    if validated:
+        how = "validated" if its is None or its.contents else "validated and calibrated"
+        notes.append(
+            f"warning: {run} was {how} on {len(validated):,} {of}: calibration error and answers "
+            "at a stated error rate look better than they are, and accuracy may"
+        )
+    if its is not None and its.contents == digest(sorted(contents)):
+        notes.append(
+            f"warning: {run} was calibrated on these {len(contents):,} images: calibration error "
+            "and answers at a stated error rate look better than they are"
+        )
+    return notes
 
 
 def contents_of(run: Path, parts: Sequence[str]) -> set[str]:
