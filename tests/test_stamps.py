@@ -228,3 +228,7 @@ def test_a_folder_elsewhere_is_listed_once_for_the_stamps(tmp_path, elsewhere, m
     monkeypatch.setattr(storage, "entries_below", slowly)
     assert all(size for size, _ in stamps_of(source, names))
     assert listed == ["memory://elsewhere"]
+    cache = FactCache(tmp_path / "facts.parquet")  # memory: has none of its own
+    monkeypatch.setattr(FactCache, "of", lambda address: cache)
+    assert not any(facts.problem for facts in examine(Images(open_source(source.address), names)))
+    assert listed == ["memory://elsewhere"] * 2

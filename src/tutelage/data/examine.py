@@ -31,6 +31,7 @@ def examine(images: Images, advance: Advance = lambda done: None) -> list[Facts]
     """Facts of every image, by a few threads; those of files that did not change are remembered."""
     cache = FactCache.of(images.source.address)
     facts: list[Facts] = []
+    cache.look_up(images, range(len(images))[:1])  # alone, as some sources then learn of all
     try:
         with quiet(), _threads() as threads:
             size = max(1, min(AT_ONCE, len(images) // (4 * THREADS)))
