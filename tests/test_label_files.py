@@ -220,7 +220,7 @@ def test_unreadable_images_keep_their_rows_and_are_said(model, tmp_path, capsys)
     assert torch.equal(good.top_probs[rest], clean.top_probs[rest])
     assert torch.equal(good.energy[rest], clean.energy[rest])
     said = capsys.readouterr().err
-    assert "warning: 2 of 15 images can't be read (13.3%)" in said
+    assert "warning: 2 of 15 images can't be read (13.3 %)" in said
     assert "/pool/00.tar/1.png, /pool/03.tar/0.png" in said
     table = (tmp_path / "issues.csv").read_text()
     assert "1.png,UnidentifiedImageError: cannot identify image: of no known format\n" in table

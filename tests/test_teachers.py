@@ -13,8 +13,8 @@ from torch import nn
 from toy import CLASSES, picture
 
 from tutelage.data.pixels import InMemory
-from tutelage.deploy.model_folder import Model, save_model
-from tutelage.deploy.teacher_check import check_teacher, exchanged, recorded_accuracy, run_of
+from tutelage.deploy.model_folder import Model, run_of, save_model
+from tutelage.deploy.teacher_check import check_teacher, exchanged, recorded_accuracy
 from tutelage.deploy.teachers import load_teacher
 from tutelage.errors import UsageError
 from tutelage.evaluation.accuracy import predict

@@ -3,8 +3,9 @@
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from typing import Any, Protocol
 
 import numpy as np
@@ -209,6 +210,20 @@ def open_pixels(
         for _ in threads.map(fill, range(len(images))):
             advance(1)
     return _held(torch.from_numpy(pixels), device)
+
+
+def ahead(
+    rows: Tensor, load: Callable[[Tensor], Tensor], batch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows (B,) and their images, batch by batch, the next one loaded while one is worked on."""
+    chunks = rows.split(batch)
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(load, chunks[0])
+        for some, following in zip_longest(chunks, chunks[1:]):
+            images = coming.result()
+            if following is not None:
+                coming = thread.submit(load, following)
+            yield some, images
 
 
 def _held(images: Tensor, device: torch.device) -> InMemory:

@@ -158,3 +158,20 @@ def model_at(model: Model, size: int) -> Model:
         canvas=canvas_at(size, trained=trained, canvas=model.canvas),
         calibration=model.calibration if size == trained else None,
     )
+
+
+def folder_of(path: Path) -> Path | None:
+    """The run, model or round folder at a path, or around a weights file; None where none is."""
+    if path.suffix == ".safetensors" and is_model(path.parent):
+        return path.parent
+    return path if is_model(path) else None
+
+
+def run_of(folder: Path) -> Path | None:
+    """The run that a folder is, or is a part of; None where it stands alone."""
+    path = folder.absolute()
+    if path.name == "model":
+        path = path.parent
+    if path.parent.name == "rounds":
+        path = path.parent.parent
+    return path if (path / "run.json").exists() else None

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tutelage.deploy.model_folder import is_model
+from tutelage.deploy.model_folder import run_of
 from tutelage.errors import UsageError
 from tutelage.evaluation.accuracy import accuracy, confusion
 from tutelage.evaluation.intervals import Accuracy
@@ -94,23 +94,6 @@ def exchanged(table: Tensor) -> Tensor:
         if at == start:
             result[start] = most[start]
     return torch.tensor(result)
-
-
-def folder_of(path: Path) -> Path | None:
-    """The run, model or round folder at a path, or around a weights file; None where none is."""
-    if path.suffix == ".safetensors" and is_model(path.parent):
-        return path.parent
-    return path if is_model(path) else None
-
-
-def run_of(folder: Path) -> Path | None:
-    """The run that a folder is, or is a part of; None where it stands alone."""
-    path = folder.absolute()
-    if path.name == "model":
-        path = path.parent
-    if path.parent.name == "rounds":
-        path = path.parent.parent
-    return path if (path / "run.json").exists() else None
 
 
 def recorded_accuracy(folder: Path) -> Accuracy | None:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from tutelage.data import storage
 from tutelage.data.pixels import Chosen, Pixels
-from tutelage.deploy.teacher_check import check_teacher, folder_of, recorded_accuracy, run_of
+from tutelage.deploy.model_folder import folder_of, run_of
+from tutelage.deploy.teacher_check import check_teacher, recorded_accuracy
 from tutelage.deploy.teacher_sources import (
     HUB,
     Found,

@@ -1,15 +1,13 @@
 """Answers of a network on images."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
 
 from tutelage.core import Advance
-from tutelage.data.pixels import Pixels
+from tutelage.data.pixels import Pixels, ahead
 from tutelage.data.views import center
 from tutelage.evaluation.intervals import Accuracy
 from tutelage.frozen import answer
@@ -54,13 +52,8 @@ def predict_each(
 ) -> None:
     """As `predict`, but `take` gets the probabilities (B, K) of one batch after another, of which
     none is kept."""
-    chunks = torch.arange(len(pixels)).split(batch)
-    with _eval_mode(module), ThreadPoolExecutor(1) as thread:
-        ahead = thread.submit(pixels.at, chunks[0])  # fetched while the one before is computed
-        for rows, following in zip_longest(chunks, chunks[1:]):
-            images = ahead.result()
-            if following is not None:
-                ahead = thread.submit(pixels.at, following)
+    with _eval_mode(module):
+        for rows, images in ahead(torch.arange(len(pixels)), pixels.at, batch):
             take(_probs(module, images, size, precision))
             advance(len(rows))
 

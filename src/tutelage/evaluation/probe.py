@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tutelage.data.pixels import Chosen, Pixels
+from tutelage.data.pixels import Chosen, Pixels, ahead
 from tutelage.data.views import center
 from tutelage.networks.build import Net, Normalized, device_of
 from tutelage.networks.freeze import head_names
@@ -29,9 +29,10 @@ def evenly(total: int, most: int) -> Tensor:
 def features(body: nn.Module, pixels: Pixels, size: int) -> Tensor:
     """What the network answers to the clean center view, flattened (N, D), on the CPU."""
     body.eval()
+    device, rows = device_of(body), torch.arange(len(pixels))
     parts = [
-        body(center(pixels.at(rows).to(device_of(body)), size)).flatten(1).float().cpu()
-        for rows in torch.arange(len(pixels)).split(BATCH)
+        body(center(images.to(device), size)).flatten(1).float().cpu()
+        for _, images in ahead(rows, pixels.at, BATCH)
     ]
     return torch.cat(parts)
 

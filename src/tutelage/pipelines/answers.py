@@ -19,8 +19,7 @@ from tutelage.deploy.judge import (
     labeled_part,
     still_true,
 )
-from tutelage.deploy.model_folder import calibration_in, is_model, load_model
-from tutelage.deploy.teacher_check import run_of
+from tutelage.deploy.model_folder import calibration_in, is_model, load_model, run_of
 from tutelage.errors import UsageError
 from tutelage.evaluation.intervals import Accuracy
 from tutelage.evaluation.judgement import judged

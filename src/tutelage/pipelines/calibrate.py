@@ -6,8 +6,7 @@ from pathlib import Path
 from tutelage.data.find import Given, open_source
 from tutelage.data.source import Source
 from tutelage.deploy.judge import answers, labeled_part
-from tutelage.deploy.model_folder import load_model, save_calibration
-from tutelage.deploy.teacher_check import run_of
+from tutelage.deploy.model_folder import load_model, run_of, save_calibration
 from tutelage.errors import DataProblem
 from tutelage.evaluation.calibrated import Calibration, calibrated
 from tutelage.judging_settings import CalibrateSettings

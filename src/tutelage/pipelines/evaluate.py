@@ -18,10 +18,9 @@ from tutelage.deploy.judge import (
     labeled_part,
     still_true,
 )
-from tutelage.deploy.model_folder import Model, load_model, model_at
+from tutelage.deploy.model_folder import Model, load_model, model_at, run_of
 from tutelage.deploy.predict import as_predictions
 from tutelage.deploy.predictions import table_path, write_predictions
-from tutelage.deploy.teacher_check import run_of
 from tutelage.errors import DataProblem, UsageError
 from tutelage.evaluation.image_size import best_size, candidates, reason, size_table
 from tutelage.evaluation.intervals import Accuracy

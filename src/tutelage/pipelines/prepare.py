@@ -19,8 +19,7 @@ from tutelage.data.sets import LabeledSet
 from tutelage.data.source import Images
 from tutelage.data.split import split
 from tutelage.data.surveys import common_side
-from tutelage.deploy.model_folder import load_model
-from tutelage.deploy.teacher_check import folder_of
+from tutelage.deploy.model_folder import folder_of, load_model
 from tutelage.errors import UsageError
 from tutelage.files import write_json
 from tutelage.learner import choose_precision

@@ -13,8 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tutelage.data import storage
-from tutelage.deploy.model_folder import load_model
-from tutelage.deploy.teacher_check import folder_of, run_of
+from tutelage.deploy.model_folder import folder_of, load_model, run_of
 from tutelage.deploy.teacher_sources import HUB
 from tutelage.deploy.teachers import Teacher, load_teacher
 from tutelage.errors import GivenUp, UsageError

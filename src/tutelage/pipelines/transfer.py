@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.data import storage
-from tutelage.deploy.teacher_check import folder_of, run_of
+from tutelage.deploy.model_folder import folder_of, run_of
 from tutelage.deploy.teacher_sources import (
     HUB,
     Found,

@@ -1,8 +1,6 @@
 """A model's answers to images that a suite brings itself, batch by batch."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import zip_longest
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from tutelage.core import Advance
 from tutelage.data.check import BAD_SHARE
+from tutelage.data.pixels import ahead
 from tutelage.data.views import center
 from tutelage.errors import DataProblem
 from tutelage.evaluation.intervals import Accuracy
@@ -43,7 +42,7 @@ def ask(
     """Answers to the images of rows (M,), limited to the classes that they can be of; -1 for those
     that can't be read."""
     device, parts = device_of(subject.module), []
-    for some, images in _ahead(rows, load, subject.batch):
+    for some, images in ahead(rows, load, subject.batch):
         seen = center(images.to(device), subject.size)
         parts.append(answered(match.limited(subject.logits(seen)), subject.temperature))
         advance(len(some))
@@ -76,18 +75,6 @@ def ask_clean(subject: Subject, rows: Tensor, match: Match, advance: Advance) ->
         parts.append(answered(match.limited(subject.logits(images)), subject.temperature))
         advance(len(some))
     return joined(parts)
-
-
-def _ahead(rows: Tensor, load: Load, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of rows and their images, the next one loaded while one is worked on."""
-    chunks = rows.split(batch)
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(load, chunks[0])
-        for some, following in zip_longest(chunks, chunks[1:]):
-            images = coming.result()
-            if following is not None:
-                coming = thread.submit(load, following)
-            yield some, images
 
 
 def stop_if_many(lost: int, total: int, what: str, first: str) -> None:
