@@ -68,7 +68,8 @@ def bare(labeled: LabeledSet, steps: int, batch: int) -> float:
     """Mean seconds per step of a loop as one would write it by hand."""
     module = build(NET).to(memory_format=torch.channels_last).train()
     optimizer = Learner(module, OPTIM).optimizer
-    images, targets = labeled.pixels.images, labeled.targets  # type: ignore[attr-defined]
+    images = labeled.pixels.images  # type: ignore[attr-defined]
+    targets = labeled.targets(torch.arange(len(images)))
     starts = []
     for step in range(steps):
         rows = positions(step, batch, len(targets), seed=0, use=Dice.LABELED_ORDER)

@@ -96,7 +96,7 @@ def learner(
     method = make("supervised", (), {"smoothing": job.smoothing})
     recipe = recipe_of(
         replace(job, optim=optim), model=job.model, method=method,
-        num_classes=labeled.targets.shape[1],
+        num_classes=labeled.num_classes,
     )  # fmt: skip
     batches = Batches(
         labeled, None, stages=recipe.stages, views=(method.labeled_view, ()), batch=recipe.batch,

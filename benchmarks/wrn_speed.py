@@ -87,7 +87,7 @@ class Watched(Batches):
     def at(self, step: int) -> Batch:
         """The batch."""
         if step in (SKIPPED, self.total - 1):
-            wait_for(self.labeled.targets.device)
+            wait_for(self.labeled.labels.device)
             self.marks = [*vars(self).get("marks", []), time.perf_counter()]
         return super().at(step)
 

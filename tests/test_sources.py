@@ -25,7 +25,6 @@ from tutelage.data.source import Source
 from tutelage.data.sources.memory import as_source
 from tutelage.errors import TutelageError
 from tutelage.settings import Noise
-from tutelage.targets import one_hot
 
 CPU = torch.device("cpu")
 REMOTE = [example for example in EXAMPLES if example.remote]
@@ -55,11 +54,11 @@ def fatal(issues) -> list[str]:
 def first_batch(images, pool):
     stage = Stage(steps=2, size=32, magnitude=5.0)
     labeled = open_pixels(images, 32, CPU, in_memory=True)
-    targets = one_hot(images.label_tensor(), len(images.classes))
     rows = torch.arange(len(pool))
     pixels = open_pixels(pool, 32, CPU, in_memory=False)
     batches = Batches(
-        LabeledSet(labeled, targets), PoolSet(pixels, rows, torch.ones_like(rows)),
+        LabeledSet(labeled, images.label_tensor(), len(images.classes)),
+        PoolSet(pixels, rows, torch.ones_like(rows)),
         stages=[stage], views=("strong", ("weak",)), batch=8, ratio=1, noise=Noise(), seed=3,
     )  # fmt: skip
     return batches.at(1)
