@@ -46,7 +46,6 @@ LAYERS = [  # a module may import modules of lower rows, and of its own package
     {"core", "heap"},
     {"errors"},
 ]
-TABLES: set[str] = set()  # flat tables may have 400 lines
 
 
 def layer(module: str) -> int:
@@ -92,8 +91,7 @@ def test_package_inits_are_empty():
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
 def test_files_and_functions_are_small(path):
     text = path.read_text()
-    limit = 400 if path.name in TABLES else 300
-    assert len(text.splitlines()) <= limit
+    assert len(text.splitlines()) <= 300
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
