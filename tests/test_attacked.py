@@ -11,12 +11,13 @@ from prototypes import Prototypes, run, subject
 import tutelage
 from tutelage.cli import main
 from tutelage.errors import UsageError
-from tutelage.evaluation.intervals import wilson
+from tutelage.evaluation.intervals import Accuracy, wilson
 from tutelage.evaluation.kept import all_kept
 from tutelage.evaluation.paired import compare
 from tutelage.judging_settings import EvaluateSettings
 from tutelage.pipelines.robust import MAKERS
 from tutelage.robustness.alarms import Tried, alarms
+from tutelage.robustness.attack_curve import _line
 from tutelage.robustness.attacked import UnderAttack
 from tutelage.robustness.autoattack import AutoAttacked
 from tutelage.robustness.suite import Reference, Subject
@@ -287,3 +288,11 @@ def test_flags_reach_the_suites(tmp_path):
     assert made["pgd-l2"].epsilon == (0.3,)
     assert made["fgsm"].epsilon == (2.0,)
     assert made["autoattack"] == AutoAttacked(epsilon=(2.0,), seed=5)
+
+
+def test_the_outcome_is_a_sentence():
+    clean, hard = Accuracy(80, 100), Accuracy(30, 100)
+    assert _line(["0", "8"], [clean, hard]) == (
+        "clean 80.0 % (71.1 % to 86.7 %, 100 images); 30.0 % at epsilon 8; half of what was right "
+        "is lost at epsilon 8"
+    )

@@ -262,7 +262,9 @@ def test_a_lesson_moves_the_statistics_once(tiny):
     batch = batch_of()
     strong = batch.pool().views["strong"]
     torch.manual_seed(0)
-    lesson = teach(pupil, strong, torch.full((6, K), 1 / K), batch.labeled, CLOCK, "exact")
+    lesson = teach(
+        pupil, strong, torch.full((6, K), 1 / K), batch.labeled, CLOCK, estimator="exact"
+    )
     credit(pupil, lesson.start, strong, lesson.after)
     torch.manual_seed(0)
     twin(strong)
@@ -274,7 +276,9 @@ def test_a_lesson_moves_the_statistics_once(tiny):
 def test_a_lesson_keeps_what_its_feedback_is_made_of_and_no_more(tiny, estimator):
     pupil, batch = state_of(MetaPseudoLabels(), tiny).student, batch_of()
     given = torch.full((6, K), 1 / K)
-    lesson = teach(pupil, batch.pool().views["strong"], given, batch.labeled, CLOCK, estimator)
+    lesson = teach(
+        pupil, batch.pool().views["strong"], given, batch.labeled, CLOCK, estimator=estimator
+    )
     derives = estimator in ("exact", "sampled")
     assert (lesson.start is not None) is derives
     assert lesson.after.requires_grad is derives

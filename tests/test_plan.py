@@ -112,7 +112,7 @@ def test_what_a_start_has_taken_so_far_is_taken_off_the_budget(photos, tmp_path,
         optim = settings.optim.resolved(batch_norm=True, pretrained=False)
         settings = replace(settings, optim=optim)
         run.began -= 30  # such as for loading teachers
-        run.earlier += 20  # the check of an earlier start
+        run.seconds_before += 20  # the check of an earlier start
 
         def rounds(asked):
             return train_rounds(asked, found, make("supervised"))
@@ -140,18 +140,21 @@ def test_a_run_goes_on_with_as_many_processes_as_can_share_its_batch(photos, tmp
 
 
 def test_what_the_leader_does_alone_takes_the_time_of_one(photos, tmp_path, monkeypatch):
-    """A step's time is that of all processes together; validation and test images are asked by
-    one."""
+    """A step's time is that of all processes together, and so is that of the pool's labels;
+    validation and test images are asked by one."""
     monkeypatch.setattr(plan, "step_time", step_of(0.01))
-    fixed = []
-    with started(TrainSettings, photos, tmp_path / "run", steps=5) as (settings, run, found):
+    pool = {"method": ("noisy-student",), "rounds": 1, "unlabeled": photos / "pool", "steps": 5}
+    with started(SelftrainSettings, photos, tmp_path / "run", **pool) as (settings, _, found):
         optim = settings.optim.resolved(batch_norm=True, pretrained=False)
-        rounds = train_rounds(replace(settings, optim=optim), found, make("supervised"))
+        rounds = selftrain_rounds(replace(settings, optim=optim), found, None)
+        fixed = []
         for count in (1, 4):
             monkeypatch.setattr(plan, "world", lambda count=count: count)
-            clock = plan.Budget(100.0, run.earlier, run.began)
-            fixed.append(plan.plan(rounds, found, budget=clock).fixed)
-    assert fixed[1] == pytest.approx(4 * fixed[0])
+            fixed.append(plan.plan(rounds, found, budget=plan.Budget(100.0, 0.0, 0.0)).fixed)
+    seen = 0.01 / (3 * settings.batch_size)  # seconds an image, for the baseline and the student
+    tested, labeled = 2 * len(found.parts["test"]), len(found.parts["pool"])
+    assert fixed[0] == pytest.approx((tested + labeled) * seen)
+    assert fixed[1] == pytest.approx((4 * tested + labeled) * seen)
 
 
 def test_a_small_budget_takes_smaller_images_where_nobody_asked_for_others(

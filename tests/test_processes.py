@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -282,26 +283,34 @@ def test_two_signals_at_once_are_one(monkeypatch):
 def test_a_command_that_torchrun_gives_again_goes_on_also_with_overwrite(tmp_path, monkeypatch):
     settings = TrainSettings(data="x", model="test_resnet", out=tmp_path / "run")
 
-    def begun(stage):
-        with open_run("train", settings, overwrite=True) as run:
+    def begun(stage, *, ends=False):
+        """Stages that were there before; the run is stopped after this one, or done."""
+        with suppress(Interrupted), open_run("train", settings, overwrite=True) as run:
             before = set(run.content["stages"])
             with run.stage(stage):
                 pass
+            if not ends:
+                raise Interrupted("stopped")
         return before
+
+    def by(launch, restarts):
+        monkeypatch.setattr("tutelage.run.launch", lambda: launch)
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(restarts))
 
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     assert begun("check") == set()
     assert begun("plan") == {"check"}  # by the same torchrun, which others have joined
-    monkeypatch.setattr("tutelage.run.launch", lambda: "another machine")
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert begun("init") == {"check", "plan"}  # after a machine was lost
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    monkeypatch.setattr("tutelage.run.launch", lambda: "another torchrun")
+    by("1/another machine", 1)
+    assert begun("init", ends=True) == {"check", "plan"}  # after the leader's machine was lost
+    by("1/a machine of next week", 1)
+    assert begun("check") == set()  # a run that was done is not gone on with
+    by("2/another torchrun", 1)
     assert begun("check") == set()
-    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
-    monkeypatch.setattr("tutelage.run.launch", lambda: "")
+    by("2/another torchrun of that id", 0)
     assert begun("check") == set()
-    assert len(list(tmp_path.glob("run.old-*"))) == 2
+    by("", 0)
+    assert begun("check") == set()
+    assert len(list(tmp_path.glob("run.old-*"))) == 4
 
 
 def test_who_begins_anew_waits_for_the_folder_of_who_is_about_to_end(tmp_path, monkeypatch):

@@ -17,8 +17,9 @@ from tutelage.jobs import TrainSettings
 from tutelage.networks.build import Net, build, parameters
 from tutelage.networks.freeze import Freeze
 from tutelage.pipelines import room
-from tutelage.pipelines.prepare import canvas_for
+from tutelage.pipelines.prepare import Prepared, canvas_for
 from tutelage.pipelines.room import ROOM, Fit, batch_that_fits
+from tutelage.progress import Screen
 from tutelage.recipe import Recipe
 from tutelage.settings import Noise, Optim
 from tutelage.speed.training_memory import images_learned, least_bytes
@@ -196,12 +197,12 @@ def test_on_a_gpu_what_the_allocator_keeps_is_free_and_small_images_are_to_come(
                         ("memory_allocated", 10**8)):  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
     parts = {"labeled": range(100), "pool": range(900)}
-    small = SimpleNamespace(
-        device=torch.device("cuda"), size=32, parts=parts, memory=Memory(10**8), opened={}
-    )
+    small = Prepared(parts, 32, torch.device("cuda"), Screen(), Memory(10**8))
     idle = 10**9 + 4 * 10**8
     assert room._free(small) == idle - 1000 * 3 * canvas_for(32) ** 2
     small.opened = {("pool", canvas_for(32)): None}
+    assert room._free(small) == idle - 100 * 3 * canvas_for(32) ** 2
+    small.opened, small.memory = {}, Memory(10**6)  # which has no room for the pool
     assert room._free(small) == idle - 100 * 3 * canvas_for(32) ** 2
     small.size = 224  # such images are decoded when they are asked for
     assert room._free(small) == idle

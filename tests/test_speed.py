@@ -172,6 +172,7 @@ def test_another_error_is_not_taken_for_memory():
         (torch.OutOfMemoryError("x"), True),
         (MemoryError(), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("unable to mmap 8 bytes: Cannot allocate memory (12)"), True),
         (RuntimeError("[ONNXRuntimeError] : 6 : Failed to allocate memory"), True),
         (RuntimeError("mat1 and mat2 shapes"), False),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),

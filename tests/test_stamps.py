@@ -23,7 +23,7 @@ from tutelage.data.source import Images
 from tutelage.data.sources.arrays import Arrays
 from tutelage.data.sources.folder import Folder
 from tutelage.data.sources.memory import as_source
-from tutelage.data.stamps import AT_ONCE, lie_here, stamps_of
+from tutelage.data.stamps import AT_ONCE, stamps_of
 from tutelage.errors import DataProblem
 from tutelage.files import write_json
 from tutelage.pipelines.manifest import read_manifest, write_manifest
@@ -61,8 +61,9 @@ def test_stamps_of_many_are_those_of_each(example, tmp_path):
     written = example.write(tmp_path, None)
     source = open_source(tmp_path / written) if isinstance(written, str) else as_source(written)
     names = source.listing("pool").names
-    assert stamps_of(source, names) == [source.stamp(name) for name in names]
-    assert all(lie_here(source, names))
+    asked = stamps_of(source, names)
+    assert asked.stamps == [source.stamp(name) for name in names]
+    assert all(asked.here)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_each_file_is_asked_for_once(write, files, tmp_path, asked, monkeypatch)
     source = opened(write, tmp_path / "data")
     names = source.listing("pool").names
     asked.clear()
-    assert len(stamps_of(source, names)) == 12
+    assert len(stamps_of(source, names).stamps) == 12
     assert len(asked) == files
 
 
@@ -117,8 +118,9 @@ class Distant(Folder):
 def test_files_elsewhere_are_asked_for_side_by_side_and_missing_ones_are_none():
     names = [str(i) for i in range(2 * AT_ONCE + 1)]
     source = Distant("far://away")
-    assert not any(lie_here(source, names))
-    assert stamps_of(source, names) == [None if name == "3" else (int(name), 1) for name in names]
+    asked = stamps_of(source, names)
+    assert not any(asked.here)
+    assert asked.stamps == [None if name == "3" else (int(name), 1) for name in names]
     assert source.first == "0"
 
 
@@ -134,7 +136,7 @@ def test_one_image_that_two_parquet_files_name_has_the_stamp_of_either(tmp_path)
     os.utime(outside, (0, 0))
     source = open_source(tmp_path / "data")
     names = source.listing("pool").names
-    found = stamps_of(source, names)
+    found = stamps_of(source, names).stamps
     assert found == [source.stamp(name) for name in names]
     assert len(set(found)) == 2
 
@@ -226,7 +228,7 @@ def test_a_folder_elsewhere_is_listed_once_for_the_stamps(tmp_path, elsewhere, m
         return real(address)
 
     monkeypatch.setattr(storage, "entries_below", slowly)
-    assert all(size for size, _ in stamps_of(source, names))
+    assert all(size for size, _ in stamps_of(source, names).stamps)
     assert listed == ["memory://elsewhere"]
     cache = FactCache(tmp_path / "facts.parquet")  # memory: has none of its own
     monkeypatch.setattr(FactCache, "of", lambda address: cache)

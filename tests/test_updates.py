@@ -195,7 +195,7 @@ def test_the_feedback_of_a_student_in_fp16_is_nearly_that_in_fp32():
     slopes = []
     for precision in ("fp32", "fp16"):
         student = Learner(Small(), PLAIN, precision=precision)
-        lesson = teach(student, images(2), given, labeled, Clock(0, 1), "exact")
+        lesson = teach(student, images(2), given, labeled, Clock(0, 1), estimator="exact")
         assert exam(student, labeled).dtype == torch.float32
         slopes.append(credit(student, lesson.start, lesson.images, lesson.after))
     assert torch.allclose(*slopes, rtol=0.01, atol=1e-5)

@@ -55,8 +55,8 @@ def _teacher(
         if given is None:
             name = name_of(recipe.method)
             raise UsageError(f"{name} learns from a trained teacher: give one")
-        home = _home(recipe, "teacher", device)
-        module = given if _is_frozen(given, home) and home == device else _copy(given).to(home)
+        shared = not recipe.spread.shards("teacher") and _is_frozen(given, device)
+        module = given if shared else _copy(given).to(_home(recipe, "teacher", device))
         return Frozen(module, precision=recipe.precision, compile=recipe.compile)
     if given is None:
         seed = fold(recipe.seed, Dice.TEACHER, 0)
@@ -84,7 +84,8 @@ def _learner(recipe: Recipe, module: nn.Module) -> Learner:
 
 
 def _is_frozen(module: nn.Module, device: torch.device) -> bool:
-    """Whether it answers as it is on this device: a copy would only take room there."""
+    """Whether it answers as it is on this device, where a copy would only take room."""
+    device = torch.empty(0, device=device).device  # cuda is cuda:0
     here = all(not one.requires_grad and one.device == device for one in module.parameters())
     return here and not any(part.training for part in module.modules())
 

@@ -41,7 +41,7 @@ VERBS = {  # name: what it does, an example
         "labels --out selected --threshold 0.3 --per-class 1000",
     ),
     "evaluate": (
-        "how good a trained model is, also under trouble",
+        "how good a trained model is, and how robust",
         "runs/first --data test --robust c,p,fgsm,pgd",
     ),
     "compare": (

@@ -13,8 +13,8 @@ TutelageError          exit code 1
 """
 
 NO_MEMORY = (  # as libraries say it, in small letters
-    "out of memory", "can't allocate memory", "not enough memory", "failed to allocate",
-    "bad_alloc", "status_alloc_failed",
+    "out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory",
+    "failed to allocate", "bad_alloc", "status_alloc_failed",
 )  # fmt: skip
 
 

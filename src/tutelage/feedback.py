@@ -10,7 +10,7 @@ neither of `exact` nor of `reward`; the difference of two exams sees what they d
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -64,13 +64,10 @@ def exam(student: Learner, labeled: Labeled) -> Tensor:
     """The labeled loss L(theta): a scalar, with gradient.
 
     In eval mode and without autocast: two exams differ by the student's weights alone, in float32,
-    and move no batch-norm statistic. A GPU's convolutions would round weights to 10 bits (TF32), by
-    more than an update may move them.
+    and move no batch-norm statistic.
     """
     images = labeled.images.contiguous(memory_format=torch.channels_last)
-    cudnn = torch.backends.cudnn
-    full = cudnn.flags(enabled=True, benchmark=cudnn.benchmark, allow_tf32=False)
-    with modes(student.module, noise=False, statistics=False), full:
+    with modes(student.module, noise=False, statistics=False):
         logits = student.module(images)
     return _cross_entropy(logits, labeled.targets)
 
@@ -111,7 +108,7 @@ def start_of(student: Learner) -> Start:
 
 
 def teach(
-    student: Learner, images: Tensor, labels: Tensor, labeled: Labeled, clock: Clock,
+    student: Learner, images: Tensor, labels: Tensor, labeled: Labeled, clock: Clock, *,
     estimator: Estimator,
 ) -> Lesson:  # fmt: skip
     """Update the student on images (U, 3, H, W) with labels (U, K), and examine it, for feedback by
@@ -120,16 +117,27 @@ def teach(
     The lesson's forward comes before the first exam, so that both see the batch-norm statistics
     that it moved.
     """
-    start = start_of(student) if differentiates(estimator) else None
+    derives = differentiates(estimator)
+    start = start_of(student) if derives else None
     loss = cross_entropy(student(images), labels)
     before = None
     if estimator == "difference":
-        with torch.no_grad():
+        with torch.no_grad(), _exact_products():
             before = exam(student, labeled)
     student.minimize(loss, clock)
-    with torch.set_grad_enabled(differentiates(estimator)):
+    with torch.set_grad_enabled(derives), nullcontext() if derives else _exact_products():
         after = exam(student, labeled)
     return Lesson(start, images, labels, loss.detach(), before, after, student.rate(clock))
+
+
+def _exact_products() -> AbstractContextManager[None]:
+    """Without TF32, by which a GPU's convolutions round weights to 10 bits: by more than the update
+    between two exams may move them."""
+    now = torch.backends.cudnn
+    return now.flags(
+        enabled=now.enabled, benchmark=now.benchmark, deterministic=now.deterministic,
+        allow_tf32=False,
+    )  # fmt: skip
 
 
 def credit(student: Learner, start: Start, images: Tensor, result: Tensor) -> Tensor:

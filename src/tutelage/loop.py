@@ -133,12 +133,12 @@ def fit(
 ) -> nn.Module:
     """Train by the recipe, continuing where `out` stopped; returns the network to keep.
 
-    `student` and `teacher` are networks to begin with, of which copies are used; by default the
-    student is new, and so is a teacher that learns. Leaves last.pt, metrics.jsonl and, at the end,
-    model.safetensors in `out`. A finished training is not repeated; where only its weights are
-    damaged, they are made again from the checkpoint. Raises Interrupted, after
-    saving, where the user asked to stop, and GivenUp where the loss is no longer finite or the exam
-    gives up.
+    `student` and `teacher` are networks to begin with, of which copies are used, but for a teacher
+    that is frozen already; by default the student is new, and so is a teacher that learns. Leaves
+    last.pt, metrics.jsonl and, at the end, model.safetensors in `out`. A finished training is not
+    repeated; where only its weights are damaged, they are made again from the checkpoint. Raises
+    Interrupted, after saving, where the user asked to stop, and GivenUp where the loss is no longer
+    finite or the exam gives up.
     """
     weights, screen = out / "model.safetensors", screen or Screen()
     if weights.exists():

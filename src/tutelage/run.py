@@ -20,6 +20,7 @@ from tutelage.distributed.launcher import is_restartable, launch, was_restarted
 from tutelage.distributed.watch import patience
 from tutelage.errors import Damaged, Interrupted, RunMismatch, UsageError
 from tutelage.files import (
+    as_written,
     explaining,
     made_folder,
     read_json,
@@ -27,7 +28,7 @@ from tutelage.files import (
     sweep,
     write_json,
     write_text,
-)
+)  # fmt: skip
 from tutelage.speed.machine import environment
 from tutelage.values import differences, to_plain
 
@@ -55,8 +56,7 @@ class Run:
         self.content = content
         self.given = given or {}
         self.began = time.monotonic()
-        # seconds that stages took in earlier starts
-        self.earlier = sum(notes.get("seconds", 0.0) for notes in content["stages"].values())
+        self.seconds_before = sum(notes.get("seconds", 0.0) for notes in content["stages"].values())
 
     def save(self) -> None:
         """Write run.json."""
@@ -120,9 +120,12 @@ def open_run(
 def _is_of_this_launch(path: Path) -> bool:
     """Whether the torchrun that began this process has also begun the run, in the same command."""
     file = path / "environment.json"
-    starts = read_json(file) if launch() and file.exists() else []
-    known = bool(starts) and isinstance(starts, list) and isinstance(starts[-1], dict)
-    return known and (was_restarted() or starts[-1].get("launch") == launch())
+    if not launch() or not file.exists():
+        return False
+    with as_written(path):
+        before = read_json(file)[-1].get("launch", "")
+    again = was_restarted() and before.partition("/")[0] == launch().partition("/")[0]
+    return before == launch() or (again and read_run(path).get("state") != "done")
 
 
 @contextmanager

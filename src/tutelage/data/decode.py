@@ -191,6 +191,8 @@ def _turn(image: Image.Image) -> Transpose | None:
     of the pixels."""
     try:
         return TURNS.get(image.getexif().get(ORIENTATION, 1))
+    except MemoryError:
+        raise
     except Exception:  # SyntaxError, OSError, ValueError, TypeError, …
         return None
 

@@ -67,7 +67,7 @@ class FactCache:
         if self.path is None:
             return [(None, None)] * len(rows)
         names = [images.names[row] for row in rows]
-        stamps = stamps_of(images.source, names, gone=(OSError, NotImplementedError))
+        stamps = stamps_of(images.source, names, gone=(OSError, NotImplementedError)).stamps
         places = (absolute(images.where(row)) for row in rows)
         return [self._known(*both) for both in zip(places, stamps, strict=True)]
 

@@ -3,6 +3,8 @@ at a time."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
 from typing import TypeAlias
 
 from tutelage.data.source import Source
@@ -14,11 +16,20 @@ SOME = 4096  # images whose files are told apart at a time; neighbors share thei
 Stamp: TypeAlias = tuple[int, int]  # bytes, and time of change in ns
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is known of images' files."""
+
+    stamps: list[Stamp | None] = field(default_factory=list)  # None: a file is gone
+    here: list[bool] = field(default_factory=list)  # whether all of its files are this machine's
+
+
 def stamps_of(
     source: Source, names: Sequence[str], *,
     gone: tuple[type[Exception], ...] = (FileNotFoundError,),
-) -> list[Stamp | None]:  # fmt: skip
-    """The stamp of each image; None where asking for it raises one of `gone`."""
+) -> Asked:  # fmt: skip
+    """The stamp of each image, None where asking for it raises one of `gone`, and whether it lies
+    on this machine."""
 
     def ask(name: str) -> Stamp | None:
         try:
@@ -26,26 +37,34 @@ def stamps_of(
         except gone:
             return None
 
-    found: list[Stamp | None] = []
+    def holders(name: str) -> tuple[str, ...]:
+        try:
+            return source.holders(name)
+        except gone:
+            return (name,)  # of which asking says the same
+
+    found = Asked()
     known: dict[tuple[str, ...], Stamp | None] = {}
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        for start in range(0, len(names), SOME):
-            some = names[start : start + SOME]
-            files = [source.holders(name) for name in some]
-            first = {its: name for its, name in zip(files, some, strict=True) if its not in known}
-            if all(map(_are_here, first)):
-                new = dict(zip(first, map(ask, first.values()), strict=True))
-            else:  # the first one alone, as some sources then learn of all
-                one, *others = first.values()
-                new = dict(zip(first, [ask(one), *threads.map(ask, others)], strict=True))
-            known = {its: known[its] if its in known else new[its] for its in files}
-            found += [known[its] for its in files]
+    for start in range(0, len(names), SOME):
+        some = names[start : start + SOME]
+        files = [holders(name) for name in some]
+        first = {its: name for its, name in zip(files, some, strict=True) if its not in known}
+        if all(map(_are_here, first)):
+            new = dict(zip(first, map(ask, first.values()), strict=True))
+        else:  # the first one alone, as some sources then learn of all
+            one, *others = first.values()
+            new = dict(zip(first, [ask(one), *_threads().map(ask, others)], strict=True))
+        known = {its: known[its] if its in known else new[its] for its in files}
+        here = {its: _are_here(its) for its in known}
+        found.stamps.extend(known[its] for its in files)
+        found.here.extend(here[its] for its in files)
     return found
 
 
-def lie_here(source: Source, names: Sequence[str]) -> list[bool]:
-    """Whether each image is read from files of this machine alone."""
-    return [_are_here(source.holders(name)) for name in names]
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """One set for all who ask, as a check asks from many threads."""
+    return ThreadPoolExecutor(AT_ONCE, "stamp")
 
 
 def _are_here(files: tuple[str, ...]) -> bool:

@@ -48,8 +48,8 @@ def is_restartable() -> bool:
 
 
 def launch() -> str:
-    """What tells the torchrun that began this process from others: its address, and when it began;
-    nothing where it was begun in another way."""
+    """What tells the torchrun that began this process from others: its run id, its address, and
+    when it began; nothing where it was begun in another way."""
     if not is_restartable():
         return ""
     parent = os.getppid()
@@ -57,7 +57,8 @@ def launch() -> str:
         began = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
         began = ""
-    return f"{socket.gethostname()} {parent} {began}".rstrip()
+    number = os.environ["TORCHELASTIC_RUN_ID"]
+    return f"{number}/{socket.gethostname()}/{parent}/{began}"
 
 
 def was_restarted() -> bool:

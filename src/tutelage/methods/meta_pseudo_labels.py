@@ -98,7 +98,7 @@ class MetaPseudoLabels(Method):
         own = labels + weight * uda
 
         given = pseudo_labels(on_strong, label_kind(self.feedback, self.labels))
-        lesson = teach(student, strong, given, labeled, clock, self.feedback)
+        lesson = teach(student, strong, given, labeled, clock, estimator=self.feedback)
         baseline = state.memory["baseline"]
         h, told = feedback(self.feedback, student, lesson, on_strong, baseline, decay=self.baseline)
         teacher.minimize(own + self.feedback_weight * told, clock)

@@ -89,7 +89,7 @@ class ReducedMetaPseudoLabels(Method):
         images = pool.views[self.unlabeled_views[0]]
         logits = teacher(pool.targets[:, :, None, None])
         given = pseudo_labels(logits, label_kind(self.feedback, self.labels))
-        lesson = teach(state.student, images, given, batch.labeled, clock, self.feedback)
+        lesson = teach(state.student, images, given, batch.labeled, clock, estimator=self.feedback)
         h, told = feedback(
             self.feedback, state.student, lesson, logits, state.memory["baseline"],
             decay=self.baseline,

@@ -13,7 +13,7 @@ from tutelage.data.examine import examine
 from tutelage.data.facts import Part
 from tutelage.data.find import Given, open_source
 from tutelage.data.source import Images, Source
-from tutelage.data.stamps import Stamp, lie_here, stamps_of
+from tutelage.data.stamps import Asked, stamps_of
 from tutelage.data.storage import absolute, is_given
 from tutelage.errors import DataProblem, UsageError
 from tutelage.evaluation.calibrated import Calibration
@@ -30,13 +30,13 @@ def write_manifest(data: Path, parts: dict[str, Part]) -> None:
     columns: dict[str, list[Any]] = {key: [] for key in COLUMNS}
     for name, part in parts.items():
         labels = part.images.labels or (-1,) * len(part.images)
-        stamps = _stamps(part.images)
+        stamps = [stamp for stamp in _asked(part.images).stamps if stamp is not None]  # all
         columns["part"] += [name] * len(part.images)
         columns["path"] += part.images.names
         columns["label"] += labels
         columns["content"] += [fact.content for fact in part.facts]
-        columns["bytes"] += [size for size, _ in stamps]
-        columns["changed"] += [changed for _, changed in stamps]
+        columns["bytes"] += [stamp[0] for stamp in stamps]
+        columns["changed"] += [stamp[1] for stamp in stamps]
     sources = {name: absolute(part.images.source.address) for name, part in parts.items()}
     write_json(data / "sources.json", sources)
     write_with(data / "manifest.parquet", lambda part: pq.write_table(pa.table(columns), part))
@@ -73,10 +73,10 @@ def read_manifest(
         source = opened[addresses[name]]  # one for all parts there, as some hold the whole file
         images = Images(source, names, None if name == "pool" else labels, classes)
         before = [(columns["bytes"][row], columns["changed"][row]) for row in rows_of[name]]
-        stamps = _stamps(images)
-        _check_same(images, [row for row, now in enumerate(stamps) if now != before[row]],
-                    [columns["content"][row] for row in rows_of[name]])  # fmt: skip
-        parts[name] = _watched(images, stamps)
+        asked = _asked(images)
+        changed = [row for row, now in enumerate(asked.stamps) if now != before[row]]
+        _check_same(images, changed, [columns["content"][row] for row in rows_of[name]])
+        parts[name] = _watched(images, asked)
     return parts
 
 
@@ -100,10 +100,11 @@ def learned_notes(run: Path, contents: set[str], its: Calibration | None) -> lis
     """What to say where a run was trained, validated or calibrated on images that it is judged on;
     `its` is the model's calibration."""
     notes, of = [], f"of these {len(contents):,} images"
-    trained, validated = (
-        contents & contents_of(run, (part,)) if has_manifest(run) else set()
-        for part in ("labeled", "val")
-    )
+    seen: dict[str, set[str]] = {"labeled": set(), "val": set()}
+    for part, _, content in _contents(run) if has_manifest(run) else ():
+        if part in seen and content in contents:
+            seen[part].add(content)
+    trained, validated = seen.values()
     if trained:
         notes.append(
             f"warning: {run} was trained on {len(trained):,} {of}, of which it knows more than of "
@@ -152,24 +153,23 @@ def _opened_again(address: str, given: Given | None) -> Source:
         ) from error
 
 
-def _stamps(images: Images) -> list[Stamp]:
-    """Bytes and time of change of every image's file; raises DataProblem where one is gone."""
-    found = []
-    for row, stamp in enumerate(stamps_of(images.source, images.names)):
-        if stamp is None:
-            raise DataProblem(
-                f"{images.where(row)} is gone since the run began: put it back, or start a new run"
-            )
-        found.append(stamp)
+def _asked(images: Images) -> Asked:
+    """What every image's file is like; raises DataProblem where one is gone."""
+    found = stamps_of(images.source, images.names)
+    if None in found.stamps:
+        raise DataProblem(
+            f"{images.where(found.stamps.index(None))} is gone since the run began: put it back, "
+            "or start a new run"
+        )
     return found
 
 
-def _watched(images: Images, stamps: Sequence[Stamp]) -> Images:
+def _watched(images: Images, asked: Asked) -> Images:
     """The images, whose files must stay as they are where they lie on this machine."""
-    here = np.array(lie_here(images.source, images.names), bool)
+    here = np.array(asked.here, bool)
     if not here.any():
         return images
-    kept = np.array(stamps, np.int64).reshape(-1, 2)
+    kept = np.array(asked.stamps, np.int64).reshape(-1, 2)
     kept[~here] = -1
     return replace(images, stamps=kept)
 

@@ -25,7 +25,7 @@ from tutelage.pipelines.room import batch_that_fits
 from tutelage.pipelines.rounds import Round, batches_of, example_pool
 from tutelage.recipe import Recipe
 from tutelage.run import Run
-from tutelage.training_settings import Common, seconds
+from tutelage.training_settings import Common, check_shared, seconds
 
 DEFAULT_STEPS = 2000  # of a round, where neither steps nor a budget are given
 LONG = 10**6  # steps of a whole round that is only measured
@@ -83,13 +83,14 @@ def planned(
 
 def _check_shareable(batch: int) -> None:
     """Raises UsageError where these processes can't share the batch that the run began with."""
-    count = world()
-    if count > 1 and (batch % count or batch < 2 * count):
-        able = [str(n) for n in range(1, batch // 2 + 1) if batch % n == 0]
+    try:
+        check_shared(batch, world())
+    except UsageError as error:
+        able = [str(count) for count in range(1, batch // 2 + 1) if batch % count == 0]
         raise UsageError(
-            f"this run began with {batch} labeled images a step, which {count} processes can't "
+            f"this run began with {batch} labeled images a step, which {world()} processes can't "
             f"share: go on with {', '.join(able)} of them, or choose another --out"
-        )
+        ) from error
 
 
 def _long(settings: S, batch: int) -> S:
@@ -117,7 +118,7 @@ def _within_budget(
 ) -> dict[str, Any]:  # fmt: skip
     """Steps, and perhaps fewer rounds and smaller images, for run.json."""
     assert settings.budget is not None, "asked for"
-    clock = Budget(seconds(settings.budget), run.earlier, run.began)
+    clock = Budget(seconds(settings.budget), run.seconds_before, run.began)
     first, fewer, gathered = prepared.size, None, settings.optim.accumulate
 
     def fitted() -> Plan:
@@ -226,23 +227,21 @@ def plan(
 def _forward_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]) -> float:
     """Time to label the pool before a student, and to look at validation and test images."""
     sizes = {name: len(images) for name, images in prepared.parts.items()}
-    asked = (EXAMS + 1) * sizes.get("val", 0) + sizes.get("test", 0)
-    if one.recipe.method.stored:
-        asked += sizes.get("pool", 0)  # none where it is in shards, with labels
-    return asked * _forward(one, per_round)
+    alone = (EXAMS + 1) * sizes.get("val", 0) + sizes.get("test", 0)
+    shared = sizes.get("pool", 0) if one.recipe.method.stored else 0  # none where it is in shards
+    return (world() * alone + shared) * _forward(one, per_round)
 
 
 def _fit_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]) -> float:
     """Time to look at the labels that a new classifier is fitted on; all rounds of a network share
     it."""
-    return min(FITTED, len(prepared.parts["labeled"])) * _forward(one, per_round)
+    return world() * min(FITTED, len(prepared.parts["labeled"])) * _forward(one, per_round)
 
 
 def _forward(one: Round, per_round: dict[str, float]) -> float:
-    """Time of an image's forward pass in the leading process, which does alone what is no training:
-    a third of its step."""
-    images = one.recipe.batch * (1 + one.recipe.ratio)
-    return world() * per_round[one.name] / images / 3
+    """Time of an image's forward pass, a third of its step, where all processes share the images;
+    the leading one alone takes as many times that as there are processes."""
+    return per_round[one.name] / (one.recipe.batch * (1 + one.recipe.ratio)) / 3
 
 
 def step_time(recipe: Recipe, prepared: Prepared, *, teacher: nn.Module | None = None) -> StepTime:

@@ -59,11 +59,9 @@ class Prepared:
         parts; photos when they are asked for, and kept while the memory lasts."""
         canvas = canvas or canvas_for(self.size)
         if (part, canvas) not in self.opened:
-            its, small = self.parts[part], canvas <= SMALL_IMAGE
-            sizes = [len(images) for images in self.parts.values()]
-            total = bytes_held(sum(size for size in sizes if size <= len(its)), canvas)
+            its = self.parts[part]
             own = bytes_held(len(its), canvas)
-            held = small and total <= self.memory.limit and self.memory.take(own)
+            held = self.is_to_be_held(part, canvas) and self.memory.take(own)
             with self.screen.bar(f"decode {part}", len(its) if held else 0) as bar:
                 made = open_pixels(
                     its, canvas, self.device, in_memory=held, memory=self.memory,
@@ -72,6 +70,12 @@ class Prepared:
             self.opened[part, canvas] = made
             self.screen.say(f"  {part}: {len(its):,} images {how_held(made, self.memory)}")
         return self.opened[part, canvas]
+
+    def is_to_be_held(self, part: str, canvas: int) -> bool:
+        """Whether a part's images are decoded at once: small ones, that fit with smaller parts."""
+        sizes = [len(images) for images in self.parts.values()]
+        smaller = sum(size for size in sizes if size <= len(self.parts[part]))
+        return canvas <= SMALL_IMAGE and bytes_held(smaller, canvas) <= self.memory.limit
 
     def forget(self, part: str, *, unless: int) -> None:
         """Let go of a part's images that were decoded for another image size."""

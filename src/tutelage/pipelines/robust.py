@@ -138,7 +138,7 @@ def under_trouble(
     rows = chosen(test.images.label_tensor(), settings.robust_images, settings.seed)
     part = test.keep(rows.tolist())
     if len(rows) < len(test.images):
-        screen.say(f"under trouble: {len(rows):,} of {len(test.images):,} images")
+        screen.say(f"robustness: {len(rows):,} of {len(test.images):,} images")
     subject = _subject(model, part, screen)
     for suite in suites:
         suite.check(subject)

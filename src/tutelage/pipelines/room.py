@@ -15,7 +15,6 @@ from tutelage.distributed.collectives import neighbors, world
 from tutelage.errors import UsageError
 from tutelage.pipelines.prepare import Prepared, canvas_for
 from tutelage.pipelines.rounds import Round
-from tutelage.settings import SMALL_IMAGE
 from tutelage.speed.training_memory import images_learned, largest_stage, least_bytes
 from tutelage.training_settings import Common
 
@@ -124,7 +123,7 @@ def _free(prepared: Prepared) -> int | None:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         there = torch.cuda.mem_get_info(device)[0] + cached
-        return there if canvas > SMALL_IMAGE else max(0, there - _to_come(prepared, canvas))
+        return max(0, there - _to_come(prepared, canvas))
     free = free_bytes() if device.type == "cpu" else None
     if free is None:
         return None
@@ -135,5 +134,7 @@ def _free(prepared: Prepared) -> int | None:
 def _to_come(prepared: Prepared, canvas: int) -> int:
     """Bytes of small images that are yet to be decoded, and will be held on the device."""
     sizes = {name: len(images) for name, images in prepared.parts.items()}
-    coming = sum(size for name, size in sizes.items() if (name, canvas) not in prepared.opened)
-    return min(bytes_held(coming, canvas), prepared.memory.limit)
+    return sum(
+        bytes_held(size, canvas) for name, size in sizes.items()
+        if (name, canvas) not in prepared.opened and prepared.is_to_be_held(name, canvas)
+    )  # fmt: skip

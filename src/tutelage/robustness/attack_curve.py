@@ -105,4 +105,4 @@ def _line(names: Sequence[str], accuracies: Sequence[Accuracy]) -> str:
             if 2 * one.value <= accuracies[0].value]  # fmt: skip
     if half and accuracies[0].right:
         line += f"; half of what was right is lost at epsilon {half[0]}"
-    return line.replace("%;", " %;").replace("% at", " % at")
+    return line
