@@ -28,7 +28,7 @@ from tutelage.files import (
     sweep,
     write_json,
     write_text,
-)  # fmt: skip
+)
 from tutelage.speed.machine import environment
 from tutelage.values import differences, to_plain
 

@@ -60,8 +60,8 @@ class Noise:
     flip: bool = True
     """Mirror images left to right; switch off for digits, text and other things with a side."""
     crop: Literal["auto", "pad", "resized"] = "auto"
-    """pad: shift by an eighth; resized: random resized crop; auto: pad for
-    images of at most 64 pixels."""
+    """pad: shift by an eighth; resized: random resized crop; auto: pad for images
+    of at most 64 pixels."""
     min_area: float = 0.25
     """Smallest share of the image that a resized crop keeps."""
     dropout: float | Auto = "auto"

@@ -49,13 +49,13 @@ def stamps_of(
         some = names[start : start + SOME]
         files = [holders(name) for name in some]
         first = {its: name for its, name in zip(files, some, strict=True) if its not in known}
-        if all(map(_are_here, first)):
+        here = {its: all(map(is_local, its)) for its in files}
+        if all(here[its] for its in first):
             new = dict(zip(first, map(ask, first.values()), strict=True))
         else:  # the first one alone, as some sources then learn of all
             one, *others = first.values()
             new = dict(zip(first, [ask(one), *_threads().map(ask, others)], strict=True))
         known = {its: known[its] if its in known else new[its] for its in files}
-        here = {its: _are_here(its) for its in known}
         found.stamps.extend(known[its] for its in files)
         found.here.extend(here[its] for its in files)
     return found
@@ -65,7 +65,3 @@ def stamps_of(
 def _threads() -> ThreadPoolExecutor:
     """One set for all who ask, as a check asks from many threads."""
     return ThreadPoolExecutor(AT_ONCE, "stamp")
-
-
-def _are_here(files: tuple[str, ...]) -> bool:
-    return all(map(is_local, files))

@@ -112,9 +112,7 @@ def predict_files(
     pixels = Readable(OnDisk(images, model.canvas, torch.device("cpu")))
     surest = Surest(model, len(images), top=top)
     with quiet():
-        predict_each(
-            model.module, pixels, model.net.img_size, take=surest.take, advance=advance
-        )  # fmt: skip
+        predict_each(model.module, pixels, model.net.img_size, take=surest.take, advance=advance)
     for row in range(len(images)):
         if not is_writable_name(images.where(row)):
             pixels.problems[row] = why_unwritable(images.where(row))

@@ -19,7 +19,7 @@ from tutelage.networks.teachers import Ensemble
 from tutelage.pipelines.guard import exam_for
 from tutelage.pipelines.outcome import conclude
 from tutelage.pipelines.plan import planned
-from tutelage.pipelines.prepare import Prepared, prepare
+from tutelage.pipelines.prepare import Prepared, check_judged, prepare
 from tutelage.pipelines.resolution import with_fix
 from tutelage.pipelines.rounds import (
     Round,
@@ -52,11 +52,8 @@ def distill(
     device = choose_device(settings.device)
 
     def allowed(parts: Set[str]) -> None:
-        if settings.baseline and not {"val", "test"} & parts:
-            raise UsageError(
-                "no images are left to judge on: give --test or --val, a --val-fraction above 0, "
-                "or --no-baseline"
-            )
+        if settings.baseline:
+            check_judged(parts, "--no-baseline")
 
     prepared = prepare(settings, run, device, screen, pool=settings.unlabeled, allowed=allowed)
     teacher = _teacher(settings, run, prepared, modules)

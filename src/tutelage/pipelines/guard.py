@@ -132,8 +132,7 @@ def check_against(baseline: Round, student: Round, run: Run, prepared: Prepared)
     if paired.outcome == "hurt":
         raise GivenUp(
             f"{student.name} is below the baseline on {paired.total} validation images: "
-            f"{paired.points} points; "
-            f"{advice(student.recipe.method)}"
+            f"{paired.points} points; {advice(student.recipe.method)}"
         )
 
 

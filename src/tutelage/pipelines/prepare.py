@@ -104,6 +104,16 @@ class Prepared:
         return "test" if "test" in self.parts else "val"
 
 
+def check_judged(parts: Set[str], *more: str) -> None:
+    """Raises UsageError where no part, of which labels alone may have several, is to judge on;
+    `more` are ways to do without."""
+    if not {"val", "test"} & parts:
+        ways = ["--test or --val", "a --val-fraction above 0", *more]
+        raise UsageError(
+            f"no images are left to judge on: give {', '.join(ways[:-1])}, or {ways[-1]}"
+        )
+
+
 def prepare(
     settings: Common, run: Run, device: torch.device, screen: Screen,
     *, pool: str | None = None, pool_share: float = 1.0,

@@ -103,9 +103,7 @@ def _may_gather(rounds: Sequence[Round]) -> bool:
     return all(one.recipe.method.teacher != "trained" for one in rounds)
 
 
-def _advice(
-    batch: int, need: Need, rounds: Callable[[int], Sequence[Round]], free: int
-) -> str:  # fmt: skip
+def _advice(batch: int, need: Need, rounds: Callable[[int], Sequence[Round]], free: int) -> str:
     """What would fit: the need grows evenly with the batch, but for the weights."""
     least, fits = 2 * world(), 0
     half = max(least, batch // 2 // world() * world())

@@ -8,7 +8,7 @@ and not about more training. Where the first teacher would be the same training 
 the baseline is the first teacher.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from tutelage.pipelines.guard import check_against, exam_for, give_up, sound, wa
 from tutelage.pipelines.outcome import conclude
 from tutelage.pipelines.plan import LONG, planned
 from tutelage.pipelines.pool_labels import stored_pool
-from tutelage.pipelines.prepare import Prepared, prepare
+from tutelage.pipelines.prepare import Prepared, check_judged, prepare
 from tutelage.pipelines.resolution import with_fix
 from tutelage.pipelines.rounds import (
     Round,
@@ -51,7 +51,7 @@ def selftrain(settings: SelftrainSettings, run: Run, screen: Screen) -> None:
     device = choose_device(settings.device)
     prepared = prepare(
         settings, run, device, screen, pool=settings.unlabeled, pool_share=settings.pool_share,
-        allowed=_judged,
+        allowed=check_judged,
     )  # fmt: skip
     taken = _given_teacher(settings, run, prepared)
     settings = choose_method(settings, run, prepared)
@@ -67,14 +67,6 @@ def selftrain(settings: SelftrainSettings, run: Run, screen: Screen) -> None:
     announce(rounds, prepared, run)
     _train_all(rounds, settings, run, prepared, taken)
     conclude(sound(rounds, run), run, prepared)
-
-
-def _judged(parts: Set[str]) -> None:
-    """Raises UsageError where no part, of which labels alone may have several, is to judge on."""
-    if not {"val", "test"} & parts:
-        raise UsageError(
-            "no images are left to judge on: give --test or --val, or a --val-fraction above 0"
-        )
 
 
 def _train_all(
