@@ -23,10 +23,12 @@ from tutelage.data.source import Images
 from tutelage.data.sources.arrays import Arrays
 from tutelage.data.sources.folder import Folder
 from tutelage.data.sources.memory import as_source
-from tutelage.data.stamps import AT_ONCE, stamps_of
+from tutelage.data.stamps import AT_ONCE, sizes_of, stamps_of
 from tutelage.errors import DataProblem
 from tutelage.files import write_json
 from tutelage.pipelines.manifest import read_manifest, write_manifest
+from tutelage.robustness.published_images import PublishedImages
+from tutelage.values import digest
 
 
 @pytest.fixture
@@ -122,6 +124,25 @@ def test_files_elsewhere_are_asked_for_side_by_side_and_missing_ones_are_none():
     assert not any(asked.here)
     assert asked.stamps == [None if name == "3" else (int(name), 1) for name in names]
     assert source.first == "0"
+
+
+def test_sizes_are_those_of_the_files_and_a_missing_one_is_an_error(elsewhere):
+    for row in range(3):
+        elsewhere.pipe_file(f"/elsewhere/cats/{row}.png", bytes(10 + row))
+    source = open_source("memory://elsewhere")
+    assert sizes_of(source, ["cats/2.png", "cats/0.png"]) == [12, 10]
+    with pytest.raises(FileNotFoundError, match=r"elsewhere/cats/3\.png is gone"):
+        sizes_of(source, ["cats/0.png", "cats/3.png"])
+
+
+def test_a_release_in_shards_is_told_from_others_by_one_question_a_shard(tmp_path, asked):
+    source = opened(tar_shards, tmp_path / "data")
+    suite = PublishedImages("sketch", source.address)
+    assert len(suite._images) == 12
+    asked.clear()
+    content = suite.settings["content"]
+    assert len(asked) == 3
+    assert content == digest([[name, source.stamp(name)[0]] for name in suite._images.names])
 
 
 def test_one_image_that_two_parquet_files_name_has_the_stamp_of_either(tmp_path):

@@ -61,6 +61,12 @@ def stamps_of(
     return found
 
 
+def sizes_of(source: Source, names: Sequence[str]) -> list[int]:
+    """Bytes of each image's file; raises FileNotFoundError where one is gone."""
+    stamps = stamps_of(source, names, gone=()).stamps
+    return [stamp[0] for stamp in stamps if stamp is not None]  # all
+
+
 @cache
 def _threads() -> ThreadPoolExecutor:
     """One set for all who ask, as a check asks from many threads."""

@@ -20,6 +20,7 @@ from tutelage.data.issues import stop_if_fatal
 from tutelage.data.parts import labeled_images
 from tutelage.data.pixels import OnDisk
 from tutelage.data.source import Images
+from tutelage.data.stamps import sizes_of
 from tutelage.errors import DataProblem, UsageError
 from tutelage.robustness.asking import Load, Unreadable, stop_if_many
 from tutelage.robustness.release import At, CorruptedRelease
@@ -136,7 +137,7 @@ class CorruptedFolders(CorruptedRelease):
     def mark(self, at: At, rows: Tensor) -> str:
         """A digest of the case's files of these rows, by their sizes."""
         source, names = open_source(self.places[at], self.given), self.listed.names
-        sizes = [source.stamp(names[row])[0] for row in rows.tolist()]
+        sizes = sizes_of(source, [names[row] for row in rows.tolist()])
         return digest([storage.absolute(self.places[at]), sizes])[:8]
 
     @property

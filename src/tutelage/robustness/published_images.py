@@ -19,6 +19,7 @@ from tutelage.data.issues import stop_if_fatal
 from tutelage.data.parts import labeled_images
 from tutelage.data.pixels import OnDisk
 from tutelage.data.source import Images
+from tutelage.data.stamps import sizes_of
 from tutelage.data.storage import absolute
 from tutelage.evaluation.calibration import expected_error
 from tutelage.evaluation.intervals import Accuracy, wilson
@@ -96,8 +97,8 @@ class PublishedImages(Suite):
     @cached_property
     def _content(self) -> str:
         """A digest of names and sizes."""
-        images = self._images
-        return digest([[name, images.source.stamp(name)[0]] for name in images.names])
+        names = self._images.names
+        return digest(list(zip(names, sizes_of(self._images.source, names), strict=True)))
 
     @property
     def settings(self) -> dict[str, Any]:
