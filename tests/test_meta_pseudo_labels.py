@@ -287,9 +287,11 @@ def test_a_lesson_keeps_what_its_feedback_is_made_of_and_no_more(tiny, estimator
 
 
 @every
-def test_a_mean_that_is_the_last_value_is_refused(kind):
+def test_a_mean_that_is_the_last_value_or_none_is_refused(kind):
     with pytest.raises(UsageError, match="baseline is above 0, got 0"):
         kind(baseline=0)
+    with pytest.raises(UsageError, match=r"baseline is 0 to 1, got 1\.5"):
+        kind(baseline=1.5)
 
 
 def test_the_reduced_teacher_begins_with_the_stored_labels(tiny):

@@ -27,6 +27,7 @@ from tutelage.errors import UsageError
 from tutelage.frozen import autocast
 from tutelage.learner import Learner, modes
 from tutelage.losses import cross_entropy
+from tutelage.settings import above, between
 from tutelage.targets import hard, one_hot
 
 Estimator = Literal["exact", "sampled", "difference", "none"]
@@ -49,6 +50,14 @@ def label_kind(feedback: Estimator, labels: Kind) -> Kind:
             f"labels={labels} doesn't go with feedback={feedback}: take labels={fitting}"
         )
     return labels
+
+
+def check_feedback(feedback: Estimator, labels: Kind, decay: float) -> None:
+    """Raises UsageError for labels that the feedback can't be about, and for a decay of the
+    baseline out of range: at 0 it is the last h itself, and the advantage always 0."""
+    label_kind(feedback, labels)
+    above("baseline", decay, 0)
+    between("baseline", decay, 0, 1)
 
 
 def pseudo_labels(logits: Tensor, kind: Kind) -> Tensor:

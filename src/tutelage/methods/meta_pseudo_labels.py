@@ -33,6 +33,7 @@ from tutelage.core import Batch, Clock, Metrics
 from tutelage.feedback import (
     Estimator,
     Kind,
+    check_feedback,
     differentiates,
     feedback,
     label_kind,
@@ -66,15 +67,13 @@ class MetaPseudoLabels(Method):
 
     def __post_init__(self) -> None:
         """Reject what is out of range, and labels that the feedback can't judge."""
-        above("baseline", self.baseline, 0)
-        between("baseline", self.baseline, 0, 1)
+        check_feedback(self.feedback, self.labels, self.baseline)
         between("smoothing", self.smoothing, 0, 1)
         between("threshold", self.threshold, 0, 1)
         between("ramp_end", self.ramp_end, 0, 1)
         at_least("feedback_weight", self.feedback_weight, 0)
         at_least("weight", self.weight, 0)
         above("temperature", self.temperature, 0)
-        label_kind(self.feedback, self.labels)
 
     @property
     def differentiates(self) -> bool:

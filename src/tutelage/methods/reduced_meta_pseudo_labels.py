@@ -18,6 +18,7 @@ from tutelage.errors import UsageError
 from tutelage.feedback import (
     Estimator,
     Kind,
+    check_feedback,
     differentiates,
     feedback,
     label_kind,
@@ -26,7 +27,6 @@ from tutelage.feedback import (
 )
 from tutelage.methods.method import Method, State
 from tutelage.networks.build import Net
-from tutelage.settings import above, between
 
 HIDDEN = 128  # units of the small teacher
 
@@ -62,9 +62,7 @@ class ReducedMetaPseudoLabels(Method):
 
     def __post_init__(self) -> None:
         """Reject what is out of range or does not go together."""
-        label_kind(self.feedback, self.labels)
-        above("baseline", self.baseline, 0)
-        between("baseline", self.baseline, 0, 1)
+        check_feedback(self.feedback, self.labels, self.baseline)
 
     @property
     def differentiates(self) -> bool:
