@@ -27,6 +27,7 @@ from tutelage.distributed.launcher import Asked
 from tutelage.distributed.orders import Orders
 from tutelage.distributed.words import from_leader
 from tutelage.errors import Damaged, GivenUp, Interrupted
+from tutelage.evaluation.wise_ft import drawn_back
 from tutelage.meter import Meter, of_all_ranks, take_own
 from tutelage.methods.method import State
 from tutelage.progress import Bar, MetricsLog, Screen, Wait
@@ -173,7 +174,8 @@ def train_together(work: Work, own: tuple[Exam | None, Screen] | None) -> nn.Mod
         exam, screen = own
         with screen.bar(work.out.name, recipe.steps, done=first, unit="steps") as bar:
             _run(work, Desk(work, exam, screen, bar, first), state, first)
-    return _graduate(work, state, done=recipe.steps)
+    module = _graduate(work, state, done=recipe.steps)
+    return module if own is None else _drawn_back(work, module, own[1])
 
 
 def _run(work: Work, desk: Desk | None, state: State, first: int) -> None:
@@ -238,6 +240,19 @@ def _graduate(work: Work, state: State, *, done: int) -> nn.Module:
     if recipe.optim.ema_buffers == "recalibrate" and rank() == 0:
         images = (work.batches.labeled_at(n) for n in range(max(0, done - RECALIBRATED), done))
         recalibrate(module, images, precision=recipe.precision)
+    return module
+
+
+def _drawn_back(work: Work, module: nn.Module, screen: Screen) -> nn.Module:
+    """The trained network, or what WiSE-FT makes of it, as the recipe asks."""
+    recipe = work.recipe
+    if recipe.wise == 1 or work.student is None:
+        return module
+    module, words = drawn_back(
+        work.student, module, recipe.wise, work.batches.labeled, size=recipe.net.img_size,
+        precision=recipe.precision,
+    )  # fmt: skip
+    screen.say(f"  {work.out.name}: {words}")
     return module
 
 

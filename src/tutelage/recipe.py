@@ -30,6 +30,7 @@ class Recipe:
     teacher: str = ""  # digest of a frozen teacher's weights
     compile: bool = False  # the networks' forward
     init: str = ""  # digest of the weights that the network begins with; "": drawn from the seed
+    wise: float = 1.0  # alpha of WiSE-FT: 1 keeps the trained weights, 0 the given ones
     freeze: Freeze = field(default_factory=Freeze)
     spread: Spread = field(default_factory=Spread)  # may be another when a training goes on
 

@@ -75,6 +75,8 @@ class SearchSettings(ByOneMethod, Common):
                 f"--init {self.init} is one network, and a search tries many: leave it out, or "
                 "give --pretrained with --space timm:…"
             )
+        if self.wise != "auto":
+            raise UsageError("--wise: a search keeps none of the weights it trains: leave it out")
         self._check_space()
         self._check_sampler()
 

@@ -75,6 +75,9 @@ class Common:
     """Weights to begin with: a run, a model folder, a round's folder, a weights file, or
     `pretrained` for timm's own, from the folder TUTELAGE_WEIGHTS or downloaded. Classes are matched
     by name."""
+    wise: float | Auto = "auto"
+    """Share of what training changed in given weights that is kept (WiSE-FT's alpha), unless the
+    loss on labeled images is higher then; auto: 0.8 where the classifier is new, else 1."""
     fix_size: int | None = None
     """Fine-tune at this larger image size in the end (FixRes); None: don't."""
     fix: Literal["classifier", "shallow-frozen"] = "classifier"
@@ -141,8 +144,7 @@ class Common:
             value = getattr(self, name)
             if value != "auto" and value < 1:
                 raise UsageError(f"{flag(name)} is at least 1, got {value}")
-        if self.pretrained and self.init not in (None, PRETRAINED):
-            raise UsageError(f"begin either with --pretrained or with --init {self.init}, not both")
+        self._check_given()
         between("--fix-share", self.fix_share, 0, 1)
         idle = changed(self, ["fix", "fix_share"])
         if self.fix_size is None and idle:
@@ -158,6 +160,15 @@ class Common:
             seconds(self.budget)
             if self.steps != "auto":
                 raise UsageError("give either --steps or --budget, not both")
+
+    def _check_given(self) -> None:
+        """Reject two sources of weights, and what belongs to given ones where there are none."""
+        if self.pretrained and self.init not in (None, PRETRAINED):
+            raise UsageError(f"begin either with --pretrained or with --init {self.init}, not both")
+        if self.wise != "auto":
+            between("--wise", self.wise, 0, 1)
+            if self.begins_as is None:
+                raise belongs("wise", "--init or --pretrained")
 
     def _check_devices(self) -> None:
         """Reject a batch that is no batch, or that the devices can't share."""

@@ -17,6 +17,7 @@ from tutelage.distributed.crew import everywhere
 from tutelage.distributed.words import from_leader
 from tutelage.errors import UsageError
 from tutelage.evaluation.probe import FITTED
+from tutelage.evaluation.wise_ft import TOLD
 from tutelage.jobs import SelftrainSettings
 from tutelage.loop import EXAMS
 from tutelage.methods.method import State
@@ -218,6 +219,7 @@ def plan(
         per_round[one.name] = round(measured[kind].seconds, 5)
         fixed += measured[kind].first
     fixed += sum(_forward_seconds(one, prepared, per_round) for one in rounds)
+    fixed += sum(_told_seconds(one, prepared, per_round) for one in rounds)
     fitting = {one.recipe.net: one for one in rounds if one.init is not None}
     fixed += sum(_fit_seconds(one, prepared, per_round) for one in fitting.values())
     each = sum(per_round[one.name] * one.recipe.steps / LONG for one in rounds)
@@ -236,6 +238,12 @@ def _fit_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]) ->
     """Time to look at the labels that a new classifier is fitted on; all rounds of a network share
     it."""
     return world() * min(FITTED, len(prepared.parts["labeled"])) * _forward(one, per_round)
+
+
+def _told_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]) -> float:
+    """Time in which labeled images tell trained weights from those that WiSE-FT makes of them."""
+    images = 2 * min(TOLD, len(prepared.parts["labeled"])) * (one.recipe.wise < 1)
+    return world() * images * _forward(one, per_round)
 
 
 def _forward(one: Round, per_round: dict[str, float]) -> float:

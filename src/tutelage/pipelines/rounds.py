@@ -33,6 +33,8 @@ from tutelage.settings import Optim
 from tutelage.training_settings import Common
 from tutelage.weights import AGAIN
 
+WISE = 0.8  # alpha; 0.3 to 1.1 points above 1 on images kept apart: docs/results.md
+
 
 @dataclass(frozen=True)
 class Round:
@@ -94,10 +96,23 @@ def with_init(rounds: Sequence[Round], settings: Common, run: Run) -> tuple[Roun
     for one in rounds:
         recipe = replace(one.recipe, net=as_learned(one.recipe.net, settings, run))
         if one.start is None:
-            recipe = replace(recipe, init=digest_of(settings, run, recipe.net.name))
+            init = digest_of(settings, run, recipe.net.name)
+            recipe = replace(recipe, init=init, wise=_wise(settings, run, recipe))
             one = replace(one, init=given)
         made.append(replace(one, recipe=recipe))
     return tuple(made)
+
+
+def _wise(settings: Common, run: Run, recipe: Recipe) -> float:
+    """Alpha of WiSE-FT for a training that begins with given weights; 1 unless asked where it was
+    not measured: with known classes, statistics that move, a frozen body, or a teacher's network.
+    """
+    if settings.wise != "auto":
+        return settings.wise
+    fitted = run.notes("init")[recipe.net.name].get("fitted", False)
+    alone = recipe.method.teacher == "none"
+    frozen = recipe.freeze.part == "body"
+    return WISE if fitted and alone and recipe.freeze.norms and not frozen else 1.0
 
 
 def batches_of(recipe: Recipe, prepared: Prepared, pool: Pool | None = None) -> Batches:
@@ -205,7 +220,7 @@ def _student_of(one: Round, run: Run, prepared: Prepared) -> nn.Module | None:
     """What the student begins as; None: new weights."""
     if one.start is not None:
         return network_of(one.start, run, prepared)
-    if one.init is not None and not (run.path / "rounds" / one.name / "model.safetensors").exists():
+    if one.init is not None:
         return first_network(one.init, one.recipe, prepared)
     return None
 

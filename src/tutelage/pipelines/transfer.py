@@ -236,7 +236,7 @@ def open_init(settings: C, run: Run, prepared: Prepared, models: Sequence[str]) 
                 notes[model] = {
                     "digest": weight_digest(found.module), "stem_size": found.stem_size,
                     "note": begun.note + ("; batch norm keeps its statistics" if kept else ""),
-                    "gate": None if own.se is None else own.se_gate,
+                    "gate": None if own.se is None else own.se_gate, "fitted": begun.fitted,
                 }  # fmt: skip
     for model in dict.fromkeys(models):
         prepared.screen.say(f"  {model} begins as {notes[model]['note']}")
