@@ -139,7 +139,8 @@ def test_baseline_and_student_begin_and_end_alike(images, tmp_path, stranger, mo
 
 
 def test_a_student_of_a_network_is_left(images, tmp_path, stranger, monkeypatch):
-    tutelage.train(**toy.train_settings(images, tmp_path / "teacher"))
+    learned = {"steps": 60, "batch": 16, "val_fraction": 0}
+    tutelage.train(**toy.train_settings(images, tmp_path / "teacher") | learned)
     found = recipes(monkeypatch)
     asked = toy.train_settings(images, tmp_path / "out", init=str(stranger))
     asked["student"] = asked.pop("model")
