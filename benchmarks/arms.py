@@ -51,6 +51,7 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "published": {
         "defaults": {},
+        "all that training changed": {"wise": 1.0},
         "the fitted classifier alone": {"transfer": "probe", "optim": Optim(lr=0.0)},
         "batch norm moves": {"batch_norm": "moving"},
         "SGD at 0.003": {"optim": Optim(name="sgd")},
