@@ -21,7 +21,7 @@ from tutelage.evaluation.pool_accuracy import (
     tempered_top,
 )
 from tutelage.evaluation.temperature import fit_temperature, tempered
-from tutelage.pipelines.manifest import read_manifest
+from tutelage.pipelines.manifest import contents_of, known_to, read_manifest
 from tutelage.pipelines.pool_quality import new_to
 from tutelage.pipelines.prepare import Prepared
 from tutelage.progress import Screen
@@ -214,6 +214,15 @@ def test_a_given_teacher_is_judged_on_what_it_has_not_learned_from(images, run, 
     assert 0 < len(rows) < len(val)
     assert new_to(None, run, prepared).tolist() == list(range(12))
     assert not len(new_to(own, run, Prepared({}, 16, torch.device("cpu"), Screen())))
+
+
+def test_a_run_knows_its_images_by_part_and_a_model_alone_none(run, tmp_path):
+    parts = {name: contents_of(run, (name,)) for name in ("labeled", "val", "pool")}
+    every = set().union(*parts.values())
+    assert known_to(run, every | {"another"}) == parts
+    assert known_to(run, parts["val"]) == {"val": parts["val"]}
+    assert not known_to(None, every)["labeled"]
+    assert not known_to(tmp_path, every)["labeled"]
 
 
 def test_labels_of_a_calibrated_model_say_how_good_they_are(images, run, tmp_path, capsys):

@@ -11,7 +11,7 @@ from tutelage.errors import DataProblem
 from tutelage.evaluation.calibrated import Calibration, calibrated
 from tutelage.judging_settings import CalibrateSettings
 from tutelage.learner import choose_device
-from tutelage.pipelines.manifest import contents_of, has_manifest
+from tutelage.pipelines.manifest import known_to
 from tutelage.progress import Screen
 from tutelage.values import digest
 
@@ -44,10 +44,8 @@ def calibrate(
 
 def _check_unseen(run: Path, source: Source, contents: set[str], screen: Screen) -> None:
     """Raises DataProblem for images of the run's training part; says what else the run knows."""
-    if not has_manifest(run):
-        return
-    seen = contents & contents_of(run, ("labeled",))
-    if seen:
+    known = known_to(run, contents)
+    if seen := known["labeled"]:
         raise DataProblem(
             f"{len(seen):,} of {len(contents):,} images of {source.address} are among those that "
             f"{run} was trained on, of which it is surer than of others: give images that training "
@@ -58,6 +56,5 @@ def _check_unseen(run: Path, source: Source, contents: set[str], screen: Screen)
         "pool": "in the run's pool, which may have been learned from: other images are better",
     }
     for part, why in asides.items():
-        known = contents & contents_of(run, (part,))
-        if known:
-            screen.say(f"note: {len(known):,} of {len(contents):,} images are {why}")
+        if known[part]:
+            screen.say(f"note: {len(known[part]):,} of {len(contents):,} images are {why}")

@@ -29,7 +29,13 @@ from tutelage.evaluation.kept import Kept
 from tutelage.judging_settings import EvaluateSettings
 from tutelage.learner import choose_device
 from tutelage.networks.build import normalizes_batches
-from tutelage.pipelines.manifest import contents_of, has_manifest, learned_notes, read_manifest
+from tutelage.pipelines.manifest import (
+    contents_of,
+    has_manifest,
+    known_to,
+    learned_notes,
+    read_manifest,
+)
 from tutelage.pipelines.robust import reference_for, suites_for, under_trouble
 from tutelage.progress import Screen
 from tutelage.reports.page import write_report
@@ -123,7 +129,7 @@ def _validation(
     if val is not None:
         part = labeled_part(val, model, "val", screen)
         found, contents = part.images, set(part.copies())
-        if has_manifest(run) and contents & contents_of(run, ("labeled",)):
+        if known_to(run, contents)["labeled"]:
             raise DataProblem(
                 f"{val.address} holds images that {run} was trained on, which say nothing about "
                 "the size: give others to --val"

@@ -1,6 +1,7 @@
 """The images that a run works with, as it wrote them down; the same ones when it goes on."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,15 +97,22 @@ def _check(classes: Any, columns: dict[str, list[Any]], addresses: Any) -> None:
         raise ValueError("a label in manifest.parquet is none of the classes")
 
 
+def known_to(run: Path | None, contents: Collection[str]) -> defaultdict[str, set[str]]:
+    """Which of these content hashes are images of a run, by part: it trained on "labeled", and may
+    have learned from "pool", too. None where there is no run, as a model alone doesn't say."""
+    known = defaultdict[str, set[str]](set)
+    if run is not None and has_manifest(run):
+        for part, _, content in _contents(run):
+            if content in contents:
+                known[part].add(content)
+    return known
+
+
 def learned_notes(run: Path, contents: set[str], its: Calibration | None) -> list[str]:
     """What to say where a run was trained, validated or calibrated on images that it is judged on;
     `its` is the model's calibration."""
-    notes, of = [], f"of these {len(contents):,} images"
-    seen: dict[str, set[str]] = {"labeled": set(), "val": set()}
-    for part, _, content in _contents(run) if has_manifest(run) else ():
-        if part in seen and content in contents:
-            seen[part].add(content)
-    trained, validated = seen.values()
+    notes, of, known = [], f"of these {len(contents):,} images", known_to(run, contents)
+    trained, validated = known["labeled"], known["val"]
     if trained:
         notes.append(
             f"warning: {run} was trained on {len(trained):,} {of}, of which it knows more than of "

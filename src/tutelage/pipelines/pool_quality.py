@@ -15,7 +15,7 @@ from tutelage.evaluation.accuracy import predict
 from tutelage.evaluation.pool_accuracy import Answered, Quality, quality, stored_top, tempered_top
 from tutelage.evaluation.temperature import fit_temperature
 from tutelage.files import write_json
-from tutelage.pipelines.manifest import contents_by_name, contents_of, has_manifest
+from tutelage.pipelines.manifest import contents_by_name, known_to
 from tutelage.pipelines.prepare import Prepared
 
 ASSUMPTION = "validation images and pool are alike"
@@ -27,10 +27,8 @@ def new_to(teacher: Path | None, run: Path, prepared: Prepared) -> Tensor:
     if "val" not in prepared.parts:
         return torch.zeros(0, dtype=torch.int64)
     images = prepared.parts["val"]
-    if teacher is None or not has_manifest(teacher):
-        return torch.arange(len(images))
-    seen = contents_of(teacher, ("labeled",))
     content = contents_by_name(run, "val")
+    seen = known_to(teacher, set(content.values()))["labeled"]
     return torch.tensor(
         [row for row, name in enumerate(images.names) if content[name] not in seen],
         dtype=torch.int64,

@@ -34,7 +34,7 @@ from tutelage.networks.freeze import head_names
 from tutelage.networks.input_size import resample
 from tutelage.networks.pretrained import weights_source
 from tutelage.networks.squeeze_excite import SE, Gate, gates_in
-from tutelage.pipelines.manifest import contents_of, has_manifest
+from tutelage.pipelines.manifest import contents_of, known_to
 from tutelage.pipelines.prepare import Prepared
 from tutelage.recipe import Recipe
 from tutelage.recipes.make import se_of
@@ -288,9 +288,8 @@ def has_not_seen(name: str, run: Run, judge: str, *, what: str = "the teacher") 
     """Raises UsageError where a network's run trained on images that this run judges on."""
     folder = folder_of(Path(name))
     trained = None if folder is None else run_of(folder)
-    if trained is None or not has_manifest(trained):
-        return  # a model folder alone doesn't say
-    seen = contents_of(trained, ("labeled", "pool")) & contents_of(run.path, (judge,))
+    known = known_to(trained, contents_of(run.path, (judge,)))
+    seen = known["labeled"] | known["pool"]
     if seen:
         raise UsageError(
             f"{what} {name} was trained on {len(seen)} of the images that would judge it: "
