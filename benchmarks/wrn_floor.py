@@ -20,6 +20,7 @@ from benchmarks.journal import Row
 from tutelage.evaluation.intervals import Accuracy
 from tutelage.networks.build import Net, build
 from tutelage.speed.counts import count
+from tutelage.speed.runners import wait_for
 
 BYTES = 2  # of a bf16 number
 REPEATS = 20
@@ -108,12 +109,6 @@ def floor_rate(work: Work, method: str, ratio: int, card: Card) -> float:
     """The most images a second, counted as in metrics.jsonl: labeled and pool images, each once."""
     images = 1 + (ratio if method != "supervised" else 0)
     return images / floor_seconds(work, passes(method, ratio), card)
-
-
-def wait_for(device: torch.device) -> None:
-    """Until all that the device was asked is done."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 def fastest(run: Callable[[], object], device: torch.device) -> float:

@@ -26,7 +26,6 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.journal import Row
-from benchmarks.wrn_floor import wait_for
 from tutelage.begin import begin
 from tutelage.core import Batch, Stage
 from tutelage.data.loader import Batches
@@ -43,6 +42,7 @@ from tutelage.optimizers import make_optimizer
 from tutelage.progress import Screen
 from tutelage.recipe import Recipe
 from tutelage.settings import Noise, Optim
+from tutelage.speed.runners import wait_for
 
 SKIPPED = 5  # first steps, which choose kernels and compile
 PROFILED, TOP = 5, 10  # steps that are looked into; operations that are named

@@ -314,8 +314,8 @@ def test_an_eager_network_is_asked_as_predict_asks():
 def test_an_accelerator_is_synchronized(monkeypatch):
     waited = []
     monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
-    runners.synchronizer(torch.device("cuda"))()
-    runners.synchronizer(torch.device("cpu"))()
+    runners.wait_for(torch.device("cuda"))
+    runners.wait_for(torch.device("cpu"))
     assert waited == [torch.device("cuda")]
 
 

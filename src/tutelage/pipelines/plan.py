@@ -26,6 +26,7 @@ from tutelage.pipelines.room import batch_that_fits
 from tutelage.pipelines.rounds import Round, batches_of, example_pool
 from tutelage.recipe import Recipe
 from tutelage.run import Run
+from tutelage.speed.runners import wait_for
 from tutelage.training_settings import Common, check_shared, seconds
 
 DEFAULT_STEPS = 2000  # of a round, where neither steps nor a budget are given
@@ -284,8 +285,7 @@ def _stage_time(recipe: Recipe, batches: Batches, state: State, first: int) -> S
         start = time.monotonic()
         late = Clock(recipe.steps - 1 - step, recipe.steps)  # all of a method is on by then
         recipe.method.step(state, batches.at(first + step), late)
-        if state.student.device.type != "cpu":
-            torch.accelerator.synchronize(state.student.device)
+        wait_for(state.student.device)
         times.append(time.monotonic() - start)
         if from_leader(step >= WARM_UP and sum(times[WARM_UP:]) > TIMED_SECONDS / stages):
             break

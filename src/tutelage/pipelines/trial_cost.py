@@ -25,7 +25,7 @@ from tutelage.pipelines.prepare import Prepared
 from tutelage.pipelines.rounds import batches_of, example_pool
 from tutelage.recipe import Recipe
 from tutelage.searching.trials import Cost, Infeasible
-from tutelage.speed.runners import Eager, synchronizer
+from tutelage.speed.runners import Eager, wait_for
 from tutelage.speed.timing import Protocol, Tick, reason, time_in_turns
 from tutelage.speed.training_memory import least_bytes
 from tutelage.training_settings import Spread
@@ -112,7 +112,6 @@ class Training:
         self.state = begin(recipe, batches, prepared.device, teacher=teacher)
         enter(recipe.stages[-1], self.state)
         self.batch = batches.at(recipe.steps - 1)  # none follow, so that nothing is made ahead
-        self.wait = synchronizer(prepared.device)
         self.steps = min(recipe.optim.accumulate, recipe.steps)  # of an update
 
     def update(self) -> None:
@@ -121,7 +120,7 @@ class Training:
         first = total // self.steps * self.steps - self.steps
         for step in range(first, first + self.steps):
             self.recipe.method.step(self.state, self.batch, Clock(step, total))
-        self.wait()
+        wait_for(self.state.student.device)
 
     @property
     def parameters(self) -> int:

@@ -1,7 +1,6 @@
 """What is timed: a network that answers a batch, by PyTorch on a device or by ONNX Runtime."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ class Eager(Runner):
 
     def wait(self) -> None:
         """Synchronize where the device works by itself."""
-        synchronizer(self.device)()
+        wait_for(self.device)
 
     def peak_bytes(self) -> int | None:
         """As CUDA's allocator counts: weights, images, and what a pass needs at most."""
@@ -125,11 +124,10 @@ def random_images(batch: int, size: int) -> Tensor:
     return torch.rand(batch, 3, size, size, generator=generator)
 
 
-def synchronizer(device: torch.device) -> Callable[[], None]:
-    """What waits until a device has done all that it was given."""
-    if device.type == "cpu":
-        return lambda: None
-    return lambda: torch.accelerator.synchronize(device)
+def wait_for(device: torch.device) -> None:
+    """Return once the device has done all that it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def open_session(file: Path, threads: int) -> Any:
