@@ -109,14 +109,19 @@ def known_to(run: Path | None, contents: Collection[str]) -> defaultdict[str, se
 
 
 def learned_notes(run: Path, contents: set[str], its: Calibration | None) -> list[str]:
-    """What to say where a run was trained, validated or calibrated on images that it is judged on;
-    `its` is the model's calibration."""
+    """What to say where a run was trained, validated or calibrated on images that it is judged on,
+    or had them in its pool; `its` is the model's calibration."""
     notes, of, known = [], f"of these {len(contents):,} images", known_to(run, contents)
     trained, validated = known["labeled"], known["val"]
     if trained:
         notes.append(
             f"warning: {run} was trained on {len(trained):,} {of}, of which it knows more than of "
             "others: what is said of it is too good"
+        )
+    if pooled := known["pool"]:
+        notes.append(
+            f"note: {len(pooled):,} {of} were in the pool of {run}, which may have been learned "
+            "from without their labels: others are a fairer test"
         )
     if validated:
         how = "validated" if its is None or its.contents else "validated and calibrated"
