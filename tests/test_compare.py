@@ -29,6 +29,7 @@ from tutelage.progress import Screen
 from tutelage.speed.counts import Counts
 from tutelage.speed.rows import Row
 from tutelage.speed.timing import Protocol, Timed
+from tutelage.values import percent
 
 QUICK = Protocol(
     warmup=1, warmup_seconds=0, passes=4, seconds=0, turn_passes=2, turn_seconds=0,
@@ -245,15 +246,18 @@ def keep_summary(run, suite, numbers, asked):
 def test_kept_numbers_stand_side_by_side_where_all_went_through_the_same(copies, images, capsys):
     for place, run in enumerate(copies):
         tutelage.evaluate(run, data=images / "test", device="cpu")
-        keep_summary(run, "c", {"mean_error": 0.25 + place, "error_fog": 0.5}, "aaaa")
+        keep_summary(run, "c", {"mean_error": 0.25 + place, "rms_calibration_error": 0.5}, "aaaa")
         keep_summary(run, "fgsm", {"error": 0.5}, f"bbb{place}")
     keep_summary(copies[0], "p", {"flips": 0.5}, "cccc")
     capsys.readouterr()
     for more in ({}, {"data": images / "test", "device": "cpu"}):
         (table,) = tutelage.compare(*copies, **more).robust
-        assert table["numbers"] == [["mean_error", [0.25, 1.25]], ["error_fog", [0.5, 0.5]]]
+        assert dict(table["numbers"]) == {
+            "mean_error": [0.25, 1.25], "rms_calibration_error": [0.5, 0.5]
+        }  # fmt: skip
         out = capsys.readouterr().out
         assert re.search(r"mean error +0.250 +1.250\n", out)
+        assert re.search(r"rms calibration error +50.0 % +50.0 %\n", out)
         assert "--robust fgsm: kept with other settings" in out
         assert "--robust p: not kept for two, on these images" in out
 
@@ -449,6 +453,19 @@ def test_judging_on_images_of_the_training_is_said(copies, images, capsys):
     assert words in capsys.readouterr().err
 
 
+def test_judging_on_images_of_the_pool_is_said(images, tmp_path, capsys):
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for path in sorted((images / "test").glob("*/*.png"))[:5]:
+        shutil.copy(path, pool / f"{path.parent.name}-{path.name}")
+    more = {"method": "fixmatch", "unlabeled": pool, "ratio": 1, "test": None}
+    run = trained(images, tmp_path / "run", steps=2, **more)
+    capsys.readouterr()
+    tutelage.evaluate(run, data=images / "test", device="cpu")
+    words = f"note: 5 of these 24 images were in the pool of {run}"
+    assert words in capsys.readouterr().err
+
+
 def test_judging_on_images_of_validation_and_calibration_is_said(images, tmp_path, capsys):
     run = trained(images, tmp_path / "run", steps=2, val_fraction=0.25)
     tutelage.evaluate(run, data=images / "test", device="cpu")
@@ -478,12 +495,14 @@ def test_models_are_shown_as_predict_answers_also_after_a_calibration(copies, im
     capsys.readouterr()
     for more in ({}, data):
         found = tutelage.compare(*copies, **more)
-        head = capsys.readouterr().out.splitlines()[1]
+        _, head, *lines = capsys.readouterr().out.splitlines()
         assert re.split(" {2,}", head.strip()) == [
             "accuracy", "95 % interval", "balanced", "log loss", "calibration error"
         ]  # fmt: skip
-        for row, run in zip(found.rows, copies, strict=True):
+        for row, run, line in zip(found.rows, copies, lines[:2], strict=True):
             judged = tutelage.evaluate(run, data=images / "test", device="cpu").judgement
+            balanced, _, error = re.split(" {2,}", line.strip())[-3:]
+            assert (balanced, error) == (percent(judged.balanced.value), percent(judged.ece))
             assert row.measures == pytest.approx({
                 "balanced": judged.balanced.value, "log_loss": judged.nll.value,
                 "calibration_error": judged.ece, "brier": judged.brier.value,

@@ -8,6 +8,7 @@ from tutelage.reports import compare_figures as figures
 from tutelage.reports.cells import amount, fact_rows
 from tutelage.reports.compare_text import (
     shared_measures,
+    shown,
     speed_cells,
     speed_notes,
     threads,
@@ -18,7 +19,7 @@ from tutelage.reports.html import render, write_page
 
 def write_compare_page(path: Path, content: Mapping[str, Any]) -> Path:
     """Write the page, and return its path; the same comparison gives the same bytes."""
-    words_and_cells = {"words": words, "amount": amount, "threads": threads}
+    words_and_cells = {"words": words, "shown": shown, "amount": amount, "threads": threads}
     page = render("compare.html.j2", words_and_cells | _contents(content))
     return write_page(path, page)
 

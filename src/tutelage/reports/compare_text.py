@@ -21,7 +21,7 @@ def accuracy_lines(content: Mapping[str, Any]) -> list[str]:
         low, high = right.interval
         rows.append(
             [one["name"], percent(right.value), f"{100 * low:.1f} to {100 * high:.1f}",
-             *(f"{one['measures'][name]:.3f}" for name in names)]
+             *(shown(name, one["measures"][name]) for name in names)]
         )  # fmt: skip
     return [f"{test['images']:,} test images{where}, {len(test['classes'])} classes", *table(rows)]
 
@@ -37,7 +37,7 @@ def robust_lines(content: Mapping[str, Any]) -> list[str]:
     for suite in content["robust"]:
         rows = [["", *(short(name) for name in suite["models"])]]
         rows += [
-            [words(name), *(f"{value:.3f}" for value in values)]
+            [words(name), *(shown(name, value) for value in values)]
             for name, values in suite["numbers"]
         ]
         lines += [f"{suite['title']}:", *table(rows)]
@@ -97,6 +97,12 @@ def speed_notes(row: Mapping[str, Any]) -> list[str]:
 def shared_measures(models: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of the measures that all models have."""
     return [name for name in models[0]["measures"] if all(name in m["measures"] for m in models)]
+
+
+def shown(name: str, value: float) -> str:
+    """A number under its name, as `tutelage evaluate` writes it."""
+    in_percent = name == "balanced" or name.endswith("calibration_error")
+    return percent(value) if in_percent else f"{value:.3f}"
 
 
 def words(name: str) -> str:
