@@ -33,9 +33,16 @@ class SearchSettings(ByOneMethod, Common):
     sampler: str = "auto"
     """What suggests networks: random, evolution, or one of Optuna's, such as optuna:tpe; auto:
     evolution, and random for ready networks."""
+    steps: int | Auto = "auto"
+    """Training steps of a network of the last rung; auto: from the budget, or 600."""
+    init: str | None = None
+    """Only `pretrained`, as the flag of that name: a search tries many networks, and other weights
+    are those of one."""
+    devices: int = 1
+    """Only 1: to use more, begin the same search several times; all then share its trials."""
     trials: int | Auto = "auto"
-    """Networks of the first rung; auto: as many as fit into the budget, else all ready ones, or 27.
-    `steps` are those of the last rung."""
+    """Networks of the first rung; auto: as many as fit into the budget, else all ready ones, or
+    27."""
     rungs: int = 3
     """Rounds of successive halving, in which fewer networks are trained longer."""
     keep: int = 3
