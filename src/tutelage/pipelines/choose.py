@@ -9,8 +9,7 @@ from tutelage.settings import changed
 from tutelage.training_settings import NOISY_STUDENT
 from tutelage.values import flag
 
-BEST = "the best of our measurements with a pool, docs/results.md, at"
-FEW_LABELS = "flexmatch"  # docs/results.md: best on digits with 2 and with 5 labels a class
+FEW_LABELS = "flexmatch"  # docs/which-method.md: digits with 2 and with 5 labels a class
 MANY = 20  # labels a class, between those 5 and the 40 of the CIFAR-10 subset, where Noisy Student
 # did better at the same time; where between them one overtakes the other was not measured
 
@@ -33,8 +32,12 @@ def _choice(settings: SelftrainSettings, prepared: Prepared) -> tuple[tuple[str,
     if given:
         return (NOISY_STUDENT,), f"{flag(given)} was given, which is for it"
     labels = len(prepared.parts["labeled"]) / len(prepared.classes)
-    method = FEW_LABELS if labels < MANY else NOISY_STUDENT
-    return (method,), f"{BEST} about {labels:.0f} labels a class"
+    if labels < MANY:
+        method, where, measured = FEW_LABELS, f"fewer than {MANY} labels a class", "2 and 5"
+    else:
+        method, where, measured = NOISY_STUDENT, f"{MANY} labels a class or more", "40"
+    here = f"here about {int(labels)}; measured at {measured}"
+    return (method,), f"{where}, {here}: docs/which-method.md"
 
 
 def _given(settings: SelftrainSettings) -> str:
