@@ -26,8 +26,12 @@ Address: TypeAlias = Annotated[
 ]
 if TYPE_CHECKING:
     Images = Any  # an address, or images as docs/data.md lists them for Python
+    SeveralImages = Any  # the same, or several addresses
+    Place = Path | str
 else:
     Images = str  # as which the command line reads it
+    SeveralImages = tuple[str, ...]
+    Place = Path
 
 
 def check(
@@ -36,7 +40,7 @@ def check(
     unlabeled: Images | None = None,
     val: Images | None = None,
     test: Images | None = None,
-    out: Path = Path(),
+    out: Place = Path(),
     page: bool = False,
     fix: Literal["manifest"] | None = None,
 ) -> None:
@@ -75,7 +79,7 @@ class LabelSettings:
     """`tutelage label`: a trained model over a pool."""
 
     model: Path
-    """A run folder, or a model folder."""
+    """A run folder, a round's folder (RUN/rounds/NAME), or a model folder."""
     data: str
     """The pool: a folder of images, at any depth, or any source of docs/data.md."""
     out: Path
@@ -133,9 +137,9 @@ def run_label(settings: LabelSettings, given: Any = None) -> Path:
 
 
 def select(
-    labels: Positional[Path],
+    labels: Positional[Place],
     *,
-    out: Path,
+    out: Place,
     rule: OmitArgPrefixes[Select] = Select(),  # noqa: B008  # a frozen value
     seed: int = 0,
     overwrite: bool = False,

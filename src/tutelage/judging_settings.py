@@ -19,7 +19,7 @@ class EvaluateSettings:
     """`tutelage evaluate`: a trained model on labeled images."""
 
     run: Positional[Path]
-    """A run folder, or a model folder."""
+    """A run folder, a round's folder (RUN/rounds/NAME), or a model folder."""
     data: str
     """Labeled images: a folder with one folder a class, or any source of docs/data.md."""
     img_size: int | Auto | None = None
@@ -144,7 +144,7 @@ class CalibrateSettings:
     seen. A run with a validation part has done it at its end."""
 
     run: Positional[Path]
-    """A run folder, or a model folder."""
+    """A run folder, a round's folder (RUN/rounds/NAME), or a model folder."""
     data: str
     """Labeled images: a folder with one folder a class, or any source of docs/data.md."""
     device: str = "auto"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from tutelage.data_verbs import Images
+from tutelage.data_verbs import Place, SeveralImages
 from tutelage.deploy.predictions import Predictions, show, table_path, write_predictions
 from tutelage.errors import UsageError
 from tutelage.jobs import DistillSettings, SelftrainSettings, TrainSettings
@@ -78,10 +78,10 @@ def search(**settings: Any) -> "Found":
 
 
 def predict(
-    run: Positional[Path],
-    images: Positional[tuple[Images, ...]],
+    run: Positional[Place],
+    images: Positional[SeveralImages],
     *,
-    out: Path | None = None,
+    out: Place | None = None,
     top: int = 5,
     max_error: float | None = None,
     device: str = "auto",
@@ -89,7 +89,7 @@ def predict(
     """Label image files with a trained model.
 
     Args:
-        run: A run folder, or a model folder.
+        run: A run folder, a round's folder (RUN/rounds/NAME), or a model folder.
         images: Files, folders (at any depth) and globs, or one address of any other source.
         out: A .csv or .parquet file; default: a table on the terminal.
         top: How many classes to name for each image.
@@ -108,7 +108,7 @@ def predict(
     if max_error is not None and not 0 < max_error < 1:
         raise UsageError(f"--max-error is above 0 and below 1, as in 0.02, got {max_error}")
     if out is not None:
-        out = table_path(out)
+        out = table_path(Path(out))
     screen = Screen()
     found_images = images_of(images, screen.say)
     model = load_model(Path(run), choose_device(device))
@@ -128,7 +128,7 @@ def predict(
     return found
 
 
-def report(run: Positional[Path]) -> Path:
+def report(run: Positional[Place]) -> Path:
     """Write RUN/report/index.html: one self-contained page.
 
     Args:
@@ -188,7 +188,7 @@ def list_methods(name: Positional[str] = "") -> list[str]:
     return names()
 
 
-def demo(*, out: Path = Path("tutelage-demo"), seed: int = 0) -> Outcome:
+def demo(*, out: Place = Path("tutelage-demo"), seed: int = 0) -> Outcome:
     """Self-train on 50 handwritten digits and 1,387 unlabeled ones; takes a few minutes.
 
     Args:

@@ -73,7 +73,7 @@ def is_model(path: Path) -> bool:
     return (path / "run.json").exists() or (path / "config.json").exists()
 
 
-def load_model(path: Path, device: torch.device | None = None) -> Model:
+def load_model(path: Path | str, device: torch.device | None = None) -> Model:
     """The model of a run folder or a model folder.
 
     Raises UsageError where there is none, and Damaged where its files are not as they were
