@@ -27,7 +27,7 @@ VERBS = {  # name: what it does, an example
         "--data labeled --unlabeled pool --model resnet18 --budget 1h --out runs/first",
     ),
     "distill": (
-        "train a student on what ready teachers answer",
+        "train a student on what trained teachers answer",
         "--data labeled --unlabeled pool --teacher runs/first --student resnet18 --out runs/small",
     ),
     "search": (
@@ -49,7 +49,7 @@ VERBS = {  # name: what it does, an example
         "runs/first runs/small --latency cpu --out comparison",
     ),
     "calibrate": (
-        "make a model's confidences true, on images that training has not seen",
+        "calibrate a model's confidences (temperature scaling), on images new to it",
         "runs/first --data val",
     ),
     "predict": ("label image files with a trained model", "runs/first pool --out labels.csv"),
@@ -146,7 +146,13 @@ def _help() -> str:
         "examples",
         *(f"  tutelage {name} {example}".rstrip() for name, (_, example) in VERBS.items()),
         "",
-        "exit codes: 0 ok, 2 usage, 3 data problem, 4 interrupted (the same command goes on)",
+        "exit codes",
+        "  0  done",
+        "  1  a training given up, no memory or disk space left, or any other error",
+        "  2  a wrong flag, name or path; a run folder in use or of other settings; a host that",
+        "     doesn't answer; a damaged file of a run or model",
+        "  3  a problem with the images",
+        "  4  interrupted: the same command resumes",
     ]
     return "\n".join(lines)
 
