@@ -4,7 +4,7 @@ python -m benchmarks.bench [--only loop views …] [--turns 3] [--out bench-out/
 
 Each group of cases has a file of its own, which says what is compared, and runs in a process of its
 own, with one thread unless a case says otherwise. OUT/bench.json, bench.html and bench.md, the
-table of docs/results.md, are written after each case. A row that is marked as unreliable was
+table of docs/performance.md, are written after each case. A row that is marked as unreliable was
 disturbed by other work, or its turns differ too much; nothing is left out. Takes about a quarter
 of an hour.
 """

@@ -41,7 +41,7 @@ def why_unreliable(row: Row) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows in Markdown, as docs/results.md has them."""
+    """The rows in Markdown, as docs/performance.md has them."""
     lines = [
         "| group | work | beside | ours | theirs | ours / theirs | quartiles |",
         "| --- | --- | --- | --- | --- | --- | --- |",

@@ -215,7 +215,7 @@ def memory(folder: Path, sizes: list[int], steps: int) -> None:
 
 
 def main() -> None:
-    """Rows for docs/results.md."""
+    """Rows for docs/performance.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--memory", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--steps", type=int, default=STEPS)

@@ -19,6 +19,7 @@ OTHERS = {  # flags of torchrun, SLURM and tar
     "--max-restarts", "--nnodes", "--rdzv-endpoint", "--shutdown-timeout", "--nodes", "--requeue",
     "--sort",
 }  # fmt: skip
+MEASURED = ("results.md", "performance.md", "reliability.md")
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 
 
@@ -86,7 +87,7 @@ def flags():
 
 @every_page
 def test_the_flags_that_pages_speak_of_exist(page, flags):
-    if page.name == "results.md":  # its commands are those of benchmarks
+    if page.name in MEASURED:  # their commands are those of benchmarks
         return
     spans = [span for span in re.findall(r"`([^`]+)`", prose(page)) if "benchmarks" not in span]
     named = {flag for span in spans for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", span)}
@@ -111,9 +112,13 @@ def test_every_method_has_its_paper_verb_file_and_equation_on_the_page():
 
 
 def sections():
-    """The text below each heading of the results, by anchor."""
-    parts = re.split(r"^## (.*)$", (DOCS / "results.md").read_text(), flags=re.MULTILINE)
-    return {slug(title): text for title, text in zip(parts[1::2], parts[2::2], strict=True)}
+    """The text below each heading of what was measured, by page and anchor."""
+    found = {}
+    for page in MEASURED:
+        parts = re.split(r"^## (.*)$", (DOCS / page).read_text(), flags=re.MULTILINE)
+        titles = zip(parts[1::2], parts[2::2], strict=True)
+        found |= {f"{page}#{slug(title)}": text for title, text in titles}
+    return found
 
 
 def figures(text):
@@ -128,7 +133,7 @@ DECISIONS = [row for row in rows((DOCS / "which-method.md").read_text()) if "bec
 @pytest.mark.parametrize("row", DECISIONS, ids=lambda row: row[0])
 def test_the_figures_of_a_decision_stand_in_the_section_it_names(row):
     found = sections()
-    named = re.findall(r"\(results\.md#([^)]*)\)", row[-1])
+    named = re.findall(r"\(((?:results|performance)\.md#[^)]*)\)", row[-1])
     assert named, "each decision says which section has its figures"
     there = set().union(*(figures(found[anchor]) for anchor in named))
     assert figures(row[-1]) <= there, figures(row[-1]) - there

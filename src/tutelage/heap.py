@@ -2,7 +2,7 @@
 
 The C library of most Linux machines (glibc) gives each large block back to the system as soon as it
 is free, and gets it anew page by page, filled with zeros. A step of training leaves and takes
-gigabytes, and can wait longer for pages than it computes (docs/results.md, "The heap"). PyTorch's
+gigabytes, and can wait longer for pages than it computes (docs/performance.md). PyTorch's
 guides put another allocator before the program; two settings of this one do as much.
 """
 

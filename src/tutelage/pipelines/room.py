@@ -18,7 +18,7 @@ from tutelage.pipelines.rounds import Round
 from tutelage.speed.training_memory import images_learned, largest_stage, least_bytes
 from tutelage.training_settings import Common
 
-ROOM = 2.0  # of what shapes say: up to 1.95 was measured (docs/results.md)
+ROOM = 2.0  # of what shapes say: up to 1.95 was measured (docs/performance.md)
 FEWEST = 8  # labeled images, below which a batch is not made smaller by itself
 
 
