@@ -6,6 +6,8 @@ python pipelines_together.py IMAGES OUT: every command of COMMANDS, its run in O
 import sys
 from pathlib import Path
 
+from torchrun import lose_patience
+
 from tutelage.cli import main
 from tutelage.ends import end_at_once
 
@@ -42,6 +44,7 @@ def run(name: str, images: str, out: str) -> int:
 
 
 if __name__ == "__main__":
+    lose_patience()
     for command in COMMANDS:
         code = run(command, *sys.argv[1:3])
         if code:

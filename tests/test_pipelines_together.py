@@ -1,9 +1,6 @@
 """Whole commands that two real processes work at end as those of one."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pipelines_together
@@ -13,6 +10,7 @@ import torch
 import toy
 from once import made_once
 from safetensors.torch import load_file, save_file
+from torchrun import two_processes
 
 COMMANDS = pipelines_together.COMMANDS
 
@@ -29,12 +27,9 @@ def run_all(out: Path) -> None:
     torch.manual_seed(0)
     strange = timm.create_model("test_resnet", num_classes=7).state_dict()
     save_file(strange, Path(images) / "given.safetensors")  # whose classifier is fitted anew
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
-               pipelines_together.__file__, images, str(out / "two")]  # fmt: skip
-    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+    with two_processes(pipelines_together.__file__, images, str(out / "two"), within=500):
         for name in COMMANDS:
             assert pipelines_together.run(name, images, str(out / "one")) == 0
-        assert process.wait(timeout=500) == 0
 
 
 def content(run: Path) -> dict:

@@ -1,9 +1,6 @@
 """What several processes train together is what one trains alone: real processes, over gloo."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import together
 from once import made_once
 from safetensors.torch import load_file
 from torch import nn
+from torchrun import two_processes
 
 from tutelage.catalog import kind_of
 from tutelage.distributed.shards import blocks_of
@@ -34,14 +32,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def train_all(out: Path) -> None:
-    """Begun again by torchrun where a process dies, as one once did in malloc of a thread of gloo:
-    what has been trained by then, or begun, is gone on with."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
-               "--max-restarts=1", together.__file__, str(out / "two")]  # fmt: skip
     together.stop(out / "two" / "stopped-alone", "all")
-    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+    with two_processes(together.__file__, str(out / "two"), within=300):
         together.main(out / "one", [])
-        assert process.wait(timeout=300) == 0
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:

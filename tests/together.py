@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torchrun import lose_patience
 
 from tutelage.catalog import kind_of, names
 from tutelage.core import Batch, Stage
@@ -212,6 +213,7 @@ def more(out: Path) -> None:
 def main(out: Path, wanted: list[str]) -> None:
     """All cases, or those wanted."""
     if is_launched():
+        lose_patience()
         orders.EVERY = 0.0  # seconds, so that a stop is heard after each step
     with joined():
         if rank():
