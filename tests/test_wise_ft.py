@@ -1,6 +1,7 @@
 """WiSE-FT: where it mixes, what it mixes, and that it steps back where labels are told worse."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,7 +147,32 @@ def test_a_student_of_a_network_is_left(images, tmp_path, stranger, monkeypatch)
     asked["student"] = asked.pop("model")
     tutelage.distill(**asked | {"teacher": (str(tmp_path / "teacher"),), "options": ("on=labels",)})
     assert found[-1].method.teacher == "frozen"
-    assert found[-1].wise == 1.0
+    assert [one.wise for one in found] == [1.0, 1.0]  # the baseline as well
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"method": "meta-pseudo-labels"},
+        {"method": "reduced-meta-pseudo-labels"},
+        {"method": "noisy-student", "rounds": 1, "order": "pretrain"},
+    ],
+)
+def test_a_baseline_ends_as_a_student_does_that_is_left(
+    images, tmp_path, stranger, monkeypatch, more
+):
+    found = recipes(monkeypatch)
+    asked = toy.train_settings(images, tmp_path / "out", init=str(stranger), steps=2)
+    tutelage.selftrain(**asked | {"unlabeled": images / "pool", "ratio": 1} | more)
+    assert len(found) > 1
+    assert {one.wise for one in found} == {1.0}
+
+
+def test_the_fix_for_larger_images_is_left(images, tmp_path, stranger, monkeypatch):
+    found = recipes(monkeypatch)
+    asked = toy.train_settings(images, tmp_path / "out", init=str(stranger), fix_size=32)
+    tutelage.train(**asked)
+    assert [one.wise for one in found] == [0.8, 1.0]
 
 
 def test_a_training_whose_weights_are_gone_is_drawn_back_again(images, tmp_path, stranger):
@@ -161,6 +187,19 @@ def test_a_training_whose_weights_are_gone_is_drawn_back_again(images, tmp_path,
     tutelage.train(**toy.train_settings(images, out, init=str(stranger), wise=0.5))
     one, other = (toy.weights_of(path, "00-supervised") for path in (calm, out))
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_training_whose_weights_are_whole_asks_for_the_given_ones_no_more(
+    images, tmp_path, stranger
+):
+    out = tmp_path / "out"
+    asked = toy.train_settings(images, out, init=str(stranger))
+    tutelage.train(**asked)
+    (out / "rounds" / "00-supervised" / "config.json").unlink()
+    shutil.rmtree(out / "model")
+    shutil.rmtree(stranger)
+    tutelage.train(**asked)
+    assert (out / "model" / "model.safetensors").exists()
 
 
 def test_the_share_is_between_0_and_1_and_belongs_to_given_weights():

@@ -127,19 +127,19 @@ def fit(
     out: Path,
     *,
     device: torch.device,
-    student: nn.Module | None = None,
+    student: Callable[[], nn.Module | None] = lambda: None,
     teacher: nn.Module | None = None,
     exam: Exam | None = None,
     screen: Screen | None = None,
 ) -> nn.Module:
     """Train by the recipe, continuing where `out` stopped; returns the network to keep.
 
-    `student` and `teacher` are networks to begin with, of which copies are used, but for a teacher
-    that is frozen already; by default the student is new, and so is a teacher that learns. Leaves
-    last.pt, metrics.jsonl and, at the end, model.safetensors in `out`. A finished training is not
-    repeated; where only its weights are damaged, they are made again from the checkpoint. Raises
-    Interrupted, after saving, where the user asked to stop, and GivenUp where the loss is no longer
-    finite or the exam gives up.
+    `student`, which is asked where there is something to train, and `teacher` are networks to begin
+    with, of which copies are used, but for a teacher that is frozen already; by default the student
+    is new, and so is a teacher that learns. Leaves last.pt, metrics.jsonl and, at the end,
+    model.safetensors in `out`. A finished training is not repeated; where only its weights are
+    damaged, they are made again from the checkpoint. Raises Interrupted, after saving, where the
+    user asked to stop, and GivenUp where the loss is no longer finite or the exam gives up.
     """
     weights, screen = out / "model.safetensors", screen or Screen()
     if weights.exists():
@@ -149,7 +149,7 @@ def fit(
             reason = str(error).removesuffix(f": {AGAIN}")
             screen.say(f"{reason}: they are made again, from a checkpoint where there is one")
     out.mkdir(parents=True, exist_ok=True)
-    work = Work(recipe, batches, out, device, student, teacher, exam is not None)
+    work = Work(recipe, batches, out, device, student(), teacher, exam is not None)
     module = everywhere(train_together, work, own=(exam, screen))
     save_weights(weights, module)
     return module
@@ -175,6 +175,7 @@ def train_together(work: Work, own: tuple[Exam | None, Screen] | None) -> nn.Mod
         with screen.bar(work.out.name, recipe.steps, done=first, unit="steps") as bar:
             _run(work, Desk(work, exam, screen, bar, first), state, first)
     module = _graduate(work, state, done=recipe.steps)
+    del state  # and the room it takes
     return module if own is None else _drawn_back(work, module, own[1])
 
 

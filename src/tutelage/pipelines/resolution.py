@@ -59,6 +59,7 @@ def with_fix(rounds: Sequence[Round], settings: Common, prepared: Prepared) -> t
         seed=fold(settings.seed, Dice.ROUND, number),
         teacher="",
         init="",
+        wise=1.0,
         freeze=_freeze(settings, last.recipe.net),
     )
     return (*rounds, Round(f"{number:02d}-fix", recipe, start=last.name, fixes=True))

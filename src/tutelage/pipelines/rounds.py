@@ -92,27 +92,36 @@ def with_init(rounds: Sequence[Round], settings: Common, run: Run) -> tuple[Roun
     given = settings.begins_as
     if given is None:
         return tuple(rounds)
-    made = []
-    for one in rounds:
-        recipe = replace(one.recipe, net=as_learned(one.recipe.net, settings, run))
+    nets = [as_learned(one.recipe.net, settings, run) for one in rounds]
+    made = [
+        replace(one, recipe=replace(one.recipe, net=net))
+        for one, net in zip(rounds, nets, strict=True)
+    ]
+    wise = _wise(settings, run, made)
+    for number, one in enumerate(made):
         if one.start is None:
-            init = digest_of(settings, run, recipe.net.name)
-            recipe = replace(recipe, init=init, wise=_wise(settings, run, recipe))
-            one = replace(one, init=given)
-        made.append(replace(one, recipe=recipe))
+            init = digest_of(settings, run, one.recipe.net.name)
+            recipe = replace(one.recipe, init=init, wise=wise)
+            made[number] = replace(one, recipe=recipe, init=given)
     return tuple(made)
 
 
-def _wise(settings: Common, run: Run, recipe: Recipe) -> float:
-    """Alpha of WiSE-FT for a training that begins with given weights; 1 unless asked where it was
-    not measured: with known classes, statistics that move, a frozen body, or a teacher's network.
-    """
+def _wise(settings: Common, run: Run, rounds: Sequence[Round]) -> float:
+    """Alpha of WiSE-FT for all trainings that begin with given weights, so that what they are
+    compared for is not that; 1 unless asked where one of them is of a kind it wasn't measured for:
+    known classes, statistics that move, a frozen body, a teacher's network, or a round after it
+    that goes on from its weights."""
     if settings.wise != "auto":
         return settings.wise
-    fitted = run.notes("init")[recipe.net.name].get("fitted", False)
-    alone = recipe.method.teacher == "none"
-    frozen = recipe.freeze.part == "body"
-    return WISE if fitted and alone and recipe.freeze.norms and not frozen else 1.0
+    starts = {one.start for one in rounds}
+
+    def measured(one: Round) -> bool:
+        recipe = one.recipe
+        fitted = run.notes("init")[recipe.net.name]["fitted"]
+        learns = recipe.freeze.norms and recipe.freeze.part != "body"
+        return fitted and learns and recipe.method.teacher == "none" and one.name not in starts
+
+    return WISE if all(measured(one) for one in rounds if one.start is None) else 1.0
 
 
 def batches_of(recipe: Recipe, prepared: Prepared, pool: Pool | None = None) -> Batches:
@@ -202,7 +211,7 @@ def train_once(
             batches_of(one.recipe, prepared, pool),
             folder,
             device=prepared.device,
-            student=_student_of(one, run, prepared),
+            student=lambda: _student_of(one, run, prepared),
             teacher=teacher,
             exam=exam,
             screen=prepared.screen,

@@ -119,7 +119,7 @@ def _result(job: Job, network: str, history: History, bench: Bench) -> Result:
     student, recipe = _given(settings, recipe, prepared)
     module = fit(
         recipe, batches_of(recipe, prepared, pool_for(recipe, prepared)), folder,
-        device=prepared.device, student=student, screen=prepared.screen,
+        device=prepared.device, student=lambda: student, screen=prepared.screen,
     )  # fmt: skip
     size, labels = recipe.net.img_size, prepared.parts["val"].label_tensor()
     probs = predict(module, prepared.pixels("val", canvas_for(size)), size)
