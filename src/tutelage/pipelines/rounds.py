@@ -98,12 +98,12 @@ def with_init(rounds: Sequence[Round], settings: Common, run: Run) -> tuple[Roun
         for one, net in zip(rounds, nets, strict=True)
     ]
     wise = _wise(settings, run, made)
-    for number, one in enumerate(made):
-        if one.start is None:
-            init = digest_of(settings, run, one.recipe.net.name)
-            recipe = replace(one.recipe, init=init, wise=wise)
-            made[number] = replace(one, recipe=recipe, init=given)
-    return tuple(made)
+
+    def begun(one: Round) -> Round:
+        init = digest_of(settings, run, one.recipe.net.name)
+        return replace(one, recipe=replace(one.recipe, init=init, wise=wise), init=given)
+
+    return tuple(begun(one) if one.start is None else one for one in made)
 
 
 def _wise(settings: Common, run: Run, rounds: Sequence[Round]) -> float:
