@@ -116,7 +116,7 @@ def test_a_variant_is_a_replaced_value():
     assert one.digest() != ready.digits().digest()
 
 
-@pytest.mark.parametrize("length", [["--steps", "4"], ["--budget", "33s"]])
+@pytest.mark.parametrize("length", [["--steps", "4"], ["--budget", "60s"]])
 def test_the_shell_takes_a_recipe_and_flags_change_it(length, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(plan, "step_time", lambda recipe, prepared, teacher: StepTime(0.2))
     images = toy.write_toy(tmp_path / "images")

@@ -61,8 +61,8 @@ class SelftrainSettings(Common):
     """Pool images for each labeled one in a batch."""
     baseline_length: Literal["images", "steps"] = "images"
     """Training of the baseline on the labels alone, and of a first teacher. images: until it has
-    seen as many as a student, whose pool views count, which takes about its time; steps: as many
-    steps as a student."""
+    seen as many as a student, whose pool views count, and what it began as; steps: as many steps as
+    a student."""
     pool_share: float = 1.0
     """Share of the pool to learn from, drawn at random before its images are read."""
     pool_targets: Literal["soft", "hard"] = "soft"
@@ -79,8 +79,10 @@ class SelftrainSettings(Common):
     none: neither. Labeled images keep theirs."""
     teacher_noise: bool = False
     """Let the teacher label noised images, with its dropout on; a clean teacher is better."""
-    student_init: Literal["scratch", "teacher"] = "scratch"
-    """Begin a student with new weights, or with its teacher's where the network is the same."""
+    student_init: Literal["auto", "baseline", "scratch", "teacher"] = "auto"
+    """What a student begins as. baseline: the baseline after half of its steps; scratch: new
+    weights, or those of `init`; teacher: its teacher, of the same network; auto: baseline, but
+    scratch for given weights, another network, and methods whose teacher learns."""
     order: Literal["joint", "pretrain"] = "joint"
     """Labels and pool together; or first the pool alone, then fine-tuning on the labels."""
     select: Select = field(default_factory=Select)
@@ -94,6 +96,8 @@ class SelftrainSettings(Common):
         above("--temperature", self.temperature, 0)
         at_least("--weight", self.weight, 0)
         between("--pool-share", self.pool_share, 0, 1)
+        if self.student_init == "baseline" and self.baseline_length == "steps":
+            raise belongs("student_init", "--baseline-length images")
         if self.pool_targets == "hard" and self.temperature != 1:
             raise belongs("temperature", "--pool-targets soft")
         if not self.method or ("auto" in self.method and len(self.method) > 1):
@@ -134,6 +138,7 @@ class SelftrainSettings(Common):
         """Reject settings that act on stored labels, where the methods store none."""
         reads = ("select",) if REDUCED in self.method else ()
         idle = [name for name in changed(self, OF_NOISY_STUDENT) if name not in reads]
+        idle += ["student_init"] * (self.student_init == "teacher")
         if not idle:
             return
         name = idle[0]
@@ -165,7 +170,7 @@ class SelftrainSettings(Common):
 REDUCED = "reduced-meta-pseudo-labels"  # which learns from selected labels, too
 OF_NOISY_STUDENT = (
     "pool_targets", "temperature", "normalize", "weight", "pool_noise", "teacher_noise",
-    "student_init", "order", "select",
+    "order", "select",
 )  # fmt: skip
 
 

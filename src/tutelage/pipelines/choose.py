@@ -43,4 +43,6 @@ def _choice(settings: SelftrainSettings, prepared: Prepared) -> tuple[tuple[str,
 def _given(settings: SelftrainSettings) -> str:
     """A setting that only Noisy Student reads and that is not at its default, or nothing."""
     asked = (*OF_NOISY_STUDENT, "rounds", "students", "teacher")
+    if settings.student_init == "teacher":
+        return "student_init"
     return next(iter(changed(settings, asked)), "")

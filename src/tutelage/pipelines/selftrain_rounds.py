@@ -12,6 +12,7 @@ from tutelage.deploy.teachers import Teacher
 from tutelage.errors import UsageError
 from tutelage.jobs import SelftrainSettings
 from tutelage.methods.method import Method
+from tutelage.pipelines.halfway import SHARE
 from tutelage.pipelines.prepare import Prepared
 from tutelage.pipelines.rounds import Round, recipe_for, seen_per_label, share_of
 from tutelage.settings import Optim, Progressive
@@ -39,8 +40,9 @@ def check_methods(settings: SelftrainSettings) -> None:
             raise UsageError(f"{name} doesn't look at a pool: use `tutelage train`")
     if settings.teacher is not None and not _asks_teacher(settings):
         raise UsageError(f"{settings.method[0]} teaches itself: leave out --teacher")
-    for name in settings.method:
+    for number, name in enumerate(settings.method, 1):
         make(name, _options_of(name, settings))
+        _begins_halfway(settings, number)
 
 
 def _asks_teacher(settings: SelftrainSettings) -> bool:
@@ -73,6 +75,7 @@ class Rounds:
     def add(
         self, kind: str, model: str, method: Method, *, share: float = 1.0,
         teacher: str | None = None, start: str | None = None, optim: Optim | None = None,
+        halfway: bool = False,
     ) -> str:  # fmt: skip
         """One more training; returns its name."""
         number, steps = len(self.made), self.settings.steps
@@ -86,7 +89,7 @@ class Rounds:
         )  # fmt: skip
         recipe = recipe if optim is None else replace(recipe, optim=optim)
         name = f"{number:02d}-{kind}"
-        self.made.append(Round(name, recipe, teacher=teacher, start=start))
+        self.made.append(Round(name, recipe, teacher=teacher, start=start, halfway=halfway))
         return name
 
     def fine_tune(self, model: str, start: str, share: float) -> str:
@@ -123,7 +126,9 @@ def _baseline_share(settings: SelftrainSettings) -> float:
         return 1.0
     name = settings.method_of(1)
     first = make(name, _options_of(name, settings), _usual(name, settings))
-    return float(seen_per_label(first, settings.ratio))
+    numbers = range(1, settings.num_rounds + 1)
+    before = SHARE * any(_begins_halfway(settings, number) for number in numbers)
+    return seen_per_label(first, settings.ratio) / (1 - before)
 
 
 def _student(rounds: Rounds, settings: SelftrainSettings, number: int, before: str | None) -> str:
@@ -138,20 +143,39 @@ def _student(rounds: Rounds, settings: SelftrainSettings, number: int, before: s
         first = make(WARM_UP_METHOD, (), {"smoothing": settings.smoothing})
         teacher = rounds.add("warmup", model, first, share=warm)
     start = before if _starts_as_teacher(rounds, settings, model, before) else None
+    halfway = _begins_halfway(settings, number)
     made = rounds.add(
-        "student", model, method, share=1 - warm - tuned, teacher=teacher, start=start
-    )
+        "student", model, method, share=1 - warm - tuned, teacher=teacher,
+        start=rounds.made[0].name if halfway else start, halfway=halfway,
+    )  # fmt: skip
     if apart:
         strong = make("supervised", (), {"smoothing": settings.smoothing})
         return rounds.add("finetune", model, strong, share=tuned, start=made)
     return rounds.fine_tune(model, made, tuned) if tuned else made
 
 
+def _begins_halfway(settings: SelftrainSettings, number: int) -> bool:
+    """Whether the student of that round begins as the baseline was halfway; raises UsageError where
+    it can't and that is asked for."""
+    same = settings.student(number) == settings.student(settings.num_rounds)
+    learns = kind_of(settings.method_of(number)).teacher == "trained"
+    if settings.student_init == "baseline":
+        if learns:
+            raise UsageError(
+                f"{settings.method_of(number)} begins with a warm-up of its own: leave out "
+                "--student-init baseline"
+            )
+        return same
+    given = settings.begins_as is not None
+    usual = settings.baseline_length == "images" and settings.order == "joint"
+    return settings.student_init == "auto" and same and usual and not given and not learns
+
+
 def _starts_as_teacher(
     rounds: Rounds, settings: SelftrainSettings, model: str, before: str | None
 ) -> bool:
     """Whether the student begins with its teacher's weights; raises UsageError where it can't."""
-    if settings.student_init == "scratch":
+    if settings.student_init != "teacher":
         return False
     nets = {one.name: one.recipe.net.name for one in rounds.made}
     if before is None or nets[before] != model:
