@@ -41,6 +41,7 @@ docs: $(VENV)/.docs-ready
 fix: $(READY)
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+	$(BIN)/python tests/commands_page.py
 
 bench: $(VENV)/.bench-ready
 	$(BIN)/python -m benchmarks.bench

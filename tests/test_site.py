@@ -7,6 +7,7 @@ from importlib import util
 
 import pytest
 import yaml
+from commands_page import page as commands_page
 from pages import DOCS, PAGES, ROOT, anchors, prose, slug
 
 from tutelage.catalog import describe, names
@@ -93,6 +94,10 @@ def test_the_flags_that_pages_speak_of_exist(page, flags):
     named = {flag for span in spans for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", span)}
     families = {flag.partition(".")[0] + "." for flag in flags if "." in flag}  # --noise.
     assert not named - OTHERS - flags - families
+
+
+def test_the_page_of_commands_says_what_help_says():
+    assert (DOCS / "commands.md").read_text() == commands_page(), "make fix writes it"
 
 
 def rows(text):

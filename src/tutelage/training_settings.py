@@ -102,7 +102,7 @@ class Common:
     """sigmoid: the paper's; twice: 2 sigmoid with a last layer of zeros, which begins as 1; auto:
     twice for weights that were learned without gates, else the paper's, or as they were learned."""
     steps: int | Auto = "auto"
-    """Training steps a round; auto: from the budget, or 2,000."""
+    """Training steps a round; auto: from the budget, or 2000."""
     budget: str | None = None
     """Time for the whole run, such as 90s, 20m or 1h30m, instead of steps."""
     batch: int | Auto = "auto"
