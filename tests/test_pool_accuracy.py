@@ -151,6 +151,7 @@ def settings(images, out, **more):
     return {
         "data": images / "labeled", "unlabeled": images / "pool", "test": images / "test",
         "model": "test_resnet", "method": "noisy-student", "rounds": 2, "steps": 6,
+        "student_init": "scratch",  # six steps from the baseline on end below it
         "img_size": 16, "batch": 8, "ratio": 2, "val_fraction": 0.25, "device": "cpu",
         "select": vars(Select(threshold=0.1)), "out": out,
     } | more  # fmt: skip
