@@ -2,7 +2,7 @@
 
 python -m benchmarks.methods digits50 [--steps 400 | --budget 10m] [--seeds 5]
     [--methods fixmatch uda] [--out bench-out/methods] [--dev] [--threads 1]
-    [--published SIDE] [--table]
+    [--published SIDE] [--student-init scratch] [--table]
 
 Data: digits20 and digits50 are scikit-learn's handwritten digits with 2 and 5 labels a class, a new
 split for each seed; any other name is a folder with labeled/, unlabeled/ and test/, one split and a
@@ -108,6 +108,7 @@ def run(method: str, data: str, seed: int, given: argparse.Namespace) -> dict[st
         outcome = train(**asked)
     else:
         asked |= {"unlabeled": parts["unlabeled"], "method": name, "rounds": rounds}
+        asked |= {"student_init": given.student_init}
         outcome = selftrain(**asked)
     return row(outcome.content)
 
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("--dev", action="store_true")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--published", type=int, help="pixels")
+    parser.add_argument("--student-init", choices=("auto", "baseline", "scratch"), default="auto")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     given = parser.parse_args()
     seeds = range(given.first_seed, given.first_seed + given.seeds) if not given.table else ()
