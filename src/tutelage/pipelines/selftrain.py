@@ -4,8 +4,8 @@ Paper: Xie et al. 2020, Self-training with Noisy Student improves ImageNet class
 (arXiv 1911.04252), algorithm 1, for the rounds of label, select and train; any other method that
 learns from a pool may take a round, and Noisy Student may follow it. Beside the rounds, a baseline
 learns from the labels alone until it has seen as many images, so that the verdict is about the pool
-and not about more training. Where the first teacher would be the same training as the baseline,
-the baseline is the first teacher.
+and not about more training; students begin as it was halfway (halfway.py). Where the first teacher
+would be the same training as the baseline, the baseline is the first teacher.
 """
 
 from collections.abc import Sequence
