@@ -162,7 +162,7 @@ def test_a_small_budget_takes_smaller_images_where_nobody_asked_for_others(
 ):
     made, size = fit_budget(photos, tmp_path / "run", 0.2, monkeypatch, budget="60s")
     assert size == 64
-    assert made.steps > 1.5 * 0.95 * 60 / 0.2
+    assert made.steps > 1.5 * (1 - plan.RESERVE) * 60 / 0.2
     assert "images of 64 instead of 96 px, as 60s would leave less than" in capsys.readouterr().err
 
 
