@@ -1,15 +1,23 @@
 """A student that begins as the baseline was halfway: when, from which weights, and after damage."""
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 import torch
 import toy
 from safetensors.torch import load_file
 
+from tutelage import loop
 from tutelage.cli import main
+from tutelage.core import Stage
+from tutelage.loop import MIDDLE
+from tutelage.methods.supervised import Supervised
+from tutelage.networks.build import Net
 from tutelage.pipelines import rounds
-from tutelage.pipelines.halfway import HALFWAY, keeping
+from tutelage.recipe import Recipe
+from tutelage.settings import Noise, Optim
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +49,17 @@ def recorded(monkeypatch):
     return begun
 
 
+def toy_recipe(steps):
+    return Recipe(
+        net=Net(name="test_resnet", num_classes=3, img_size=16),
+        method=Supervised(),
+        stages=(Stage(steps=steps, size=16, magnitude=0.0),),
+        optim=Optim(lr=0.1),
+        noise=Noise(),
+        batch=4,
+    )
+
+
 def same(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
 
@@ -49,7 +68,7 @@ def same(one, other):
 def test_a_student_begins_as_the_baseline_was_halfway(method, images, tmp_path, monkeypatch):
     begun, out = recorded(monkeypatch), tmp_path / "run"
     selftrain(images, out, method=method)
-    kept = load_file(out / "rounds" / "00-baseline" / HALFWAY)
+    kept = load_file(out / "rounds" / "00-baseline" / MIDDLE)
     ready = load_file(out / "rounds" / "00-baseline" / "model.safetensors")
     assert begun[0] is None
     assert same(begun[1].state_dict(), kept)
@@ -70,16 +89,27 @@ def test_both_see_as_many_images(images, tmp_path, capsys):
     assert baseline["total"] == baseline["total"] / 2 + student["total"] * views
 
 
-def test_the_weights_are_those_at_the_first_look_from_the_middle_on(tmp_path):
-    looks = []
-    exam = keeping(lambda module, done: looks.append(done) or {"seen": done}, tmp_path)
-    for done in (0.4, 0.55, 1.0):
-        net = torch.nn.Linear(1, 1)
-        torch.nn.init.constant_(net.weight, done)
-        assert exam(net, done) == {"seen": done}
-    assert looks == [0.4, 0.55, 1.0]
-    assert load_file(tmp_path / HALFWAY)["weight"].item() == pytest.approx(0.55)
-    assert keeping(None, tmp_path)(torch.nn.Linear(1, 1), 0.1) == {}
+@pytest.mark.parametrize("steps", range(1, 60))
+def test_halfway_is_half_of_the_steps_rounded_up(steps):
+    assert toy_recipe(steps).middle == math.ceil(steps / 2)
+
+
+def test_halfway_is_half_of_the_images_where_batches_change():
+    stages = tuple(Stage(steps=4, size=16, magnitude=0.0, batch=batch) for batch in (8, 4, 4))
+    assert replace(toy_recipe(12), stages=stages).middle == 4  # 32 of 64 images
+
+
+def test_the_network_is_kept_exactly_then_and_no_other_look_is_taken(images, tmp_path, monkeypatch):
+    """Seven steps are 42 of the baseline, whose tenths don't meet its middle."""
+    seen, real = [], loop._graduate
+
+    def graduate(work, state, *, done):
+        seen.append((work.out.name, done))
+        return real(work, state, done=done)
+
+    monkeypatch.setattr(loop, "_graduate", graduate)
+    selftrain(images, tmp_path / "run", steps=7, ratio=1)
+    assert seen[:2] == [("00-baseline", 21), ("00-baseline", 42)]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +126,7 @@ def test_the_weights_are_those_at_the_first_look_from_the_middle_on(tmp_path):
 def test_others_do_not(flags, images, tmp_path, capsys):
     selftrain(images, tmp_path / "run", **flags)
     assert "halfway" not in capsys.readouterr().err
-    assert not (tmp_path / "run" / "rounds" / "00-baseline" / HALFWAY).exists()
+    assert not (tmp_path / "run" / "rounds" / "00-baseline" / MIDDLE).exists()
 
 
 def test_given_weights_are_begun_with_unless_it_is_asked_for(images, tmp_path, capsys):
@@ -109,38 +139,62 @@ def test_given_weights_are_begun_with_unless_it_is_asked_for(images, tmp_path, c
     assert "beginning as 00-baseline halfway" in capsys.readouterr().err
 
 
-def test_a_student_of_another_network_begins_anew(images, tmp_path, monkeypatch):
+def test_students_of_several_networks_begin_anew(images, tmp_path, capsys, monkeypatch):
     begun, out = recorded(monkeypatch), tmp_path / "run"
     flags = toy.selftrain_flags(images, out, steps=3)
     students = ["--students", "test_resnet", "test_efficientnet"]
     assert main(["selftrain", *flags, *students]) == 0
-    baseline, teacher, first, second = begun
-    assert baseline is teacher is first is None
-    assert same(second.state_dict(), load_file(out / "rounds" / "00-baseline" / HALFWAY))
+    assert begun == [None] * 4  # baseline, teacher, two students
+    flags = toy.selftrain_flags(images, tmp_path / "other", **{"student-init": "baseline"})
+    assert main(["selftrain", *flags, *students]) == 2
+    said = capsys.readouterr().err
+    assert "students are test_resnet and test_efficientnet; leave it out" in said
 
 
-@pytest.mark.parametrize("harm", ["damaged", "gone"])
-def test_the_baseline_is_trained_again_where_its_weights_of_halfway_are(
-    harm, images, tmp_path, capsys
-):
-    out, whole = tmp_path / "run", tmp_path / "whole"
-    selftrain(images, whole)
-    selftrain(images, out)
+def without_student(out):
+    """A run as if it had been killed before its student's first checkpoint."""
     content = json.loads((out / "run.json").read_text())
     for stage in ("01-student", "evaluate", "model", "report"):
-        del content["stages"][stage]
+        content["stages"].pop(stage, None)
     (out / "run.json").write_text(json.dumps(content | {"state": "interrupted"}))
     for file in (out / "rounds" / "01-student").iterdir():
         file.unlink()
-    kept = out / "rounds" / "00-baseline" / HALFWAY
-    before = kept.read_bytes()
+
+
+def lose(kept, harm):
     if harm == "gone":
         kept.unlink()
     else:
-        kept.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        data = kept.read_bytes()
+        kept.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("harm", ["damaged", "gone"])
+@pytest.mark.parametrize("state", ["done", "past its middle", "without its weights"])
+def test_a_baseline_past_its_middle_begins_anew_where_the_weights_of_then_are_lost(
+    state, harm, images, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)  # so that there are two checkpoints
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    selftrain(images, whole)
+    selftrain(images, out)
+    without_student(out)
+    baseline = out / "rounds" / "00-baseline"
+    assert (baseline / "before.pt").exists()
+    if state != "done":
+        (baseline / "model.safetensors").unlink()
+    if state == "past its middle":
+        content = json.loads((out / "run.json").read_text())
+        content["stages"]["00-baseline"]["state"] = "running"
+        (out / "run.json").write_text(json.dumps(content))
+    kept = baseline / MIDDLE
+    before = kept.read_bytes()
+    lose(kept, harm)
     capsys.readouterr()
     selftrain(images, out)
-    assert "00-baseline is made again" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "00-baseline is made again" in said
+    assert "goes on after step" not in said
     assert kept.read_bytes() == before
     assert same(*(load_file(run / "model" / "model.safetensors") for run in (out, whole)))
 
@@ -148,7 +202,9 @@ def test_the_baseline_is_trained_again_where_its_weights_of_halfway_are(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"method": "meta-pseudo-labels", "student-init": "baseline"}, "warm-up of its own"),
+        ({"method": "meta-pseudo-labels", "student-init": "baseline"}, "the teacher of meta-ps"),
+        ({"method": "reduced-meta-pseudo-labels", "student-init": "baseline"}, "teacher of redu"),
+        ({"student-init": "baseline", "init": "some", "wise": 0.8}, "draws networks towards"),
         ({"student-init": "baseline", "baseline-length": "steps"}, "--baseline-length images"),
         ({"method": "flexmatch", "student-init": "teacher"}, "--student-init is for noisy-student"),
     ],

@@ -105,6 +105,12 @@ def is_saved(folder: Path) -> bool:
     return last.exists() or _before(last).exists()
 
 
+def saved_steps(folder: Path) -> int:
+    """How far a training has come, as its checkpoints' first lines say; 0 without any."""
+    last = folder / LAST
+    return max(_step_of(file) or 0 for file in (last, _before(last)))
+
+
 def forget(folder: Path) -> None:
     """Delete the checkpoints of a training."""
     last = folder / LAST

@@ -6,8 +6,9 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from queue import SimpleQueue
-from threading import Thread, Timer
+from threading import Thread, Timer, current_thread, main_thread
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -50,6 +51,34 @@ def stop_on_signals() -> None:
     signal.signal(signal.SIGUSR1, terminate)
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # not ignored, by nohup
         signal.signal(signal.SIGINT, stop)
+
+
+@dataclass
+class Stop:
+    """Whether the user wants to stop; asked between steps."""
+
+    requested: bool = False
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[Stop]:
+    """Ctrl-C and SIGTERM wait for the end of the step; a second one, later, stops at once."""
+    stop, asked = Stop(), Asked()
+    if current_thread() is not main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.note(number, frame) and stop.requested:
+            raise KeyboardInterrupt
+        stop.requested = True
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _is_importing(frame: FrameType | None) -> bool:

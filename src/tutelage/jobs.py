@@ -60,9 +60,9 @@ class SelftrainSettings(Common):
     ratio: int = 4
     """Pool images for each labeled one in a batch."""
     baseline_length: Literal["images", "steps"] = "images"
-    """Training of the baseline on the labels alone, and of a first teacher. images: until it has
-    seen as many as a student, whose pool views count, and what it began as; steps: as many steps as
-    a student."""
+    """How long the baseline, and a first teacher of another network, learns from the labels. steps:
+    as many steps as a student; images: until it has seen as many as the first student, with all
+    views of the pool, and those that the student's first weights had seen."""
     pool_share: float = 1.0
     """Share of the pool to learn from, drawn at random before its images are read."""
     pool_targets: Literal["soft", "hard"] = "soft"
@@ -80,9 +80,10 @@ class SelftrainSettings(Common):
     teacher_noise: bool = False
     """Let the teacher label noised images, with its dropout on; a clean teacher is better."""
     student_init: Literal["auto", "baseline", "scratch", "teacher"] = "auto"
-    """What a student begins as. baseline: the baseline after half of its steps; scratch: new
-    weights, or those of `init`; teacher: its teacher, of the same network; auto: baseline, but
-    scratch for given weights, another network, and methods whose teacher learns."""
+    """What a student begins as. baseline: the baseline as it was halfway; scratch: new weights, or
+    those of `init`; teacher: its teacher, of the same network; auto: baseline, but scratch with
+    given weights, several networks, a teacher that learns, `order` pretrain, or `baseline_length`
+    steps."""
     order: Literal["joint", "pretrain"] = "joint"
     """Labels and pool together; or first the pool alone, then fine-tuning on the labels."""
     select: Select = field(default_factory=Select)

@@ -4,14 +4,10 @@ Where several processes train together, all of them run it; only the leading one
 """
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -23,9 +19,9 @@ from tutelage.core import Clock, Dice, Stage, fold
 from tutelage.data.loader import Batches
 from tutelage.distributed.collectives import own_device, rank
 from tutelage.distributed.crew import everywhere
-from tutelage.distributed.launcher import Asked
 from tutelage.distributed.orders import Orders
 from tutelage.distributed.words import from_leader
+from tutelage.ends import deferred_interrupt
 from tutelage.errors import Damaged, GivenUp, Interrupted
 from tutelage.evaluation.wise_ft import drawn_back
 from tutelage.meter import Meter, of_all_ranks, take_own
@@ -35,6 +31,7 @@ from tutelage.recalibration import recalibrate
 from tutelage.recipe import Recipe
 from tutelage.weights import AGAIN, load_weights, save_weights
 
+MIDDLE = "halfway.safetensors"  # in a training's folder
 LOGS = 200  # lines of metrics.jsonl in a training
 EXAMS = 10  # looks at the validation images in a training
 SAVE_SECONDS = 30.0  # between checkpoints
@@ -43,34 +40,6 @@ RECALIBRATED = 32  # steps whose labeled images batch-norm statistics are comput
 
 # A network in eval mode, and the share of training done -> numbers for the log; may raise GivenUp.
 Exam = Callable[[nn.Module, float], dict[str, float]]
-
-
-@dataclass
-class Stop:
-    """Whether the user wants to stop; asked between steps."""
-
-    requested: bool = False
-
-
-@contextmanager
-def deferred_interrupt() -> Iterator[Stop]:
-    """Ctrl-C and SIGTERM wait for the end of the step; a second one, later, stops at once."""
-    stop, asked = Stop(), Asked()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked.note(number, frame) and stop.requested:
-            raise KeyboardInterrupt
-        stop.requested = True
-
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)
@@ -136,10 +105,12 @@ def fit(
 
     `student`, which is asked where there is something to train, and `teacher` are networks to begin
     with, of which copies are used, but for a teacher that is frozen already; by default the student
-    is new, and so is a teacher that learns. Leaves last.pt, metrics.jsonl and, at the end,
-    model.safetensors in `out`. A finished training is not repeated; where only its weights are
-    damaged, they are made again from the checkpoint. Raises Interrupted, after saving, where the
-    user asked to stop, and GivenUp where the loss is no longer finite or the exam gives up.
+    is new, and so is a teacher that learns. Leaves in `out` last.pt, metrics.jsonl and, at the end,
+    model.safetensors, and halfway.safetensors where the recipe asks for it. A finished training is
+    not repeated; where only its weights are damaged, they are made again from the checkpoint.
+
+    Raises Interrupted, after saving, where the user asked to stop, and GivenUp where the loss is no
+    longer finite or the exam gives up.
     """
     weights, screen = out / "model.safetensors", screen or Screen()
     if weights.exists():
@@ -195,6 +166,7 @@ def _run(work: Work, desk: Desk | None, state: State, first: int) -> None:
             images = (1 + recipe.ratio) * (stage.batch or recipe.batch)
             meter.add(state, metrics, data_seconds=waited, images=images)
             done = step + 1
+            _keep_middle(work, desk, state, done)
             if done % log_every == 0 or done == total:
                 line = _line(work, meter, state, done)
                 if work.examined and (done % exam_every < log_every or done == total):
@@ -216,6 +188,15 @@ def _run(work: Work, desk: Desk | None, state: State, first: int) -> None:
                 raise Interrupted(
                     f"stopped at step {done:,} of {total:,} of {work.out.name}; saved"
                 )
+
+
+def _keep_middle(work: Work, desk: Desk | None, state: State, done: int) -> None:
+    """Let the leader write down the network of the middle, once it is there, if that is asked."""
+    if not work.recipe.keep_middle or done != work.recipe.middle:
+        return
+    module = _graduate(work, state, done=done)
+    if desk is not None:
+        save_weights(work.out / MIDDLE, module)
 
 
 def _examined(work: Work, desk: Desk | None, state: State, done: int) -> dict[str, float]:

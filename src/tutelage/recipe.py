@@ -1,5 +1,6 @@
 """One training as a value: which network, method, stages and noise."""
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from tutelage.core import Clock, Stage, images_before, stage_at
@@ -33,6 +34,7 @@ class Recipe:
     wise: float = 1.0  # alpha of WiSE-FT: 1 keeps the trained weights, 0 the given ones
     freeze: Freeze = field(default_factory=Freeze)
     spread: Spread = field(default_factory=Spread)  # may be another when a training goes on
+    keep_middle: bool = False  # write the network's weights down where half is done, too
 
     def __post_init__(self) -> None:
         """Reject what the method can't go with."""
@@ -84,8 +86,13 @@ class Recipe:
         rate = rate_for(batch, self.batch, self.optim.scale)
         return Clock(step, self.steps, images=(images, total), rate=rate)
 
+    @property
+    def middle(self) -> int:
+        """Steps after which half of the images are seen, rounded up."""
+        return 1 + bisect_left(range(1, self.steps), 0.5, key=lambda n: self.clock(n).fraction)
+
     def digest(self) -> str:
         """A hash that changes with any value that decides what is learned."""
         values = to_plain(self)
-        del values["spread"]
+        del values["spread"], values["keep_middle"]
         return digest({"recipe": values, "method": type(self.method).__name__})

@@ -22,7 +22,7 @@ from tutelage.learner import choose_precision
 from tutelage.loop import Exam, fit
 from tutelage.methods.method import Method
 from tutelage.networks.build import has_batch_norm
-from tutelage.pipelines.halfway import halfway, reopen_damaged
+from tutelage.pipelines.halfway import begin_anew_where_lost, halfway
 from tutelage.pipelines.prepare import Prepared, canvas_for
 from tutelage.pipelines.transfer import as_learned, digest_of, first_network
 from tutelage.progress import duration, waited
@@ -44,9 +44,9 @@ class Round:
     name: str  # such as 01-student; also the stage's name in run.json
     recipe: Recipe
     teacher: str | None = None  # the round that labels the pool, or that the teacher begins as
-    start: str | None = None  # the round that the student begins as; None: new weights, or
-    halfway: bool = False  # as that round was after half of its steps
-    init: str | None = None  # the source of given ones, as in --init
+    start: str | None = None  # the round that the student begins as
+    halfway: bool = False  # as that round was in its middle, and not at its end
+    init: str | None = None  # without `start`: the source of given weights, as in --init
     fixes: bool = False  # whether it is the fix of the round before for larger images
     judged: bool = False  # whether it is to be as good as the baseline: the last part of a round
 
@@ -177,9 +177,10 @@ def _reopen_damaged(rounds: Sequence[Round], run: Run, prepared: Prepared) -> No
             one.name, run.path / "rounds" / one.name, run, prepared
         ):
             run.reopen("evaluate")
+    by_name = {one.name: one for one in rounds}
     for one in rounds:
         if one.start is not None and one.halfway and not run.is_done(one.name):
-            reopen_damaged(one.start, one.recipe.net, run, prepared)
+            begin_anew_where_lost(one.start, by_name[one.start].recipe, run, prepared)
 
 
 def _reopened(stage: str, folder: Path, run: Run, prepared: Prepared) -> bool:
@@ -234,7 +235,7 @@ def train_once(
 def _student_of(one: Round, run: Run, prepared: Prepared) -> nn.Module | None:
     """What the student begins as; None: new weights."""
     if one.start is not None and one.halfway:
-        return halfway(run.path / "rounds" / one.start, one.recipe.net, prepared.device)
+        return halfway(one.start, one.recipe, run, prepared.device)
     if one.start is not None:
         return network_of(one.start, run, prepared)
     if one.init is not None:

@@ -21,7 +21,6 @@ from tutelage.jobs import SelftrainSettings
 from tutelage.learner import choose_device, choose_precision
 from tutelage.pipelines.choose import choose_method
 from tutelage.pipelines.guard import check_against, exam_for, give_up, sound, watch
-from tutelage.pipelines.halfway import keeping
 from tutelage.pipelines.outcome import conclude
 from tutelage.pipelines.plan import LONG, planned
 from tutelage.pipelines.pool_labels import stored_pool
@@ -77,10 +76,7 @@ def _train_all(
     """Every round, until one leads nowhere; where one did before, those that passed, of which one
     that was damaged is made again."""
     baseline, *others = sound(rounds, run)
-    exam = exam_for(baseline.recipe, prepared)
-    if any(one.halfway for one in others):
-        exam = keeping(exam, run.path / "rounds" / baseline.name)
-    train_once(baseline, run, prepared, exam=exam)
+    train_once(baseline, run, prepared, exam=exam_for(baseline.recipe, prepared))
     watched = None
     for one in others:
         if run.is_done("evaluate"):  # the rounds' own files may be gone

@@ -28,6 +28,7 @@ WARM_UP_METHOD = "uda"  # phase 0 of Meta Pseudo Labels: the teacher learns by U
 
 def check_methods(settings: SelftrainSettings) -> None:
     """Raises UsageError where a method or an option of one can't be used here."""
+    _check_begin(settings)
     if "auto" in settings.method:
         if settings.options:
             raise UsageError("--options belong to a method: name one with --method")
@@ -40,9 +41,22 @@ def check_methods(settings: SelftrainSettings) -> None:
             raise UsageError(f"{name} doesn't look at a pool: use `tutelage train`")
     if settings.teacher is not None and not _asks_teacher(settings):
         raise UsageError(f"{settings.method[0]} teaches itself: leave out --teacher")
-    for number, name in enumerate(settings.method, 1):
+    for name in settings.method:
         make(name, _options_of(name, settings))
-        _begins_halfway(settings, number)
+
+
+def _check_begin(settings: SelftrainSettings) -> None:
+    """Raises UsageError where students can't begin as is asked for."""
+    why = _why_not_halfway(settings)
+    if settings.student_init == "baseline" and why:
+        raise UsageError(f"--student-init baseline: {why}; leave it out")
+    drawn = settings.begins_as is not None and settings.wise not in ("auto", 1)
+    if drawn and settings.student_init in ("baseline", "teacher"):
+        raise UsageError(
+            f"--wise {settings.wise:g} draws networks towards the given weights, and a student "
+            f"that begins as its {settings.student_init} does not begin with them: leave out "
+            "--wise or --student-init"
+        )
 
 
 def _asks_teacher(settings: SelftrainSettings) -> bool:
@@ -117,7 +131,14 @@ def selftrain_rounds(
     for number in range(1, settings.num_rounds + 1):
         before = _student(rounds, settings, number, before)
         ends.append(before)
-    return tuple(replace(one, judged=one.name in ends) for one in rounds.made)
+    kept = [one.start for one in rounds.made if one.halfway]
+    return tuple(
+        replace(
+            one, judged=one.name in ends,
+            recipe=replace(one.recipe, keep_middle=one.name in kept),
+        )
+        for one in rounds.made
+    )  # fmt: skip
 
 
 def _baseline_share(settings: SelftrainSettings) -> float:
@@ -126,9 +147,8 @@ def _baseline_share(settings: SelftrainSettings) -> float:
         return 1.0
     name = settings.method_of(1)
     first = make(name, _options_of(name, settings), _usual(name, settings))
-    numbers = range(1, settings.num_rounds + 1)
-    before = SHARE * any(_begins_halfway(settings, number) for number in numbers)
-    return seen_per_label(first, settings.ratio) / (1 - before)
+    seen = seen_per_label(first, settings.ratio)
+    return seen / (1 - SHARE) if _begin_halfway(settings) else seen
 
 
 def _student(rounds: Rounds, settings: SelftrainSettings, number: int, before: str | None) -> str:
@@ -143,7 +163,7 @@ def _student(rounds: Rounds, settings: SelftrainSettings, number: int, before: s
         first = make(WARM_UP_METHOD, (), {"smoothing": settings.smoothing})
         teacher = rounds.add("warmup", model, first, share=warm)
     start = before if _starts_as_teacher(rounds, settings, model, before) else None
-    halfway = _begins_halfway(settings, number)
+    halfway = _begin_halfway(settings)
     made = rounds.add(
         "student", model, method, share=1 - warm - tuned, teacher=teacher,
         start=rounds.made[0].name if halfway else start, halfway=halfway,
@@ -154,21 +174,21 @@ def _student(rounds: Rounds, settings: SelftrainSettings, number: int, before: s
     return rounds.fine_tune(model, made, tuned) if tuned else made
 
 
-def _begins_halfway(settings: SelftrainSettings, number: int) -> bool:
-    """Whether the student of that round begins as the baseline was halfway; raises UsageError where
-    it can't and that is asked for."""
-    same = settings.student(number) == settings.student(settings.num_rounds)
-    learns = kind_of(settings.method_of(number)).teacher == "trained"
-    if settings.student_init == "baseline":
-        if learns:
-            raise UsageError(
-                f"{settings.method_of(number)} begins with a warm-up of its own: leave out "
-                "--student-init baseline"
-            )
-        return same
-    given = settings.begins_as is not None
+def _begin_halfway(settings: SelftrainSettings) -> bool:
+    """Whether all students begin as the baseline was halfway."""
+    if settings.student_init != "auto":
+        return settings.student_init == "baseline"
     usual = settings.baseline_length == "images" and settings.order == "joint"
-    return settings.student_init == "auto" and same and usual and not given and not learns
+    return usual and settings.begins_as is None and not _why_not_halfway(settings)
+
+
+def _why_not_halfway(settings: SelftrainSettings) -> str:
+    """What keeps students from beginning as the baseline was halfway; "" where nothing does."""
+    for name in settings.method:
+        if name != "auto" and kind_of(name).teacher == "trained":
+            return f"the teacher of {name} learns, and student and teacher begin alike"
+    nets = list(dict.fromkeys(map(settings.student, range(1, settings.num_rounds + 1))))
+    return f"there is one baseline, and students are {' and '.join(nets)}" if nets[1:] else ""
 
 
 def _starts_as_teacher(
