@@ -291,7 +291,7 @@ def test_what_cannot_work_is_said_before_anything_is_trained(images, tmp_path, w
     assert not list(tmp_path.rglob("trials.jsonl"))
 
 
-@pytest.mark.parametrize(("b_seconds", "steps"), [(0.3, 237), (None, 475)])
+@pytest.mark.parametrize(("b_seconds", "steps"), [(0.3, 225), (None, 450)])
 def test_steps_follow_from_the_time_of_networks_that_are_tried(
     monkeypatch, tmp_path, b_seconds, steps
 ):
