@@ -251,7 +251,7 @@ def test_what_does_not_go_together_is_said_before_training(flags, words, images,
 
 def test_auto_depends_on_the_labels_of_a_class(images, tmp_path, capsys):
     many = toy.write_toy(tmp_path / "many", labeled=24)
-    few_why = "fewer than 20 labels a class, here about 4; measured at 2 and 5"
+    few_why = "fewer than 20 labels a class, here about 4; measured at 2, 5 and 10"
     many_why = "20 labels a class or more, here about 24; measured at 40"
     for name, root, expected, why in (
         ("few", images, "flexmatch", few_why), ("many", many, "noisy-student", many_why)
@@ -265,6 +265,21 @@ def test_auto_depends_on_the_labels_of_a_class(images, tmp_path, capsys):
         notes = json.loads((out / "run.json").read_text())["stages"]["method"]
         assert notes["method"] == [expected]
         assert notes["why"] == f"{why}: docs/which-method.md"
+
+
+def test_auto_takes_noisy_student_with_given_weights(images, tmp_path):
+    first, out = tmp_path / "first", tmp_path / "run"
+    flags = toy.selftrain_flags(images, first, method="auto", steps=3)
+    at = flags.index("--rounds")
+    del flags[at : at + 2]
+    at = flags.index("--select.threshold")
+    del flags[at : at + 2]
+    assert main(["selftrain", *flags]) == 0
+    flags[flags.index(str(first))] = str(out)
+    assert main(["selftrain", *flags, "--init", str(first / "model"), "--rounds", "auto"]) == 0
+    notes = [json.loads((run / "run.json").read_text())["stages"]["method"] for run in (first, out)]
+    assert [one["method"] for one in notes] == [["flexmatch"], ["noisy-student"]]
+    assert notes[1]["why"].startswith("given weights, few labels a class or many, here about 4;")
 
 
 def test_auto_says_what_it_took_and_why_and_takes_it_again(images, tmp_path, capsys):

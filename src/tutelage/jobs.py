@@ -49,7 +49,7 @@ class SelftrainSettings(Common):
     """The pool: a folder of images, at any depth, or any source; labels are never read."""
     method: tuple[str, ...] = ("auto",)
     """How to learn from the pool, as listed by `tutelage methods`; several: one a round, in turn.
-    auto: what measured best for the number of labels, or what other flags are for."""
+    auto: what measured best for such weights and so many labels, or what other flags are for."""
     teacher: str | None = None
     """The first teacher: a timm name to train, or a run to take; default: the baseline."""
     students: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""`--method auto`: what measured best for this many labels, and why."""
+"""`--method auto`: what measured best for such weights and this many labels, and why."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from tutelage.settings import changed
 from tutelage.training_settings import NOISY_STUDENT
 from tutelage.values import flag
 
-FEW_LABELS = "flexmatch"  # docs/which-method.md: digits with 2 and with 5 labels a class
+FEW_LABELS = "flexmatch"  # docs/which-method.md: digits with 2, 5 and 10 labels a class
 MANY = 20  # labels a class, between those 5 and the 40 of the CIFAR-10 subset, where Noisy Student
 # did better at the same time; where between them one overtakes the other was not measured
 
@@ -32,10 +32,14 @@ def _choice(settings: SelftrainSettings, prepared: Prepared) -> tuple[tuple[str,
     if given:
         return (NOISY_STUDENT,), f"{flag(given)} was given, which is for it"
     labels = len(prepared.parts["labeled"]) / len(prepared.classes)
-    if labels < MANY:
-        method, where, measured = FEW_LABELS, f"fewer than {MANY} labels a class", "2 and 5"
+    learned, few = settings.begins_as is not None, labels < MANY
+    if learned:
+        where, measured = "given weights, few labels a class or many", "4 and 40"
+    elif few:
+        where, measured = f"fewer than {MANY} labels a class", "2, 5 and 10"
     else:
-        method, where, measured = NOISY_STUDENT, f"{MANY} labels a class or more", "40"
+        where, measured = f"{MANY} labels a class or more", "40"
+    method = FEW_LABELS if few and not learned else NOISY_STUDENT
     here = f"here about {int(labels)}; measured at {measured}"
     return (method,), f"{where}, {here}: docs/which-method.md"
 
