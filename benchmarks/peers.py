@@ -17,8 +17,8 @@ With --published the arms of tutelage, timm and scikit-learn begin with the weig
 EfficientNet-Lite0 that learned on ImageNet (peers_weights.py), in float32, and see images at SIDE
 pixels; then give another --out. The others have no part in it.
 
-tutelage has two rows, and both are shown: labels alone, which earlier measurements found best for
-so little compute, and what `selftrain --method auto` takes, whose time pays for a baseline too.
+tutelage has two rows, and both are shown: labels alone, and what `selftrain --method auto` takes,
+whose time pays for a baseline too.
 A row is kept in rows.jsonl as soon as it is there, so that the same command goes on; a failed arm
 is named at the end and tried again by the next one.
 """

@@ -12,12 +12,13 @@ from safetensors.torch import load_file
 from tutelage import loop
 from tutelage.cli import main
 from tutelage.core import Stage
-from tutelage.loop import MIDDLE
 from tutelage.methods.supervised import Supervised
 from tutelage.networks.build import Net
 from tutelage.pipelines import rounds
+from tutelage.pipelines.transfer import open_source
 from tutelage.recipe import Recipe
 from tutelage.settings import Noise, Optim
+from tutelage.weights import MIDDLE, WEIGHTS
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,14 @@ def test_a_student_begins_as_the_baseline_was_halfway(method, images, tmp_path, 
     assert begun[0] is None
     assert same(begun[1].state_dict(), kept)
     assert not same(kept, ready)
+
+
+def test_the_weights_of_halfway_are_those_that_its_path_names(images, tmp_path):
+    selftrain(images, tmp_path / "run")
+    for name in (MIDDLE, WEIGHTS):
+        file = tmp_path / "run" / "rounds" / "00-baseline" / name
+        found = open_source(str(file), "test_resnet", 16)
+        assert same(found.module.state_dict(), load_file(file))
 
 
 def test_both_see_as_many_images(images, tmp_path, capsys):
@@ -145,10 +154,17 @@ def test_students_of_several_networks_begin_anew(images, tmp_path, capsys, monke
     students = ["--students", "test_resnet", "test_efficientnet"]
     assert main(["selftrain", *flags, *students]) == 0
     assert begun == [None] * 4  # baseline, teacher, two students
-    flags = toy.selftrain_flags(images, tmp_path / "other", **{"student-init": "baseline"})
-    assert main(["selftrain", *flags, *students]) == 2
+
+
+@pytest.mark.parametrize("method", ["noisy-student", "auto"])
+def test_one_baseline_is_not_halfway_to_several_networks(method, images, tmp_path, capsys):
+    words = words_of(images, tmp_path / "run", **{"method": method, "student-init": "baseline"})
+    at = words.index("--rounds")
+    words = [*words[:at], *words[at + 2 :], "--students", "test_resnet", "test_efficientnet"]
+    assert main(["selftrain", *words]) == 2
     said = capsys.readouterr().err
     assert "students are test_resnet and test_efficientnet; leave it out" in said
+    assert not (tmp_path / "run" / "rounds").exists()
 
 
 def without_student(out):

@@ -49,7 +49,8 @@ class SelftrainSettings(Common):
     """The pool: a folder of images, at any depth, or any source; labels are never read."""
     method: tuple[str, ...] = ("auto",)
     """How to learn from the pool, as listed by `tutelage methods`; several: one a round, in turn.
-    auto: what measured best for such weights and so many labels, or what other flags are for."""
+    auto: what measured best for new or given weights and for so many labels, or what other flags
+    are for."""
     teacher: str | None = None
     """The first teacher: a timm name to train, or a run to take; default: the baseline."""
     students: tuple[str, ...] = ()
@@ -61,8 +62,8 @@ class SelftrainSettings(Common):
     """Pool images for each labeled one in a batch."""
     baseline_length: Literal["images", "steps"] = "images"
     """How long the baseline, and a first teacher of another network, learns from the labels. steps:
-    as many steps as a student; images: until it has seen as many as the first student, with all
-    views of the pool, and those that the student's first weights had seen."""
+    as many steps as a student; images: until it has seen as many as the first student, whose views
+    of the pool count, and half of the baseline's images where it begins halfway."""
     pool_share: float = 1.0
     """Share of the pool to learn from, drawn at random before its images are read."""
     pool_targets: Literal["soft", "hard"] = "soft"

@@ -29,9 +29,8 @@ from tutelage.methods.method import State
 from tutelage.progress import Bar, MetricsLog, Screen, Wait
 from tutelage.recalibration import recalibrate
 from tutelage.recipe import Recipe
-from tutelage.weights import AGAIN, load_weights, save_weights
+from tutelage.weights import AGAIN, MIDDLE, WEIGHTS, load_weights, save_weights
 
-MIDDLE = "halfway.safetensors"  # in a training's folder
 LOGS = 200  # lines of metrics.jsonl in a training
 EXAMS = 10  # looks at the validation images in a training
 SAVE_SECONDS = 30.0  # between checkpoints
@@ -112,7 +111,7 @@ def fit(
     Raises Interrupted, after saving, where the user asked to stop, and GivenUp where the loss is no
     longer finite or the exam gives up.
     """
-    weights, screen = out / "model.safetensors", screen or Screen()
+    weights, screen = out / WEIGHTS, screen or Screen()
     if weights.exists():
         try:
             return load_weights(weights, recipe.net, device)

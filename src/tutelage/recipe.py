@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from tutelage.core import Clock, Stage, images_before, stage_at
 from tutelage.errors import UsageError
@@ -86,7 +87,7 @@ class Recipe:
         rate = rate_for(batch, self.batch, self.optim.scale)
         return Clock(step, self.steps, images=(images, total), rate=rate)
 
-    @property
+    @cached_property
     def middle(self) -> int:
         """Steps after which half of the images are seen, rounded up."""
         return 1 + bisect_left(range(1, self.steps), 0.5, key=lambda n: self.clock(n).fraction)

@@ -78,7 +78,8 @@ class Common:
     wise: float | Auto = "auto"
     """Share of what training changed in given weights that is kept (WiSE-FT's alpha), unless the
     loss on labeled images is higher then; auto: 0.8 where all networks get a new classifier, keep
-    batch norm's statistics and learn without a teacher's network, else 1."""
+    batch norm's statistics, learn without a teacher's network, and no student goes on from them;
+    else 1."""
     fix_size: int | None = None
     """Fine-tune at this larger image size in the end (FixRes); None: don't."""
     fix: Literal["classifier", "shallow-frozen"] = "classifier"

@@ -11,6 +11,8 @@ from tutelage.errors import Damaged, UsageError
 from tutelage.files import write_with
 from tutelage.networks.build import Net, build, digest_of, weight_digest
 
+WEIGHTS = "model.safetensors"  # in the folder of a model or a training
+MIDDLE = "halfway.safetensors"  # beside it, of a training whose middle is asked for
 DIGEST = "tutelage.digest"  # of the weights, in the file's header
 AGAIN = "copy it again, or give the training's command again, which makes it anew in a run folder"
 

@@ -15,7 +15,7 @@ from tutelage.files import read_json, write_json, write_text
 from tutelage.networks.build import Net, weight_digest
 from tutelage.networks.input_size import at_input_size
 from tutelage.values import from_plain, to_plain
-from tutelage.weights import AGAIN, load_weights, save_weights
+from tutelage.weights import AGAIN, WEIGHTS, load_weights, save_weights
 
 FORMAT = 1  # of config.json
 LARGEST_SIDE = 2**14  # pixels
@@ -56,7 +56,7 @@ class Model:
 
 def save_model(folder: Path, model: Model, card: str) -> None:
     """Write model.safetensors, README.md and, last, config.json."""
-    save_weights(folder / "model.safetensors", model.module)
+    save_weights(folder / WEIGHTS, model.module)
     write_text(folder / "README.md", card)
     write_json(folder / "config.json", model.config())
 
@@ -90,7 +90,7 @@ def load_model(path: Path | str, device: torch.device | None = None) -> Model:
         raise UsageError(f"{path} holds no model: {state}")
     config = _read_config(folder / "config.json")
     net, digest = from_plain(Net, config["net"]), str(config["weights"])
-    weights = folder / "model.safetensors"
+    weights = folder / WEIGHTS
     module = load_weights(weights, net, device or torch.device("cpu"), digest=digest)
     canvas = config["preprocessing"]["resize_shorter_side"]
     return Model(module, net, tuple(config["classes"]), canvas, calibration_in(config))
@@ -161,8 +161,8 @@ def model_at(model: Model, size: int) -> Model:
 
 
 def folder_of(path: Path) -> Path | None:
-    """The run, model or round folder at a path, or around a weights file; None where none is."""
-    if path.suffix == ".safetensors" and is_model(path.parent):
+    """The run, model or round folder at a path, or around its weights; None where none is."""
+    if path.name == WEIGHTS and is_model(path.parent):
         return path.parent
     return path if is_model(path) else None
 

@@ -10,7 +10,7 @@ from tutelage.training_settings import NOISY_STUDENT
 from tutelage.values import flag
 
 FEW_LABELS = "flexmatch"  # docs/which-method.md: digits with 2, 5 and 10 labels a class
-MANY = 20  # labels a class, between those 5 and the 40 of the CIFAR-10 subset, where Noisy Student
+MANY = 20  # labels a class, between those 10 and the 40 of the CIFAR-10 subset, where Noisy Student
 # did better at the same time; where between them one overtakes the other was not measured
 
 

@@ -10,13 +10,10 @@ from torch import nn
 
 from tutelage.checkpoint import forget, saved_steps
 from tutelage.errors import Damaged
-from tutelage.loop import MIDDLE
 from tutelage.pipelines.prepare import Prepared
 from tutelage.recipe import Recipe
 from tutelage.run import Run
-from tutelage.weights import AGAIN, load_weights
-
-SHARE = 0.5  # of the baseline's images
+from tutelage.weights import AGAIN, MIDDLE, WEIGHTS, load_weights
 
 
 def halfway(name: str, recipe: Recipe, run: Run, device: torch.device) -> nn.Module:
@@ -35,5 +32,5 @@ def begin_anew_where_lost(name: str, recipe: Recipe, run: Run, prepared: Prepare
     except Damaged as error:
         prepared.screen.say(f"  {str(error).removesuffix(f': {AGAIN}')}: {folder} is made again")
         forget(folder)
-        (folder / "model.safetensors").unlink(missing_ok=True)
+        (folder / WEIGHTS).unlink(missing_ok=True)
         run.reopen(name)

@@ -29,7 +29,7 @@ from tutelage.speed.machine import processor
 from tutelage.speed.pareto import pareto_front
 from tutelage.training_settings import parse_latency
 from tutelage.values import to_plain
-from tutelage.weights import load_weights
+from tutelage.weights import WEIGHTS, load_weights
 
 FORMAT = 1  # of search.json
 SEARCH = "search.json"
@@ -164,7 +164,7 @@ def _tested(bench: Bench, best: Trial) -> dict[str, int] | None:
     recipe = recipe_of_trial(
         bench.settings, prepared, network=best.network, steps=bench.plan.steps[-1]
     )  # fmt: skip
-    weights = bench.of(job) / "model.safetensors"
+    weights = bench.of(job) / WEIGHTS
     module = load_weights(weights, recipe.net, prepared.device)
     size = recipe.net.img_size
     probs = predict(module, prepared.pixels("test", canvas_for(size)), size)

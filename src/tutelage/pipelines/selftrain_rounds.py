@@ -12,7 +12,6 @@ from tutelage.deploy.teachers import Teacher
 from tutelage.errors import UsageError
 from tutelage.jobs import SelftrainSettings
 from tutelage.methods.method import Method
-from tutelage.pipelines.halfway import SHARE
 from tutelage.pipelines.prepare import Prepared
 from tutelage.pipelines.rounds import Round, recipe_for, seen_per_label, share_of
 from tutelage.settings import Optim, Progressive
@@ -148,7 +147,7 @@ def _baseline_share(settings: SelftrainSettings) -> float:
     name = settings.method_of(1)
     first = make(name, _options_of(name, settings), _usual(name, settings))
     seen = seen_per_label(first, settings.ratio)
-    return seen / (1 - SHARE) if _begin_halfway(settings) else seen
+    return 2 * seen if _begin_halfway(settings) else seen  # half of it lies before the student
 
 
 def _student(rounds: Rounds, settings: SelftrainSettings, number: int, before: str | None) -> str:
@@ -187,7 +186,7 @@ def _why_not_halfway(settings: SelftrainSettings) -> str:
     for name in settings.method:
         if name != "auto" and kind_of(name).teacher == "trained":
             return f"the teacher of {name} learns, and student and teacher begin alike"
-    nets = list(dict.fromkeys(map(settings.student, range(1, settings.num_rounds + 1))))
+    nets = list(dict.fromkeys(settings.students))
     return f"there is one baseline, and students are {' and '.join(nets)}" if nets[1:] else ""
 
 

@@ -31,6 +31,7 @@ from tutelage.speed.timing import (
     time_in_turns,
 )
 from tutelage.values import digest, to_plain
+from tutelage.weights import WEIGHTS
 
 FORMAT = 1  # of compare.json
 ROOM = 0.25  # share of the free memory that estimated activations may take, on a CPU
@@ -166,7 +167,7 @@ def _eager(one: Answers, model: Model, counts: Counts, file: Path, threads: int)
     """PyTorch, on the device where the model is."""
     device = next(model.module.parameters()).device
     folder = one.path / "model" if (one.path / "run.json").exists() else one.path
-    weights = folder / "model.safetensors"
+    weights = folder / WEIGHTS
     runner = Eager(model.module, model.net.img_size, device)
     return Candidate(runner, counts, weights.stat().st_size)
 

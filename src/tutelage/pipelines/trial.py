@@ -29,6 +29,7 @@ from tutelage.searching.rungs import Job, Plan
 from tutelage.searching.trials import Infeasible, Result
 from tutelage.speed.timing import reason
 from tutelage.training_settings import parse_latency
+from tutelage.weights import WEIGHTS
 
 AGAIN = "bring back a copy of it"
 LOST = "CUDA error"  # begins what torch says of a device that answers nothing any more
@@ -171,4 +172,4 @@ def _tidy(folder: Path, *, keep_weights: bool) -> None:
     """Remove what only a training that goes on needs, and weights that nobody will ask."""
     forget(folder)
     if not keep_weights:
-        (folder / "model.safetensors").unlink(missing_ok=True)
+        (folder / WEIGHTS).unlink(missing_ok=True)
