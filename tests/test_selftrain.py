@@ -19,6 +19,7 @@ from tutelage.learner import Learner, modes
 from tutelage.methods.method import State
 from tutelage.methods.noisy_student import NoisyStudent
 from tutelage.networks.build import build
+from tutelage.pipelines import selftrain as pipeline
 from tutelage.pipelines.prepare import prepare
 from tutelage.progress import Screen
 from tutelage.run import open_run
@@ -247,6 +248,19 @@ def test_what_does_not_go_together_is_said_before_training(flags, words, images,
     assert main(["selftrain", *asked, *flags]) == 2
     assert words in " ".join(capsys.readouterr().err.split())
     assert not list((tmp_path / "run").glob("rounds/*"))
+
+
+def test_labels_that_new_weights_see_too_seldom_are_noted(images, tmp_path, capsys, monkeypatch):
+    selftrain(images, tmp_path / "run", steps=2)
+    log = tmp_path / "run" / "rounds" / "00-baseline" / "metrics.jsonl"
+    steps = json.loads(log.read_text().split("\n")[0])["total"]
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"note: 00-baseline sees each labeled image about {steps * 8 / 16:.0f} times" in said
+    selftrain(images, tmp_path / "given", steps=2, init=tmp_path / "run" / "model")
+    assert "sees each labeled image" not in capsys.readouterr().err
+    monkeypatch.setattr(pipeline, "LEARNED_OUT", steps * 8 / 16)
+    selftrain(images, tmp_path / "enough", steps=2)
+    assert "sees each labeled image" not in capsys.readouterr().err
 
 
 def test_auto_depends_on_the_labels_of_a_class(images, tmp_path, capsys):

@@ -40,6 +40,9 @@ from tutelage.progress import Screen
 from tutelage.recipes.make import check_model
 from tutelage.run import Run, write_config
 
+LEARNED_OUT = 100  # views of each labeled image; between 58, where the pool cost 9 points in the
+# same time, and 490, where it cost none (docs/which-method.md)
+
 
 def selftrain(settings: SelftrainSettings, run: Run, screen: Screen) -> None:
     """Everything from the folders to the verdict, the model and the report.
@@ -65,8 +68,21 @@ def selftrain(settings: SelftrainSettings, run: Run, screen: Screen) -> None:
     write_config(run, settings)
     rounds = _rounds(settings, run, prepared, taken)
     announce(rounds, prepared, run)
+    _say_where_labels_are_new(rounds[0], prepared)
     _train_all(rounds, settings, run, prepared, taken)
     conclude(sound(rounds, run), run, prepared)
+
+
+def _say_where_labels_are_new(baseline: Round, prepared: Prepared) -> None:
+    """Say where a baseline with new weights sees each label too seldom to have learned it."""
+    recipe = baseline.recipe
+    views = recipe.steps * recipe.batch / len(prepared.parts["labeled"])
+    if baseline.init is None and views < LEARNED_OUT:
+        prepared.screen.say(
+            f"  note: {baseline.name} sees each labeled image about {max(views, 1):.0f} times, too "
+            "few to learn all that it can from them; in so little time the labels alone (`tutelage "
+            "train`) may be better than with the pool (docs/which-method.md)"
+        )
 
 
 def _train_all(
