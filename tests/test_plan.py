@@ -19,7 +19,7 @@ from tutelage.pipelines.selftrain_rounds import selftrain_rounds
 from tutelage.pipelines.train import train_rounds
 from tutelage.progress import Screen
 from tutelage.run import open_run
-from tutelage.settings import Optim
+from tutelage.settings import Optim, Progressive
 
 SIDE = 96
 CPU = torch.device("cpu")
@@ -166,6 +166,16 @@ def test_a_small_budget_takes_smaller_images_where_nobody_asked_for_others(
     assert "images of 64 instead of 96 px, as 60s would leave less than" in capsys.readouterr().err
 
 
+def test_images_stay_as_large_as_stages_are_to_begin_with(photos, tmp_path, monkeypatch):
+    """At 64 px the stages of 80 px and more would be refused, by a size that nobody gave."""
+    stages = Progressive(stages=2, start_size=80)
+    made, size = fit_budget(
+        photos, tmp_path / "run", 0.2, monkeypatch, budget="60s", progressive=stages
+    )
+    assert size == SIDE
+    assert made.progressive == stages
+
+
 @pytest.mark.parametrize("why", ["asked for", "made for the size"])
 def test_images_stay_where_they_must(why, photos, tmp_path, monkeypatch):
     changes = {"img_size": SIDE} if why == "asked for" else {"resizable": False}
@@ -179,12 +189,16 @@ def test_far_too_small_a_budget_is_refused_with_one_that_would_do(photos, tmp_pa
         fit_budget(photos, tmp_path / "run", 2.0, monkeypatch, budget="5s")
 
 
-@pytest.mark.parametrize(("rounds", "expected"), [("auto", 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [({}, 1), ({"rounds": 2}, 2), ({"students": ("test_resnet", "test_resnet")}, 2)],
+    ids=["auto", "named", "a network for each"],
+)
 def test_noisy_student_takes_one_round_of_a_small_budget(
-    rounds, expected, photos, tmp_path, monkeypatch
+    asked, expected, photos, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(plan, "step_time", step_of(0.02))
-    kept = {"method": ("noisy-student",), "rounds": rounds, "unlabeled": photos / "pool"}
+    kept = {"method": ("noisy-student",), "unlabeled": photos / "pool", **asked}
     with started(SelftrainSettings, photos, tmp_path / "run", budget="2m", **kept) as found:
         settings, run, prepared = found
         settings = replace(

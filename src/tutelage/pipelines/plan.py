@@ -132,7 +132,8 @@ def _within_budget(
         fewer = 1
         found = fitted()
     if found.steps < ENOUGH * gathered and resizable and settings.img_size == "auto":
-        size = smaller(first, found.steps // gathered)
+        start = settings.progressive.start_size
+        size = smaller(first, found.steps // gathered, least=0 if start == "auto" else start)
         if size < first:
             prepared.resize(size)
             found = fitted()
@@ -157,14 +158,15 @@ def _may_have_fewer_rounds(settings: Common) -> bool:
         and settings.rounds == "auto"
         and settings.num_rounds > 1
         and len(settings.method) == 1
+        and len(settings.students) < 2
     )
 
 
-def smaller(size: int, steps: int) -> int:
-    """The largest image size in steps of 32, from half of `size` on, with ENOUGH steps in the time
-    of `steps` at `size`; a step's time goes with the area."""
+def smaller(size: int, steps: int, *, least: int = 0) -> int:
+    """The largest image size in steps of 32, from half of `size` and `least` on, with ENOUGH steps
+    in the time of `steps` at `size`; a step's time goes with the area."""
     wanted = size * math.sqrt(max(steps, 1) / ENOUGH)
-    least = max(32, math.ceil(size / 2 / 32) * 32)
+    least = max(32, math.ceil(max(size / 2, least) / 32) * 32)
     return min(size, max(least, int(wanted // 32) * 32))
 
 
