@@ -350,6 +350,14 @@ def test_overwrite_leaves_a_folder_alone_that_is_no_run(images, tmp_path, capsys
     assert (tmp_path / "mine" / "notes.txt").exists()
 
 
+def test_overwrite_takes_a_folder_that_a_check_wrote_to(images, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    for name in (".lock", "issues.csv"):
+        (out / name).touch()
+    assert main(["selftrain", *toy.selftrain_flags(images, out, rounds=1), "--overwrite"]) == 0
+
+
 def test_options_that_would_do_nothing_are_refused(images, tmp_path, capsys):
     out = tmp_path / "run"
     assert selftrain(images, out, pool_targets="hard", temperature=0.5) == 2

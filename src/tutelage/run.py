@@ -244,7 +244,7 @@ def is_held(path: Path) -> bool:
 def move_aside(path: Path) -> None:
     """Rename the old run, unless a process works in it; nothing is ever deleted."""
     if not (path / "run.json").exists():
-        if any(path.iterdir()):
+        if any(p.name not in BEFORE_A_RUN for p in path.iterdir()):
             raise UsageError(f"{path} is no run, so it is not overwritten: choose another --out")
         return
     with held(path):
