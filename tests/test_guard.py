@@ -17,6 +17,7 @@ from tutelage.pipelines.prepare import Prepared
 from tutelage.progress import Screen
 from tutelage.settings import Optim
 from tutelage.verbs import selftrain
+from tutelage.weights import MIDDLE
 
 
 def test_effective_classes_count_the_classes_that_matter():
@@ -164,6 +165,11 @@ def test_a_student_without_a_finite_loss_ends_the_run_with_the_baseline(images, 
     assert main(["selftrain", *wild]) == 0  # again: nothing is trained, the reason is told
     assert "gave up on 01-student" in capsys.readouterr().out
     assert baseline.stat().st_mtime_ns == before
+    (baseline.parent / MIDDLE).unlink()  # which no student asks for any more
+    (out / "model" / "model.safetensors").write_bytes(b"damaged")
+    assert main(["selftrain", *wild]) == 0
+    assert baseline.stat().st_mtime_ns == before
+    assert (out / "model" / "model.safetensors").read_bytes() == baseline.read_bytes()
 
 
 def test_a_round_that_passed_and_was_damaged_is_made_again_after_the_guard_gave_up(

@@ -142,7 +142,6 @@ def batches_of(recipe: Recipe, prepared: Prepared, pool: Pool | None = None) -> 
 
 def announce(rounds: Sequence[Round], prepared: Prepared, run: Run) -> None:
     """What will be trained and, where it was measured, how long it takes."""
-    _reopen_damaged(rounds, run, prepared)
     planned = run.notes("plan").get("step_seconds", {})
     width = max(len(one.name) for one in rounds)
     for one in rounds:
@@ -167,7 +166,7 @@ def announce(rounds: Sequence[Round], prepared: Prepared, run: Run) -> None:
                 prepared.screen.say(f"    {line}")
 
 
-def _reopen_damaged(rounds: Sequence[Round], run: Run, prepared: Prepared) -> None:
+def reopen_damaged(rounds: Sequence[Round], run: Run, prepared: Prepared) -> None:
     """Let the model, and rounds that it is made of, be made again where their files are damaged;
     rounds of a run whose model is whole are not asked any more."""
     if run.is_done("model") and not _reopened("model", run.path / "model", run, prepared):

@@ -18,6 +18,7 @@ from tutelage.pipelines.rounds import (
     announce,
     pool_for,
     recipe_for,
+    reopen_damaged,
     resolved_optim,
     train_once,
     with_init,
@@ -59,6 +60,7 @@ def train(settings: TrainSettings, run: Run, screen: Screen) -> None:
     settings = replace(settings, img_size=prepared.size, device=str(device))
     write_config(run, settings)
     rounds = made(settings)
+    reopen_damaged(rounds, run, prepared)
     announce(rounds, prepared, run)
     watched = watch(prepared, run, None, seed=settings.seed)
     for one in rounds:
