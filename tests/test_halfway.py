@@ -9,9 +9,11 @@ import torch
 import toy
 from safetensors.torch import load_file
 
+import tutelage
 from tutelage import loop
 from tutelage.cli import main
 from tutelage.core import Stage
+from tutelage.errors import UsageError
 from tutelage.methods.supervised import Supervised
 from tutelage.networks.build import Net
 from tutelage.pipelines import rounds
@@ -82,6 +84,16 @@ def test_the_weights_of_halfway_are_those_that_its_path_names(images, tmp_path):
         file = tmp_path / "run" / "rounds" / "00-baseline" / name
         found = open_source(str(file), "test_resnet", 16)
         assert same(found.module.state_dict(), load_file(file))
+        assert found.classes == toy.CLASSES
+        assert found.stem_size == 16  # as the network of the round has it, not timm's
+
+
+def test_the_weights_of_halfway_have_seen_what_their_run_has(images, tmp_path):
+    selftrain(images, tmp_path / "run")
+    seen = {"data": images / "test", "test": images / "labeled"}
+    given = tmp_path / "run" / "rounds" / "00-baseline" / MIDDLE
+    with pytest.raises(UsageError, match="was trained on 16 of the images that would judge it"):
+        tutelage.train(**toy.train_settings(images, tmp_path / "out", **seen, init=str(given)))
 
 
 def test_both_see_as_many_images(images, tmp_path, capsys):

@@ -390,6 +390,15 @@ def test_weights_that_have_seen_the_judging_images_are_refused(images, tmp_path)
         tutelage.train(**asked(images, tmp_path / "out", init=str(tmp_path / "run")))
 
 
+def test_weights_that_have_learned_the_validation_images_are_refused(images, tmp_path):
+    """They would calibrate the model, and it would be too sure of itself."""
+    run, other = tmp_path / "run", toy.write_toy(tmp_path / "other", test=8, seed=7)
+    tutelage.train(**asked(images, run))
+    parts = {"data": images / "test", "test": other / "test", "val": images / "labeled"}
+    with pytest.raises(UsageError, match=r"--init .* was trained on 16 of the validation images"):
+        tutelage.train(**asked(images, tmp_path / "out", init=str(run), **parts))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -15,7 +15,7 @@ from tutelage.files import read_json, write_json, write_text
 from tutelage.networks.build import Net, weight_digest
 from tutelage.networks.input_size import at_input_size
 from tutelage.values import from_plain, to_plain
-from tutelage.weights import AGAIN, WEIGHTS, load_weights, save_weights
+from tutelage.weights import AGAIN, MIDDLE, WEIGHTS, load_weights, save_weights
 
 FORMAT = 1  # of config.json
 LARGEST_SIDE = 2**14  # pixels
@@ -165,6 +165,11 @@ def folder_of(path: Path) -> Path | None:
     if path.name == WEIGHTS and is_model(path.parent):
         return path.parent
     return path if is_model(path) else None
+
+
+def trained_in(path: Path) -> Path | None:
+    """`folder_of` a path, or the round that halfway.safetensors lies in, which isn't its model."""
+    return path.parent if path.name == MIDDLE and is_model(path.parent) else folder_of(path)
 
 
 def run_of(folder: Path) -> Path | None:

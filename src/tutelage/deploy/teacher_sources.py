@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tutelage.networks.build import Normalized, has_fixed_size
 from tutelage.networks.names import check_name, create
 from tutelage.networks.pretrained import create_pretrained
 from tutelage.networks.squeeze_excite import SE
+from tutelage.weights import load_weights
 
 HUB = ("hf-hub:", "local-dir:")  # of timm: OWNER/NAME on the hub, or a folder like one there
 # Under which training scripts keep weights; an average of them first, as in timm's own loader.
@@ -51,6 +52,15 @@ def from_folder(folder: Path, name: str, device: torch.device) -> Found:
     net, count = model.net, len(model.classes)
     stem = (net.stem_size or net.img_size) if net.small_stem else None
     return Found(model.module, name, count, model.classes, net.img_size, folder, net.se, stem)
+
+
+def from_middle(file: Path) -> Found:
+    """The network of a round as it was in the middle of its training, on the CPU; raises UsageError
+    where its weights or its folder are damaged."""
+    cpu = torch.device("cpu")
+    net = load_model(file.parent, cpu).net
+    found = from_folder(file.parent, str(file), cpu)
+    return replace(found, module=load_weights(file, net, cpu))
 
 
 def from_timm(name: str, img_size: int | None = None) -> Found:

@@ -17,6 +17,7 @@ from tutelage.learner import choose_device, choose_precision
 from tutelage.networks.build import parameters, weight_digest
 from tutelage.networks.teachers import Ensemble
 from tutelage.pipelines.guard import exam_for
+from tutelage.pipelines.manifest import has_not_seen
 from tutelage.pipelines.outcome import conclude
 from tutelage.pipelines.plan import planned
 from tutelage.pipelines.prepare import Prepared, check_judged, prepare
@@ -26,12 +27,13 @@ from tutelage.pipelines.rounds import (
     announce,
     pool_for,
     recipe_for,
+    reopen_damaged,
     resolved_optim,
     seen_per_label,
     train_once,
     with_init,
 )
-from tutelage.pipelines.transfer import check_init, has_not_seen, open_init
+from tutelage.pipelines.transfer import check_init, open_init
 from tutelage.progress import Screen
 from tutelage.recipes.make import check_model
 from tutelage.run import Run, write_config
@@ -74,6 +76,7 @@ def distill(
     settings = replace(settings, img_size=prepared.size, device=str(device))
     write_config(run, settings)
     rounds = made(settings)
+    reopen_damaged(rounds, run, prepared)
     announce(rounds, prepared, run)
     for one in rounds:
         asked = teacher if one.recipe.method.teacher == "frozen" else None

@@ -16,9 +16,11 @@ from tutelage.data.find import Given, open_source
 from tutelage.data.source import Images, Source
 from tutelage.data.stamps import Asked, stamps_of
 from tutelage.data.storage import absolute, is_given
+from tutelage.deploy.model_folder import run_of, trained_in
 from tutelage.errors import DataProblem, UsageError
 from tutelage.evaluation.calibrated import Calibration
 from tutelage.files import as_written, read_json, read_parquet, write_json, write_with
+from tutelage.run import Run
 from tutelage.values import digest
 
 COLUMNS = {  # of manifest.parquet, a row an image
@@ -106,6 +108,36 @@ def known_to(run: Path | None, contents: Collection[str]) -> defaultdict[str, se
             if content in contents:
                 known[part].add(content)
     return known
+
+
+def has_not_seen(name: str, run: Run, judge: str, *, what: str = "the teacher") -> None:
+    """Raises UsageError where a network's run trained on images of the part that judges here."""
+    known = _known_by(name, run, judge)
+    seen = known["labeled"] | known["pool"]
+    if seen:
+        raise UsageError(
+            f"{what} {name} was trained on {len(seen)} of the images that would judge it: "
+            "give --test images that no run has seen, or the same --seed and --val-fraction"
+        )
+
+
+def has_not_learned_val(name: str, run: Run) -> None:
+    """Raises UsageError where given weights have learned the labels of images that are to watch and
+    to calibrate what is made of them."""
+    learned = _known_by(name, run, "val")["labeled"]
+    if learned:
+        raise UsageError(
+            f"--init {name} was trained on {len(learned)} of the validation images, so that they "
+            "would call the model too sure: give the --seed and --val-fraction of that run, other "
+            "--val images, or --val-fraction 0"
+        )
+
+
+def _known_by(name: str, run: Run, part: str) -> defaultdict[str, set[str]]:
+    """Which images of a part a network's run knows, as `known_to` says it."""
+    folder = trained_in(Path(name))
+    trained = None if folder is None else run_of(folder)
+    return known_to(trained, contents_of(run.path, (part,)))
 
 
 def learned_notes(run: Path, contents: set[str], its: Calibration | None) -> list[str]:

@@ -21,6 +21,7 @@ from tutelage.jobs import SelftrainSettings
 from tutelage.learner import choose_device, choose_precision
 from tutelage.pipelines.choose import choose_method
 from tutelage.pipelines.guard import check_against, exam_for, give_up, sound, watch
+from tutelage.pipelines.manifest import has_not_seen
 from tutelage.pipelines.outcome import conclude
 from tutelage.pipelines.plan import LONG, planned
 from tutelage.pipelines.pool_labels import stored_pool
@@ -30,12 +31,13 @@ from tutelage.pipelines.rounds import (
     Round,
     announce,
     pool_for,
+    reopen_damaged,
     resolved_optim,
     train_once,
     with_init,
 )
 from tutelage.pipelines.selftrain_rounds import check_methods, selftrain_rounds
-from tutelage.pipelines.transfer import check_init, has_not_seen, open_init
+from tutelage.pipelines.transfer import check_init, open_init
 from tutelage.progress import Screen
 from tutelage.recipes.make import check_model
 from tutelage.run import Run, write_config
@@ -67,6 +69,7 @@ def selftrain(settings: SelftrainSettings, run: Run, screen: Screen) -> None:
     settings = _planned(settings, run, prepared, taken)
     write_config(run, settings)
     rounds = _rounds(settings, run, prepared, taken)
+    reopen_damaged(sound(rounds, run), run, prepared)
     announce(rounds, prepared, run)
     _say_where_labels_are_new(rounds[0], prepared)
     _train_all(rounds, settings, run, prepared, taken)

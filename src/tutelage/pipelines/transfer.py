@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.data import storage
-from tutelage.deploy.model_folder import folder_of, run_of
+from tutelage.deploy.model_folder import folder_of, trained_in
 from tutelage.deploy.teacher_sources import (
     HUB,
     Found,
     from_file,
     from_folder,
+    from_middle,
     from_timm,
     imagenet_names,
 )
@@ -34,7 +35,7 @@ from tutelage.networks.freeze import head_names
 from tutelage.networks.input_size import resample
 from tutelage.networks.pretrained import weights_source
 from tutelage.networks.squeeze_excite import SE, Gate, gates_in
-from tutelage.pipelines.manifest import contents_of, known_to
+from tutelage.pipelines.manifest import has_not_learned_val, has_not_seen
 from tutelage.pipelines.prepare import Prepared
 from tutelage.recipe import Recipe
 from tutelage.recipes.make import se_of
@@ -82,13 +83,15 @@ def open_source(given: str, model: str, img_size: int) -> Found:
     Raises UsageError where there is none, or it is damaged.
     """
     _check_source(given)
-    folder = folder_of(Path(given))
+    path, folder = Path(given), folder_of(Path(given))
     if given == PRETRAINED:
         found = from_timm(model, img_size)
     elif folder is not None:
         found = from_folder(folder, given, torch.device("cpu"))
-    elif Path(given).is_file():
-        found = from_file(model, Path(given), img_size)
+    elif trained_in(path) is not None:
+        found = from_middle(path)
+    elif path.is_file():
+        found = from_file(model, path, img_size)
     elif "=" in given:
         name, _, file = given.partition("=")
         found = from_file(name, Path(file), img_size)
@@ -222,6 +225,7 @@ def open_init(settings: C, run: Run, prepared: Prepared, models: Sequence[str]) 
     else:
         if given != PRETRAINED:
             has_not_seen(given, run, prepared.judge, what="--init")
+            has_not_learned_val(given, run)
         with run.stage("init") as notes:
             for model in dict.fromkeys(models):
                 names.check_name(model)
@@ -282,16 +286,3 @@ def first_network(given: str, recipe: Recipe, prepared: Prepared) -> nn.Module:
             "choose another --out, or --overwrite to start anew"
         )
     return begun_network(found, recipe, prepared, where=given)
-
-
-def has_not_seen(name: str, run: Run, judge: str, *, what: str = "the teacher") -> None:
-    """Raises UsageError where a network's run trained on images that this run judges on."""
-    folder = folder_of(Path(name))
-    trained = None if folder is None else run_of(folder)
-    known = known_to(trained, contents_of(run.path, (judge,)))
-    seen = known["labeled"] | known["pool"]
-    if seen:
-        raise UsageError(
-            f"{what} {name} was trained on {len(seen)} of the images that would judge it: "
-            "give --test images that no run has seen, or the same --seed and --val-fraction"
-        )
