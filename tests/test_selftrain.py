@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 import toy
+import yaml
 from safetensors.torch import load_file
 
 import tutelage
@@ -19,6 +20,7 @@ from tutelage.learner import Learner, modes
 from tutelage.methods.method import State
 from tutelage.methods.noisy_student import NoisyStudent
 from tutelage.networks.build import build
+from tutelage.pipelines import rounds
 from tutelage.pipelines import selftrain as pipeline
 from tutelage.pipelines.prepare import prepare
 from tutelage.progress import Screen
@@ -248,6 +250,21 @@ def test_what_does_not_go_together_is_said_before_training(flags, words, images,
     assert main(["selftrain", *asked, *flags]) == 2
     assert words in " ".join(capsys.readouterr().err.split())
     assert not list((tmp_path / "run").glob("rounds/*"))
+
+
+def test_each_network_learns_by_the_optimizer_that_suits_it(images, usual, tmp_path, monkeypatch):
+    """SGD at 0.1, which the student's batch norm takes, would ruin a transformer."""
+    used, real = {}, rounds.fit
+
+    def fit(recipe, *given, **more):
+        used[recipe.net.name] = (recipe.optim.name, recipe.optim.lr)
+        return real(recipe, *given, **more)
+
+    monkeypatch.setattr(rounds, "fit", fit)
+    selftrain(images, tmp_path / "run", steps=2, teacher="test_vit")
+    assert used == {"test_resnet": ("sgd", 0.1), "test_vit": ("adamw", 0.001)}
+    kept = [yaml.safe_load((run / "config.yaml").read_text()) for run in (tmp_path / "run", usual)]
+    assert [one["optim"]["name"] for one in kept] == ["auto", "sgd"]
 
 
 def test_labels_that_new_weights_see_too_seldom_are_noted(images, tmp_path, capsys, monkeypatch):

@@ -28,14 +28,13 @@ from tutelage.pipelines.rounds import (
     pool_for,
     recipe_for,
     reopen_damaged,
-    resolved_optim,
     seen_per_label,
     train_once,
     with_init,
 )
 from tutelage.pipelines.transfer import check_init, open_init
 from tutelage.progress import Screen
-from tutelage.recipes.make import check_model
+from tutelage.recipes.make import check_model, resolved_optim
 from tutelage.run import Run, write_config
 
 

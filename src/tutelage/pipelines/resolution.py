@@ -29,6 +29,7 @@ from tutelage.networks.freeze import Freeze, groups_of
 from tutelage.pipelines.prepare import Prepared
 from tutelage.pipelines.rounds import Round, compare_on_val, share_of
 from tutelage.pipelines.selftrain_rounds import FINE_TUNE_RATE
+from tutelage.recipes.make import resolved_optim
 from tutelage.run import Run
 from tutelage.settings import Optim, above
 from tutelage.training_settings import Common
@@ -53,7 +54,7 @@ def with_fix(rounds: Sequence[Round], settings: Common, prepared: Prepared) -> t
         net=_larger(last.recipe.net, settings.fix_size),
         method=make("supervised", (), {"labeled_view": "plain", "smoothing": 0.0}),
         stages=(Stage(steps=steps, size=settings.fix_size, magnitude=0.0),),
-        optim=_optim(settings),
+        optim=_optim(settings, resolved_optim(settings, last.recipe.net.name)),
         noise=replace(last.recipe.noise, repeats=1),
         ratio=0,
         seed=fold(settings.seed, Dice.ROUND, number),
@@ -77,17 +78,16 @@ def _larger(net: Net, size: int) -> Net:
     return larger
 
 
-def _optim(settings: Common) -> Optim:
+def _optim(settings: Common, usual: Optim) -> Optim:
     """How the fix learns: as the public code of its paper, or as other fine-tunings."""
     if settings.fix == "classifier":
         return replace(
-            settings.optim, name="sgd",
-            lr=FIX_RATE * settings.batch_size * settings.optim.accumulate,
+            usual, name="sgd", lr=FIX_RATE * settings.batch_size * usual.accumulate,
             momentum=0.9, weight_decay=FIX_DECAY, schedule="cosine", warmup=0.0, clip=None,
             scale="none", scale_base=Optim().scale_base, lr_end=0.0, milestones=Optim().milestones,
         )  # fmt: skip
-    assert settings.optim.lr != "auto", "resolved"
-    return replace(settings.optim, lr=FINE_TUNE_RATE * settings.optim.lr, warmup=0.0)
+    assert usual.lr != "auto", "resolved"
+    return replace(usual, lr=FINE_TUNE_RATE * usual.lr, warmup=0.0)
 
 
 def _freeze(settings: Common, net: Net) -> Freeze:

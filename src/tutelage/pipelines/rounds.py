@@ -21,7 +21,6 @@ from tutelage.files import write_json
 from tutelage.learner import choose_precision
 from tutelage.loop import Exam, fit
 from tutelage.methods.method import Method
-from tutelage.networks.build import has_batch_norm
 from tutelage.pipelines.halfway import begin_anew_where_lost, halfway
 from tutelage.pipelines.prepare import Prepared, canvas_for
 from tutelage.pipelines.transfer import as_learned, digest_of, first_network
@@ -30,7 +29,6 @@ from tutelage.progressive import table
 from tutelage.recipe import Recipe
 from tutelage.recipes.make import recipe_of
 from tutelage.run import Run
-from tutelage.settings import Optim
 from tutelage.training_settings import Common
 from tutelage.weights import AGAIN
 
@@ -80,13 +78,6 @@ def seen_per_label(method: Method, ratio: int) -> int:
 def share_of(steps: int, share: float) -> int:
     """Steps of a round that takes a share of them."""
     return max(1, round(share * steps))
-
-
-def resolved_optim(settings: Common, model: str) -> Optim:
-    """The run's optimizer without 'auto', as suits its last network; weights that were learned
-    before get a smaller rate."""
-    learned = settings.begins_as is not None
-    return settings.optim.resolved(batch_norm=has_batch_norm(model), pretrained=learned)
 
 
 def with_init(rounds: Sequence[Round], settings: Common, run: Run) -> tuple[Round, ...]:

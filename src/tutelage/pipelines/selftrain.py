@@ -32,15 +32,15 @@ from tutelage.pipelines.rounds import (
     announce,
     pool_for,
     reopen_damaged,
-    resolved_optim,
     train_once,
     with_init,
 )
 from tutelage.pipelines.selftrain_rounds import check_methods, selftrain_rounds
 from tutelage.pipelines.transfer import check_init, open_init
 from tutelage.progress import Screen
-from tutelage.recipes.make import check_model
+from tutelage.recipes.make import check_model, resolved_optim
 from tutelage.run import Run, write_config
+from tutelage.settings import Optim
 
 LEARNED_OUT = 100  # views of each labeled image; between 58, where the pool cost 9 points in the
 # same time, and 490, where it cost none (docs/which-method.md)
@@ -62,7 +62,7 @@ def selftrain(settings: SelftrainSettings, run: Run, screen: Screen) -> None:
     settings = choose_method(settings, run, prepared)
     settings = replace(
         settings,
-        optim=resolved_optim(settings, settings.student(settings.num_rounds)),
+        optim=_shared_optim(settings, _models(settings, prepared, taken)),
         precision=choose_precision(settings.precision, device),
     )
     settings = open_init(settings, run, prepared, _models(settings, prepared, taken))
@@ -171,6 +171,13 @@ def _models(
     """Names of all networks that are trained."""
     rounds = selftrain_rounds(replace(settings, budget=None, steps=LONG), prepared, taken)
     return tuple(one.recipe.net.name for one in rounds)
+
+
+def _shared_optim(settings: SelftrainSettings, models: Sequence[str]) -> Optim:
+    """The optimizer without 'auto' that suits all networks; where they differ in it, as it was
+    asked, and each recipe takes its own."""
+    suited = {resolved_optim(settings, model) for model in models}
+    return suited.pop() if len(suited) == 1 else settings.optim
 
 
 def _rounds(

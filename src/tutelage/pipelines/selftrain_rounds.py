@@ -14,6 +14,7 @@ from tutelage.jobs import SelftrainSettings
 from tutelage.methods.method import Method
 from tutelage.pipelines.prepare import Prepared
 from tutelage.pipelines.rounds import Round, recipe_for, seen_per_label, share_of
+from tutelage.recipes.make import resolved_optim
 from tutelage.settings import Optim, Progressive
 from tutelage.training_settings import NOISY_STUDENT
 from tutelage.values import nearest
@@ -107,7 +108,7 @@ class Rounds:
 
     def fine_tune(self, model: str, start: str, share: float) -> str:
         """A student's last steps, on the labels alone: small rate, weak views."""
-        optim = self.settings.optim
+        optim = resolved_optim(self.settings, model)
         assert optim.lr != "auto", "resolved"
         slow = replace(optim, lr=FINE_TUNE_RATE * optim.lr, warmup=0.0)
         method = make("supervised", (), {"labeled_view": "weak", "smoothing": 0.0})

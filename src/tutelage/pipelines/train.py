@@ -19,14 +19,13 @@ from tutelage.pipelines.rounds import (
     pool_for,
     recipe_for,
     reopen_damaged,
-    resolved_optim,
     train_once,
     with_init,
 )
 from tutelage.pipelines.sharded import open_sharded, source_of
 from tutelage.pipelines.transfer import check_init, open_init
 from tutelage.progress import Screen
-from tutelage.recipes.make import check_model
+from tutelage.recipes.make import check_model, resolved_optim
 from tutelage.run import Run, write_config
 from tutelage.settings import changed
 

@@ -17,12 +17,13 @@ from tutelage.learner import choose_precision
 from tutelage.loop import fit
 from tutelage.networks.build import weight_digest
 from tutelage.pipelines.prepare import Prepared, canvas_for
-from tutelage.pipelines.rounds import batches_of, pool_for, resolved_optim
+from tutelage.pipelines.rounds import batches_of, pool_for
 from tutelage.pipelines.train import method_of, train_rounds
 from tutelage.pipelines.transfer import begun_network, open_source
 from tutelage.pipelines.trial_cost import Yardstick, within_memory
 from tutelage.progress import read_metrics, waited
 from tutelage.recipe import Recipe
+from tutelage.recipes.make import resolved_optim
 from tutelage.search_settings import SearchSettings
 from tutelage.searching.journal import History, Journal
 from tutelage.searching.rungs import Job, Plan

@@ -9,6 +9,7 @@ from tutelage.networks import names
 from tutelage.networks.build import (
     Net,
     check_net,
+    has_batch_norm,
     has_fixed_size,
     has_token,
     takes,
@@ -18,7 +19,7 @@ from tutelage.networks.squeeze_excite import SE, Gate, sites_of
 from tutelage.optimizers import check_optimizer
 from tutelage.progressive import stages_of
 from tutelage.recipe import Recipe
-from tutelage.settings import Auto, Noise
+from tutelage.settings import Auto, Noise, Optim
 from tutelage.training_settings import Common
 
 DROPOUT, DROP_PATH = 0.1, 0.05  # docs/results.md: 59.4 % with them, 57.1 % without
@@ -42,6 +43,13 @@ def se_of(settings: Common) -> SE | None:
     usual: Gate = "sigmoid" if settings.begins_as is None else "twice"
     gate = usual if settings.se_gate == "auto" else settings.se_gate
     return SE(reduction=settings.se, where=settings.se_where, gate=gate)
+
+
+def resolved_optim(settings: Common, model: str) -> Optim:
+    """The settings' optimizer without 'auto', as suits that network; weights that were learned
+    before get a smaller rate."""
+    learned = settings.begins_as is not None
+    return settings.optim.resolved(batch_norm=has_batch_norm(model), pretrained=learned)
 
 
 def recipe_of(
@@ -73,7 +81,7 @@ def recipe_of(
         net=net,
         method=method,
         stages=stages,
-        optim=settings.optim,
+        optim=resolved_optim(settings, model),
         noise=noise,
         batch=settings.batch_size,
         ratio=ratio,
