@@ -160,7 +160,7 @@ def run(root: Path, name: str, doing: Callable[[], int], ranks: int = 1) -> list
 
 def main(root: Path) -> None:
     """All of it."""
-    answers.BATCH = pieces.BATCH = 2
+    answers.AT_ONCE = pieces.AT_ONCE = 2
     label_parts.PART = 16
     torch.set_num_threads(1)
     write_inputs(root)

@@ -3,8 +3,12 @@ import torch
 from sklearn.metrics import accuracy_score, confusion_matrix
 from torch import nn
 
+from tutelage import frozen
 from tutelage.data.pixels import InMemory
+from tutelage.evaluation import accuracy as accuracy_module
 from tutelage.evaluation.accuracy import accuracy, confusion, predict
+from tutelage.evaluation.probe import features
+from tutelage.frozen import in_turns
 from tutelage.networks.build import build
 
 
@@ -13,6 +17,30 @@ def pixels(count=9, side=32):
     return InMemory(
         torch.randint(256, (count, side, side, 3), dtype=torch.uint8, generator=generator)
     )
+
+
+@pytest.mark.parametrize(("size", "most"), [(32, 256), (128, 256), (224, 83), (380, 29), (9000, 1)])
+def test_large_images_are_asked_about_in_turns_that_take_no_more_memory(size, most):
+    asked, images = [], torch.arange(300.0)[:, None]
+
+    def ask(some):
+        asked.append(len(some))
+        return 2 * some
+
+    assert torch.equal(in_turns(ask, images, size), 2 * images)
+    assert max(asked) == most
+    assert sum(asked) == 300
+
+
+def test_a_network_never_sees_more_images_than_its_turns_have(tiny, monkeypatch):
+    module, seen = build(tiny), []
+    expected = predict(module, pixels(), 32)
+    monkeypatch.setattr(frozen, "PIXELS", 4 * 32**2)
+    module.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    assert torch.allclose(predict(module, pixels(), 32), expected, atol=1e-5)
+    found = features(module, pixels(), 32)
+    assert torch.allclose(found.softmax(-1), expected, atol=1e-5)
+    assert seen == [4, 4, 1] * 2
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -41,7 +69,7 @@ def test_an_error_while_predicting_leaves_the_mode_too(tiny):
     assert module.training
 
 
-def test_answers_are_clean_probs_whatever_the_batch_and_the_mode(tiny):
+def test_answers_are_clean_probs_whatever_the_batch_and_the_mode(tiny, monkeypatch):
     module = build(tiny).train()
     probs = predict(module, pixels(), 32)
     assert probs.shape == (9, 3)
@@ -52,7 +80,8 @@ def test_answers_are_clean_probs_whatever_the_batch_and_the_mode(tiny):
     assert torch.allclose(probs, expected, atol=1e-5)
     for batch in (1, 2, 9, 100):
         heard = []
-        again = predict(module, pixels(), 32, batch=batch, advance=heard.append)
+        monkeypatch.setattr(accuracy_module, "AT_ONCE", batch)
+        again = predict(module, pixels(), 32, advance=heard.append)
         assert torch.allclose(again, probs, atol=1e-5)
         assert sum(heard) == 9
         assert len(heard) == -(-9 // batch)

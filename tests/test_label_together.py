@@ -91,7 +91,7 @@ def test_what_a_teacher_and_its_images_are_made_of_travels(tmp_path):
 
 
 def test_pieces_in_any_order_make_their_portions(monkeypatch):
-    monkeypatch.setattr(pieces, "BATCH", 2)
+    monkeypatch.setattr(pieces, "AT_ONCE", 2)
     wanted = [Portion(0, "", tuple("abcde")), Portion(1, "s", ()), Portion(2, "", tuple("fg"))]
     cut = list(pieces.pieces(wanted))
     assert [(one.number, one.first, one.names) for one in cut] == [

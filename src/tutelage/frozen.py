@@ -10,12 +10,22 @@ from torch import Tensor, nn
 from tutelage.compilation import compiled
 from tutelage.distributed.shards import blocks_of, forget_forwards, spread
 
+AT_ONCE = 256  # images that a network is asked about at a time, where they are small
+PIXELS = AT_ONCE * 128**2  # of them, at most: a larger image takes as much more memory
+
 
 def answer(module: Callable[[Tensor], Tensor], images: Tensor, precision: str) -> Tensor:
     """Logits (B, K) in float32, computed in the given precision."""
     with autocast(images.device, precision):
         logits = module(images.contiguous(memory_format=torch.channels_last))
     return logits.float()
+
+
+def in_turns(ask: Callable[[Tensor], Tensor], images: Tensor, size: int) -> Tensor:
+    """What `ask` answers to images (B, ...), as many at a time as PIXELS allow where they are shown
+    at `size` pixels: a network that could be trained has room for that."""
+    parts = [ask(part) for part in images.split(max(1, min(AT_ONCE, PIXELS // size**2)))]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

@@ -10,7 +10,7 @@ from tutelage.core import Advance
 from tutelage.data.pixels import Pixels, ahead
 from tutelage.data.views import center
 from tutelage.evaluation.intervals import Accuracy
-from tutelage.frozen import answer
+from tutelage.frozen import AT_ONCE, answer, in_turns
 from tutelage.networks.build import device_of
 
 
@@ -20,7 +20,6 @@ def predict(
     size: int,
     *,
     precision: str = "fp32",
-    batch: int = 256,
     advance: Advance = lambda done: None,
 ) -> Tensor:
     """Probabilities (N, K) on the CPU, from the clean center view in eval mode.
@@ -36,7 +35,7 @@ def predict(
         found[done : done + len(probs)] = probs
         done += len(probs)
 
-    predict_each(module, pixels, size, take=take, precision=precision, batch=batch, advance=advance)
+    predict_each(module, pixels, size, take=take, precision=precision, advance=advance)
     return found
 
 
@@ -47,13 +46,12 @@ def predict_each(
     *,
     take: Callable[[Tensor], None],
     precision: str = "fp32",
-    batch: int = 256,
     advance: Advance = lambda done: None,
 ) -> None:
     """As `predict`, but `take` gets the probabilities (B, K) of one batch after another, of which
     none is kept."""
     with _eval_mode(module):
-        for rows, images in ahead(torch.arange(len(pixels)), pixels.at, batch):
+        for rows, images in ahead(torch.arange(len(pixels)), pixels.at, AT_ONCE):
             take(_probs(module, images, size, precision))
             advance(len(rows))
 
@@ -73,8 +71,12 @@ def _eval_mode(module: nn.Module) -> Iterator[None]:
 @torch.no_grad()
 def _probs(module: nn.Module, images: Tensor, size: int, precision: str) -> Tensor:
     """Probabilities of one batch of uint8 images."""
-    images = center(images.to(device_of(module)), size)
-    return answer(module, images, precision).softmax(-1).cpu()
+    device = device_of(module)
+
+    def ask(some: Tensor) -> Tensor:
+        return answer(module, center(some.to(device), size), precision).softmax(-1).cpu()
+
+    return in_turns(ask, images, size)
 
 
 def accuracy(probs: Tensor, labels: Tensor) -> Accuracy:

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from tutelage.data.pixels import Chosen, Pixels, ahead
 from tutelage.data.views import center
+from tutelage.frozen import AT_ONCE, in_turns
 from tutelage.networks.build import Net, Normalized, device_of
 from tutelage.networks.freeze import head_names
 
@@ -16,7 +17,6 @@ PRIOR = 0.02
 FITTED = 50_000  # labeled images that a head is fitted on, where there are so many
 CELLS = 5_000_000  # and the most of images times classes: a minute or two of two cores
 MOST_CLASSES = 1_500  # beyond which those would be but two images a class
-BATCH = 256  # images
 FOLDS = 3
 
 
@@ -30,10 +30,12 @@ def features(body: nn.Module, pixels: Pixels, size: int) -> Tensor:
     """What the network answers to the clean center view, flattened (N, D), on the CPU."""
     body.eval()
     device, rows = device_of(body), torch.arange(len(pixels))
-    parts = [
-        body(center(images.to(device), size)).flatten(1).float().cpu()
-        for _, images in ahead(rows, pixels.at, BATCH)
-    ]
+
+    def ask(images: Tensor) -> Tensor:
+        found: Tensor = body(center(images.to(device), size))
+        return found.flatten(1).float().cpu()
+
+    parts = [in_turns(ask, images, size) for _, images in ahead(rows, pixels.at, AT_ONCE)]
     return torch.cat(parts)
 
 

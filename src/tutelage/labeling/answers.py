@@ -15,11 +15,10 @@ from tutelage.core import Advance
 from tutelage.data.label_parts import TOP, About, LabelPart, Portion
 from tutelage.data.views import center
 from tutelage.errors import TutelageError
-from tutelage.frozen import answer
+from tutelage.frozen import AT_ONCE, answer, in_turns
 from tutelage.learner import modes
 from tutelage.networks.build import device_of
 
-BATCH = 256  # images, as in evaluation.accuracy.predict
 AHEAD = 3  # batches being decoded, across parts, while one is computed
 
 Problem: TypeAlias = tuple[int, str]  # row of an image that can't be read, and why
@@ -113,7 +112,7 @@ def _ahead(
     """Every batch of every portion in turn, the next few already being fetched."""
     begun: deque[tuple[Portion, Tensor, Callable[[], Batch]]] = deque()
     for portion in wanted:
-        for rows in torch.arange(len(portion.names)).split(BATCH):
+        for rows in torch.arange(len(portion.names)).split(AT_ONCE):
             begun.append((portion, rows, fetch(portion, rows)))
             if len(begun) > AHEAD:
                 yield begun.popleft()
@@ -127,6 +126,10 @@ def _ask(teacher: PoolTeacher, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if not len(images):  # an empty shard, which not every network can be asked about
         return torch.zeros(0, k, dtype=torch.int32), torch.zeros(0, k), torch.zeros(0)
     images = images.to(device_of(teacher.module), non_blocking=True)
-    logits = answer(teacher.module, center(images, teacher.size), teacher.precision)
+
+    def ask(some: Tensor) -> Tensor:
+        return answer(teacher.module, center(some, teacher.size), teacher.precision)
+
+    logits = in_turns(ask, images, teacher.size)
     top = logits.softmax(-1).topk(k)
     return top.indices.int(), top.values, logits.logsumexp(-1)

@@ -12,7 +12,8 @@ from typing import Any
 from tutelage.core import Advance
 from tutelage.data.label_parts import Portion
 from tutelage.distributed.hand_out import Say
-from tutelage.labeling.answers import BATCH, Answers
+from tutelage.frozen import AT_ONCE
+from tutelage.labeling.answers import Answers
 
 
 def pieces(wanted: Iterable[Portion]) -> Iterator[Portion]:
@@ -21,8 +22,8 @@ def pieces(wanted: Iterable[Portion]) -> Iterator[Portion]:
         if portion.shard:
             yield portion
             continue
-        for first in range(0, len(portion.names), BATCH):
-            names = portion.names[first : first + BATCH]
+        for first in range(0, len(portion.names), AT_ONCE):
+            names = portion.names[first : first + AT_ONCE]
             yield replace(portion, names=names, first=first)
 
 
