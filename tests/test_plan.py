@@ -141,7 +141,7 @@ def test_a_run_goes_on_with_as_many_processes_as_can_share_its_batch(photos, tmp
 
 def test_what_the_leader_does_alone_takes_the_time_of_one(photos, tmp_path, monkeypatch):
     """A step's time is that of all processes together, and so is that of the pool's labels;
-    validation and test images are asked by one."""
+    validation, test and watched images are asked by one."""
     monkeypatch.setattr(plan, "step_time", step_of(0.01))
     pool = {"method": ("noisy-student",), "rounds": 1, "unlabeled": photos / "pool", "steps": 5}
     with started(SelftrainSettings, photos, tmp_path / "run", **pool) as (settings, _, found):
@@ -152,9 +152,10 @@ def test_what_the_leader_does_alone_takes_the_time_of_one(photos, tmp_path, monk
             monkeypatch.setattr(plan, "world", lambda count=count: count)
             fixed.append(plan.plan(rounds, found, budget=plan.Budget(100.0, 0.0, 0.0)).fixed)
     seen = 0.01 / (3 * settings.batch_size)  # seconds an image, for the baseline and the student
-    tested, labeled = 2 * len(found.parts["test"]), len(found.parts["pool"])
-    assert fixed[0] == pytest.approx((tested + labeled) * seen)
-    assert fixed[1] == pytest.approx((4 * tested + labeled) * seen)
+    alone, labeled = 2 * len(found.parts["test"]), len(found.parts["pool"])
+    alone += 11 * labeled  # these few are watched at each exam of the student
+    assert fixed[0] == pytest.approx((alone + labeled) * seen)
+    assert fixed[1] == pytest.approx((4 * alone + labeled) * seen)
 
 
 def test_a_small_budget_takes_smaller_images_where_nobody_asked_for_others(

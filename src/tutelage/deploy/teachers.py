@@ -30,7 +30,7 @@ from tutelage.deploy.teacher_sources import (
 )
 from tutelage.errors import UsageError
 from tutelage.evaluation.accuracy import accuracy, predict
-from tutelage.evaluation.probe import FITTED, evenly, features, fit_head, held_out
+from tutelage.evaluation.probe import evenly, features, fit_head, held_out, most_fitted
 from tutelage.networks.build import weight_digest
 from tutelage.networks.teachers import Probed, Reordered, Resized
 
@@ -221,7 +221,7 @@ def _with_new_head(
         probs, rows = held_out(seen, some.labels, marked.num_classes)
         tried.append(Candidate(asked, size, probs, some.labels[rows]))
     best = _best(tried)
-    most = marked.some(FITTED)
+    most = marked.some(most_fitted(marked.num_classes))
     seen = features(best.module, most.pixels, marked.img_size)
     head = fit_head(seen, most.labels, marked.num_classes)
     device = next(best.module.parameters()).device

@@ -20,6 +20,11 @@ MOST_CLASSES = 1_500  # beyond which those would be but two images a class
 FOLDS = 3
 
 
+def most_fitted(num_classes: int) -> int:
+    """Labeled images, at most, that a head of so many classes is fitted on."""
+    return min(FITTED, CELLS // num_classes)
+
+
 def evenly(total: int, most: int) -> Tensor:
     """At most so many of all rows, spread evenly."""
     return torch.linspace(0, total - 1, min(total, most)).long()
@@ -45,9 +50,9 @@ def fit_classifier(
     """The weights, by name, of the linear classifier that `fit_head` finds on a network's features,
     or of both where it has two; none for one that is asked at each place of a map, or token.
 
-    `pixels` with `labels` (N,), of which at most `FITTED` are taken, spread evenly over all.
+    `pixels` with `labels` (N,), of which at most `most_fitted` are taken, spread evenly over all.
     """
-    rows = evenly(len(labels), min(FITTED, CELLS // net.num_classes))
+    rows = evenly(len(labels), most_fitted(net.num_classes))
     seen: dict[str, list[Tensor]] = {name: [] for name in head_names(module)}
     hooks = [
         module.get_submodule(name).register_forward_pre_hook(

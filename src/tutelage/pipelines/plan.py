@@ -16,11 +16,12 @@ from tutelage.distributed.collectives import own_device, world
 from tutelage.distributed.crew import everywhere
 from tutelage.distributed.words import from_leader
 from tutelage.errors import UsageError
-from tutelage.evaluation.probe import FITTED
+from tutelage.evaluation.probe import most_fitted
 from tutelage.evaluation.wise_ft import TOLD
 from tutelage.jobs import SelftrainSettings
 from tutelage.loop import EXAMS
 from tutelage.methods.method import State
+from tutelage.pipelines.guard import WATCHED
 from tutelage.pipelines.prepare import Prepared
 from tutelage.pipelines.room import batch_that_fits
 from tutelage.pipelines.rounds import Round, batches_of, example_pool
@@ -230,9 +231,11 @@ def plan(
 
 
 def _forward_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]) -> float:
-    """Time to label the pool before a student, and to look at validation and test images."""
+    """Time to label the pool before a student, to look at validation and test images, and to watch
+    what a student answers to some of the pool."""
     sizes = {name: len(images) for name, images in prepared.parts.items()}
-    alone = (EXAMS + 1) * sizes.get("val", 0) + sizes.get("test", 0)
+    watched = min(WATCHED, sizes.get("pool", 0)) * bool(one.recipe.ratio)
+    alone = (EXAMS + 1) * (sizes.get("val", 0) + watched) + sizes.get("test", 0)
     shared = sizes.get("pool", 0) if one.recipe.method.stored else 0  # none where it is in shards
     return (world() * alone + shared) * _forward(one, per_round)
 
@@ -240,7 +243,8 @@ def _forward_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]
 def _fit_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]) -> float:
     """Time to look at the labels that a new classifier is fitted on; all rounds of a network share
     it."""
-    return world() * min(FITTED, len(prepared.parts["labeled"])) * _forward(one, per_round)
+    images = min(most_fitted(len(prepared.classes)), len(prepared.parts["labeled"]))
+    return world() * images * _forward(one, per_round)
 
 
 def _told_seconds(one: Round, prepared: Prepared, per_round: dict[str, float]) -> float:
