@@ -42,8 +42,8 @@ from tutelage.recipes.make import check_model, resolved_optim
 from tutelage.run import Run, write_config
 from tutelage.settings import Optim
 
-LEARNED_OUT = 100  # views of each labeled image; between 58, where the pool cost 9 points in the
-# same time, and 490, where it cost none (docs/which-method.md)
+LEARNED_OUT = 200  # views of each labeled image; between 58 and 87, where the pool cost 9 and 7
+# points in the same time, and 490, where it cost none (docs/results.md)
 
 
 def selftrain(settings: SelftrainSettings, run: Run, screen: Screen) -> None:
