@@ -23,7 +23,7 @@ from tutelage.data.source import Listing, Raw, Source
 from tutelage.data.sources.folder import Folder
 from tutelage.deploy.label_files import label_files
 from tutelage.deploy.model_folder import Model, load_model, save_model
-from tutelage.labeling.answers import BATCH
+from tutelage.frozen import AT_ONCE
 from tutelage.networks.build import Net, build
 from tutelage.progress import Screen
 
@@ -95,7 +95,7 @@ def cases(folder: Path) -> Iterator[Case]:
         model = folder / name
         save_model(model, Model(build(net).eval(), net, classes, SIDE), "for a benchmark")
         module = load_model(model).module
-        batches = list(torch.from_numpy(images).permute(0, 3, 1, 2).split(BATCH))
+        batches = list(torch.from_numpy(images).permute(0, 3, 1, 2).split(AT_ONCE))
         sources: dict[str, Source] = {"decoded arrays": Arrays(images)}
         if name == "test_resnet":
             sources["JPEG files"] = write_files(folder / f"{name}-jpg", images, "jpg")

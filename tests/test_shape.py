@@ -1,6 +1,8 @@
 """The shape of the code: imports go down, files and functions stay small, help stays short."""
 
 import ast
+import importlib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -121,3 +123,19 @@ def test_help_needs_neither_torch_nor_half_a_second():
 
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem
+)
+def test_what_a_benchmark_imports_of_the_package_is_there(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tutelage":
+            module = importlib.import_module(node.module)
+            missing = [one.name for one in node.names if not hasattr(module, one.name)]
+            submodules = [name for name in missing if has_module(f"{node.module}.{name}")]
+            assert missing == submodules, f"{node.module} has no {missing}"
+
+
+def has_module(name):
+    return importlib.util.find_spec(name) is not None
